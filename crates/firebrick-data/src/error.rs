@@ -1,0 +1,205 @@
+//! What can go wrong with data.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+/// Where in a file something was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file.
+    pub path: PathBuf,
+    /// The line, counted from 1; none where the file is one value.
+    pub line: Option<u64>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            Some(line) => write!(formatter, "{}, line {line}", self.path.display()),
+            None => write!(formatter, "{}", self.path.display()),
+        }
+    }
+}
+
+/// What can go wrong with data.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file or folder cannot be read, or its compression is broken.
+    #[error("{}: cannot be read; check that it is there, readable and whole", path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A file cannot be written.
+    #[error("{}: cannot be written; check that its folder is there, writable and has space left", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A line is too long to be a record.
+    #[error("{place}: longer than {limit} bytes, the limit of one record; split or drop it")]
+    LineTooLong {
+        /// The line.
+        place: Place,
+        /// Bytes allowed.
+        limit: u64,
+    },
+    /// A file holds too much, for instance because it was compressed to harm.
+    #[error("{}: holds more than {limit} bytes once decompressed, the limit of one file; split it", path.display())]
+    FileTooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Bytes allowed.
+        limit: u64,
+    },
+    /// A text is not UTF-8.
+    #[error("{place}: not UTF-8 from byte {byte}; convert the file to UTF-8")]
+    NotUtf8 {
+        /// The line.
+        place: Place,
+        /// The first wrong byte, counted from 0 in the line or, without a line, in the file.
+        byte: usize,
+    },
+    /// A row is not a JSON object.
+    #[error("{place}, column {}: not a JSON object; a row is {shape}", source.column())]
+    NotJson {
+        /// The row.
+        place: Place,
+        /// What a row looks like.
+        shape: &'static str,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A file is the stand-in that git leaves for a large file.
+    #[error("{}: a git LFS pointer, not the file itself; run `git lfs pull` in its repository", path.display())]
+    LfsPointer {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A field is missing or of the wrong type.
+    #[error("{place}, field `{field}`: expected {expected}, found {found}; a row is {shape}")]
+    Field {
+        /// The row.
+        place: Place,
+        /// The field's path in the row.
+        field: String,
+        /// What it should be.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+        /// What a row looks like.
+        shape: &'static str,
+    },
+    /// A row has another layout than the first row of its file.
+    #[error("{place}: {found}, but the first row has {first}; keep one layout a file")]
+    Layout {
+        /// The row.
+        place: Place,
+        /// The row's layout.
+        found: &'static str,
+        /// The first row's layout.
+        first: &'static str,
+    },
+    /// A text is not a dialogue.
+    #[error("a dialogue begins with {:?}, found {found:?}; put the marker before its first turn", crate::dialogue::HUMAN)]
+    NoHumanMarker {
+        /// How the text begins.
+        found: String,
+    },
+    /// A folder holds nothing to train on.
+    #[error(
+        "{}: no data to train on; looked for `*/train.jsonl` or `*/test.jsonl` with `chosen` and `rejected`, JSONL with \
+         `answers`, JSONL with `text`, and `.txt`, each also as `.gz`; found {found}; name a folder that holds one of these",
+        dir.display()
+    )]
+    NoData {
+        /// The folder.
+        dir: PathBuf,
+        /// What is there instead.
+        found: String,
+    },
+    /// Two folders would make one tranche.
+    #[error("tranche `{name}` is both in {} and in {}; keep one of the two", first.display(), second.display())]
+    DuplicateTranche {
+        /// The tranche.
+        name: String,
+        /// One folder.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
+    /// A part of a split got no conversation.
+    #[error("the {split} split is empty: {records} records of {conversations} conversations, of which it takes the share {share}; give more conversations or another share")]
+    EmptySplit {
+        /// The part.
+        split: &'static str,
+        /// Records that were split.
+        records: usize,
+        /// Conversations among them.
+        conversations: usize,
+        /// The expected share of the part.
+        share: f64,
+    },
+    /// A vocabulary is too small for all bytes.
+    #[error("a vocabulary of {asked} tokens is too small: 256 bytes and the end of context take {least}")]
+    VocabularyTooSmall {
+        /// The size asked for.
+        asked: usize,
+        /// The least size.
+        least: usize,
+    },
+    /// A tokenizer file cannot be understood.
+    #[error("{}: not a tokenizer.json of the `tokenizers` library; train it again or fetch it anew", path.display())]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A tokenizer has no token to end a context with.
+    #[error("{}: no end-of-context token; add one of {known:?} to its special tokens", path.display())]
+    NoEndOfContext {
+        /// The file.
+        path: PathBuf,
+        /// The tokens that would do.
+        known: &'static [&'static str],
+    },
+    /// A table cannot be read or written.
+    #[error("{}: not a whole Parquet file; write it again", path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: parquet::errors::ParquetError,
+    },
+    /// A table holds another kind of rows than asked for.
+    #[error("{}: expected a table of {expected}, found {found}; name another file or write this one again", path.display())]
+    Schema {
+        /// The file.
+        path: PathBuf,
+        /// The kind and version asked for.
+        expected: &'static str,
+        /// The kind and version, or the columns, that are there.
+        found: String,
+    },
+    /// A table holds a value that its kind does not allow.
+    #[error("{}, row {row}, column `{column}`: expected {expected}, found {found:?}; write the file again", path.display())]
+    Cell {
+        /// The file.
+        path: PathBuf,
+        /// The row, counted from 0.
+        row: usize,
+        /// The column.
+        column: &'static str,
+        /// What it should be.
+        expected: &'static str,
+        /// What it is.
+        found: String,
+    },
+}

@@ -1,0 +1,170 @@
+//! Simulated annotators: a hidden utility, seen through noise.
+
+use firebrick_types::{Comparison, Dialogue, Seed};
+use rand::Rng;
+
+use super::answer::grades;
+use super::question::{Kind, Query};
+use super::{Grade, Judgement, Kinds, Weights, World, pick};
+
+/// Utilities closer than this are equal: their pair is never shown.
+const EQUAL: f64 = 1e-9;
+
+/// People who prefer the better answer, most of the time.
+///
+/// ```text
+/// P(a ≻ b) = σ((uₐ − u_b) / τ)
+/// ```
+/// with u the [utility](Judgement::utility) of the oracle's judgement: the Bradley–Terry model behind A-16. Spec: H-02.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Annotator {
+    weights: Weights,
+    temperature: f64,
+}
+
+impl Annotator {
+    /// The annotator whose expected agreement with the noise-free order, over the comparisons of a world, is
+    /// `agreement`.
+    ///
+    /// The expectation is exact: it is over the kinds and, uniformly, the pairs of grades of different utility.
+    pub(super) fn calibrate(weights: Weights, kinds: Kinds, agreement: f64) -> Self {
+        let expected = |temperature: f64| {
+            [(Kind::Known, kinds.known), (Kind::Unknown, kinds.unknown), (Kind::Harm, kinds.harm)]
+                .map(|(kind, share)| {
+                    let pairs = pairs(kind, &weights);
+                    let agreements = pairs.iter().map(|pair| sigmoid(pair.difference / temperature));
+                    share * agreements.sum::<f64>() / pairs.len() as f64
+                })
+                .iter()
+                .sum::<f64>()
+        };
+        // The agreement falls from 1 to ½ as the temperature rises; bisection on a logarithmic scale.
+        let scale = weights.helpful + weights.honest + weights.harmless;
+        let (mut cold, mut hot) = (1e-9 * scale, 1e9 * scale);
+        for _ in 0..200 {
+            let middle = (cold * hot).sqrt();
+            if expected(middle) > agreement { cold = middle } else { hot = middle }
+        }
+        Self { weights, temperature: cold }
+    }
+
+    /// The temperature τ, in units of utility.
+    pub fn temperature(&self) -> f64 {
+        self.temperature
+    }
+
+    /// The hidden utility of an answer judged so.
+    pub fn utility(&self, judgement: &Judgement) -> f64 {
+        judgement.utility(&self.weights)
+    }
+
+    /// The greatest utility an answer can have: the sum of the weights.
+    pub(super) fn greatest_utility(&self) -> f64 {
+        self.weights.helpful + self.weights.honest + self.weights.harmless
+    }
+
+    /// The probability that an answer of utility `a` is preferred to one of utility `b`: σ((a − b) / τ).
+    pub fn probability(&self, a: f64, b: f64) -> f64 {
+        sigmoid((a - b) / self.temperature)
+    }
+}
+
+/// Two grades of different utility.
+struct Pair {
+    better: Grade,
+    worse: Grade,
+    /// By how much, in units of utility; positive.
+    difference: f64,
+}
+
+/// Every pair of grades of different utility.
+fn pairs(kind: Kind, weights: &Weights) -> Vec<Pair> {
+    let grades: Vec<_> = grades(kind).into_iter().map(|(grade, judged)| (grade, judged.utility(weights))).collect();
+    let mut pairs = Vec::new();
+    for &(better, high) in &grades {
+        for &(worse, low) in &grades {
+            if high - low > EQUAL {
+                pairs.push(Pair { better, worse, difference: high - low });
+            }
+        }
+    }
+    pairs
+}
+
+/// σ(x) = 1 / (1 + e⁻ˣ)
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+/// A comparison, and how sure its outcome was.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LabelledComparison {
+    /// The comparison as the annotator left it.
+    pub comparison: Comparison,
+    /// The probability with which annotators prefer the chosen answer: above ½ if it is the better one without noise.
+    pub probability: f64,
+}
+
+impl LabelledComparison {
+    /// The comparison without noise: the better answer chosen.
+    #[must_use]
+    pub fn clean(&self) -> Comparison {
+        let mut comparison = self.comparison.clone();
+        if self.probability < 0.5 {
+            std::mem::swap(&mut comparison.chosen, &mut comparison.rejected);
+        }
+        comparison
+    }
+}
+
+/// The expected accuracy of the best possible predictor on these noisy labels.
+///
+/// ```text
+/// mean of max(p, 1 − p)
+/// ```
+/// NaN if there are none.
+pub fn ceiling(comparisons: &[LabelledComparison]) -> f64 {
+    let best = comparisons.iter().map(|labelled| labelled.probability.max(1.0 - labelled.probability));
+    best.sum::<f64>() / comparisons.len() as f64
+}
+
+impl World {
+    /// The comparison at `seed`: two answers of different utility to one query, labelled by a simulated annotator.
+    pub fn comparison(&self, seed: Seed) -> LabelledComparison {
+        let mut rng = seed.derive("world/comparison").rng();
+        let kind = self.draw_kind(&mut rng);
+        let (query, better, worse) = self.draw_pair(kind, &mut rng);
+        self.compare(&query.dialogue, better, worse, seed).expect("grades are judged as designed, and differ in utility")
+    }
+
+    /// The label that a simulated annotator gives two answers of any origin.
+    ///
+    /// `None` if the prompt does not end with a question of this world, or if the answers are equally good: people who
+    /// cannot tell do not choose, and weak preferences are not kept (B-03).
+    pub fn compare(&self, prompt: &Dialogue, a: String, b: String, seed: Seed) -> Option<LabelledComparison> {
+        let kind = self.kind(prompt)?;
+        let utility = |response: &str| self.judge(prompt, response).map(|judgement| self.annotator.utility(&judgement));
+        let (utility_a, utility_b) = (utility(&a)?, utility(&b)?);
+        if (utility_a - utility_b).abs() <= EQUAL {
+            return None;
+        }
+        let probability_a = self.annotator.probability(utility_a, utility_b);
+        let (chosen, rejected, probability) = if seed.derive("world/label").rng().random_bool(probability_a) {
+            (a, b, probability_a)
+        } else {
+            (b, a, 1.0 - probability_a)
+        };
+        let comparison = Comparison { prompt: prompt.clone(), chosen, rejected, tranche: kind.tranche() };
+        Some(LabelledComparison { comparison, probability })
+    }
+
+    /// A query of this kind with a better and a worse answer.
+    pub(super) fn draw_pair(&self, kind: Kind, rng: &mut impl Rng) -> (Query, String, String) {
+        let (query, question) = self.draw_query(kind, rng);
+        let pairs = pairs(kind, &self.annotator.weights);
+        let Pair { better, worse, .. } = pick(&pairs, rng);
+        let better = self.answer(&question, *better, rng);
+        let worse = self.answer(&question, *worse, rng);
+        (query, better, worse)
+    }
+}

@@ -1,0 +1,59 @@
+//! Questions and answers as StackExchange's dumps hold them (A-26).
+
+use std::path::Path;
+
+use crate::jsonl::rows;
+use crate::{Answer, Error, Thread};
+
+const SHAPE: &str = r#"{"title": …, "body": …, "answers": [{"score": …, "accepted": …, "body": …}]}"#;
+
+/// The threads of a JSONL file, gzip or not: one question a row, other fields passed over. Spec: A-26.
+///
+/// # Errors
+/// If the file cannot be read, or a row is no JSON object, lacks a field or has one of the wrong type.
+pub fn read(path: &Path) -> Result<Vec<Thread>, Error> {
+    let thread = |row: Result<crate::jsonl::Record, Error>| {
+        let row = row?;
+        let mut answers = Vec::new();
+        for answer in row.records("answers")? {
+            answers.push(Answer {
+                score: answer.integer("score")?,
+                accepted: answer.boolean("accepted")?,
+                body: answer.text("body")?.to_owned(),
+            });
+        }
+        Ok(Thread { title: row.text("title")?.to_owned(), body: row.text("body")?.to_owned(), answers })
+    };
+    rows(path, SHAPE)?.map(thread).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::file::tests::{file_of, real_data};
+
+    #[test]
+    fn other_fields_are_passed_over() {
+        let row = r#"{"site": "x", "title": "T", "body": "", "answers": [{"id": 1, "score": -2, "accepted": true, "body": "B"}]}"#;
+        let (_dir, path) = file_of("x.jsonl", row.as_bytes());
+        let answers = vec![Answer { score: -2, accepted: true, body: "B".into() }];
+        assert_eq!(read(&path).unwrap(), [Thread { title: "T".into(), body: String::new(), answers }]);
+    }
+
+    #[test]
+    fn a_broken_answer_is_named() {
+        let row = r#"{"title": "T", "body": "", "answers": [{"score": "2", "accepted": true, "body": "B"}]}"#;
+        let (_dir, path) = file_of("x.jsonl", row.as_bytes());
+        let message = read(&path).unwrap_err().to_string();
+        let expected = "x.jsonl, line 1, field `answers[0].score`: expected a whole number, found \"2\"; a row is {\"title\"";
+        assert!(message.contains(expected), "{message}");
+    }
+
+    #[test]
+    fn real_threads_are_read() {
+        let Some(folder) = real_data("pmp/stackexchange") else { return };
+        let threads = read(&folder.join("coffee.stackexchange.com.jsonl.gz")).unwrap();
+        assert_eq!(threads.len(), 212);
+        assert_eq!(threads[0].title, "How should I store whole bean coffee?");
+    }
+}

@@ -1,0 +1,79 @@
+//! A decoder with a scalar head.
+
+use burn::module::Module;
+use burn::nn::Linear;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use firebrick_tensor::{CausalLm, SequenceScorer, TokenBatch, TokenValues};
+use firebrick_types::Seed;
+
+use crate::Decoder;
+use crate::layers::linear;
+
+/// A [`Decoder`] with a linear head of one output: a preference model where it is read at the last token, a
+/// critic where it is read everywhere (M-02).
+#[derive(Module, Debug)]
+pub struct ScoredDecoder {
+    body: Decoder,
+    head: Linear,
+}
+
+impl ScoredDecoder {
+    /// This body with a new head, its weights drawn with standard deviation `1/√(d_model + 1)`, its bias 0 (T-18).
+    pub fn from_body(body: Decoder, seed: Seed) -> Self {
+        let d_model = body.d_model();
+        let head = linear(d_model, 1, 1.0 / (d_model as f64 + 1.0).sqrt(), seed.derive("head"), &body.device());
+        Self { body, head }
+    }
+
+    /// The decoder without its head.
+    pub fn body(&self) -> &Decoder {
+        &self.body
+    }
+
+    /// The same model with a head that gives 0 everywhere: how a critic may begin (T-18).
+    #[must_use]
+    pub fn with_zero_head(self) -> Self {
+        let device = self.body.device();
+        let d_model = self.body.d_model();
+        let zeros = burn::module::Param::from_tensor(Tensor::zeros([d_model, 1], &device));
+        let bias = burn::module::Param::from_tensor(Tensor::zeros([1], &device));
+        Self { body: self.body, head: Linear { weight: zeros, bias: Some(bias) } }
+    }
+
+    /// Scores `[batch]` at the last tokens and next-token logits `[batch, seq, vocab]` in one pass.
+    pub fn scores_and_logits(&self, batch: &TokenBatch) -> (Tensor<1>, Tensor<3>) {
+        let [rows, seq] = batch.dims();
+        let hidden = self.body.hidden(batch.ids().clone());
+        let flat = hidden.clone().reshape([rows * seq, self.body.d_model()]);
+        let logits = self.body.unembed(flat).reshape([rows, seq, self.body.vocab()]);
+        (self.read_out(hidden, batch.lengths()), logits)
+    }
+
+    /// The device of the weights.
+    pub fn device(&self) -> Device {
+        self.body.device()
+    }
+
+    fn read_out(&self, hidden: Tensor<3>, lengths: &[usize]) -> Tensor<1> {
+        let [batch, seq, d_model] = hidden.dims();
+        let last = lengths.iter().enumerate().map(|(row, length)| (row * seq + length - 1) as i64);
+        let last = TensorData::new(last.collect::<Vec<_>>(), [batch]);
+        let last = Tensor::<1, Int>::from_data(last, &hidden.device());
+        let states = hidden.reshape([batch * seq, d_model]).select(0, last);
+        self.head.forward(states).reshape([batch])
+    }
+}
+
+impl SequenceScorer for ScoredDecoder {
+    fn scores(&self, batch: &TokenBatch) -> Tensor<1> {
+        self.read_out(self.body.hidden(batch.ids().clone()), batch.lengths())
+    }
+}
+
+impl TokenValues for ScoredDecoder {
+    fn values(&self, ids: Tensor<2, Int>) -> Tensor<2> {
+        let [batch, seq] = ids.dims();
+        let hidden = self.body.hidden(ids).reshape([batch * seq, self.body.d_model()]);
+        self.head.forward(hidden).reshape([batch, seq])
+    }
+}

@@ -1,0 +1,20 @@
+#![doc = include_str!("../README.md")]
+
+mod batch;
+mod log_probs;
+pub mod masked;
+mod parameters;
+mod traits;
+
+pub use batch::{Mask, PackedBatch, TokenBatch};
+pub use log_probs::{entropy, k1, k2, k3, kl, log_softmax, softmax, token_log_probs};
+pub use parameters::{Parameters, ParametersError};
+pub use traits::{CausalLm, Incremental, SequenceScorer, TokenValues};
+
+/// Panics with the name and both shapes unless the tensor has this shape.
+#[macro_export]
+macro_rules! assert_shape {
+    ($tensor:expr, $shape:expr) => {
+        assert_eq!($tensor.dims(), $shape, "shape of `{}`", stringify!($tensor))
+    };
+}

@@ -1,0 +1,72 @@
+//! Reductions over the positions that count.
+
+use burn::tensor::Tensor;
+
+use crate::{Mask, assert_shape};
+
+/// The sum over the positions that count, `[1]`.
+///
+/// # Panics
+/// If the shapes disagree.
+pub fn sum(values: Tensor<2>, mask: &Mask) -> Tensor<1> {
+    assert_shape!(values, mask.dims());
+    (values * mask.tensor()).sum()
+}
+
+/// The mean over the positions that count, `[1]`; 0 if none does.
+///
+/// ```text
+/// Σ mᵢ xᵢ / Σ mᵢ
+/// ```
+///
+/// # Panics
+/// If the shapes disagree.
+pub fn mean(values: Tensor<2>, mask: &Mask) -> Tensor<1> {
+    sum(values, mask) / mask.tensor().sum().clamp_min(1.0)
+}
+
+/// The sum of each row's positions that count, `[batch]`.
+///
+/// # Panics
+/// If the shapes disagree.
+pub fn row_sums(values: Tensor<2>, mask: &Mask) -> Tensor<1> {
+    let [batch, _] = mask.dims();
+    assert_shape!(values, mask.dims());
+    (values * mask.tensor()).sum_dim(1).reshape([batch])
+}
+
+/// The mean of each row's positions that count, `[batch]`; 0 where none does.
+///
+/// # Panics
+/// If the shapes disagree.
+pub fn row_means(values: Tensor<2>, mask: &Mask) -> Tensor<1> {
+    let [batch, _] = mask.dims();
+    row_sums(values, mask) / mask.tensor().sum_dim(1).reshape([batch]).clamp_min(1.0)
+}
+
+/// The population variance over the positions that count, `[1]`.
+///
+/// # Panics
+/// If the shapes disagree.
+pub fn variance(values: Tensor<2>, mask: &Mask) -> Tensor<1> {
+    let centred = values.clone() - mean(values, mask).reshape([1, 1]);
+    mean(centred.square(), mask)
+}
+
+/// Values scaled to variance 1 over the positions that count, and 0 where they do not.
+///
+/// ```text
+/// (x − x̄) / √(σ² + 10⁻⁸)      + x̄ if the mean is kept
+/// ```
+///
+/// Advantages lose their mean, rewards keep it. A single position gives 0 (or itself), never NaN. Spec: T-14.
+///
+/// # Panics
+/// If the shapes disagree.
+pub fn whiten(values: Tensor<2>, mask: &Mask, keep_mean: bool) -> Tensor<2> {
+    let centre = mean(values.clone(), mask).reshape([1, 1]);
+    let deviation = (variance(values.clone(), mask) + 1e-8).sqrt().reshape([1, 1]);
+    let whitened = (values - centre.clone()) / deviation;
+    let whitened = if keep_mean { whitened + centre } else { whitened };
+    whitened * mask.tensor()
+}

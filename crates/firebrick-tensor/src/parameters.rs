@@ -1,0 +1,212 @@
+//! The parameters of a module by name, as a safetensors file's bytes and back.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{DType, Tensor, TensorData};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+/// Named tensors on the host, in the order of their names.
+///
+/// The names are the field paths of the module (`blocks.0.attn.qkv.weight`), so two modules of the same type hold the same ones, and
+/// the bytes written depend on the values alone.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Parameters(BTreeMap<String, (Vec<usize>, Vec<f32>)>);
+
+/// Why parameters could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ParametersError {
+    /// The bytes are not a safetensors file.
+    #[error("not a safetensors file: {0}")]
+    Format(#[from] safetensors::SafeTensorError),
+    /// A tensor is of another number format.
+    #[error("tensor `{name}` is {found:?}, expected F32")]
+    Precision {
+        /// Its name.
+        name: String,
+        /// Its number format.
+        found: Dtype,
+    },
+    /// Tensors that the module has and the file does not.
+    #[error("missing tensors: {}", .0.join(", "))]
+    Missing(Vec<String>),
+    /// Tensors that the file has and the module does not.
+    #[error("surplus tensors: {}", .0.join(", "))]
+    Surplus(Vec<String>),
+    /// A tensor of another shape.
+    #[error("tensor `{name}` has shape {found:?}, the model needs {expected:?}")]
+    Shape {
+        /// Its name.
+        name: String,
+        /// The shape in the file.
+        found: Vec<usize>,
+        /// The shape in the module.
+        expected: Vec<usize>,
+    },
+}
+
+impl Parameters {
+    /// The parameters of a module.
+    pub fn of<M: Module>(module: &M) -> Self {
+        let mut visitor = Collect { path: Vec::new(), found: Self::default() };
+        module.visit(&mut visitor);
+        visitor.found
+    }
+
+    /// The module with its parameters replaced by these.
+    ///
+    /// # Errors
+    /// If a tensor is missing, surplus or of another shape: all of a kind are named.
+    pub fn load<M: Module>(&self, module: M) -> Result<M, ParametersError> {
+        let expected = Self::of(&module);
+        let missing = expected.0.keys().filter(|name| !self.0.contains_key(*name)).cloned().collect::<Vec<_>>();
+        if !missing.is_empty() {
+            return Err(ParametersError::Missing(missing));
+        }
+        let surplus = self.0.keys().filter(|name| !expected.0.contains_key(*name)).cloned().collect::<Vec<_>>();
+        if !surplus.is_empty() {
+            return Err(ParametersError::Surplus(surplus));
+        }
+        for (name, (shape, _)) in &expected.0 {
+            let (found, _) = &self.0[name];
+            if found != shape {
+                return Err(ParametersError::Shape {
+                    name: name.clone(),
+                    found: found.clone(),
+                    expected: shape.clone(),
+                });
+            }
+        }
+        Ok(self.overlay(module))
+    }
+
+    /// The module with those of its parameters replaced that have a namesake of the same shape here.
+    pub fn overlay<M: Module>(&self, module: M) -> M {
+        module.map(&mut Replace { path: Vec::new(), with: self })
+    }
+
+    /// Adds or replaces one tensor.
+    ///
+    /// # Panics
+    /// If the shape does not hold that many values.
+    pub fn insert(&mut self, name: impl Into<String>, shape: Vec<usize>, values: Vec<f32>) {
+        assert_eq!(shape.iter().product::<usize>(), values.len(), "values for shape {shape:?}");
+        self.0.insert(name.into(), (shape, values));
+    }
+
+    /// Takes one tensor's values out.
+    pub fn remove(&mut self, name: &str) -> Option<Vec<f32>> {
+        self.0.remove(name).map(|(_, values)| values)
+    }
+
+    /// The tensors: name, shape, values.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[usize], &[f32])> {
+        self.0.iter().map(|(name, (shape, values))| (name.as_str(), shape.as_slice(), values.as_slice()))
+    }
+
+    /// How many numbers there are in all.
+    pub fn count(&self) -> usize {
+        self.0.values().map(|(_, values)| values.len()).sum()
+    }
+
+    /// Those whose name begins with `prefix`, without it.
+    pub fn under(&self, prefix: &str) -> Self {
+        Self(
+            self.0
+                .iter()
+                .filter_map(|(name, tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone())))
+                .collect(),
+        )
+    }
+
+    /// These and the others, the others' names prefixed.
+    #[must_use]
+    pub fn with(mut self, prefix: &str, others: Self) -> Self {
+        self.0.extend(others.0.into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)));
+        self
+    }
+
+    /// The bytes of a safetensors file.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let bytes = self
+            .0
+            .iter()
+            .map(|(name, (shape, values))| {
+                let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+                (name, shape, bytes)
+            })
+            .collect::<Vec<_>>();
+        let views = bytes.iter().map(|(name, shape, bytes)| {
+            let view = TensorView::new(Dtype::F32, shape.to_vec(), bytes).expect("the shape holds the values");
+            (name.as_str(), view)
+        });
+        safetensors::serialize(views, None).expect("float tensors can be written")
+    }
+
+    /// The tensors of a safetensors file.
+    ///
+    /// # Errors
+    /// If the bytes are not such a file (sizes and offsets are checked first) or a tensor is not F32.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ParametersError> {
+        let file = SafeTensors::deserialize(bytes)?;
+        let mut found = Self::default();
+        for (name, view) in file.tensors() {
+            if view.dtype() != Dtype::F32 {
+                return Err(ParametersError::Precision { name, found: view.dtype() });
+            }
+            let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            found.0.insert(name, (view.shape().to_vec(), values));
+        }
+        Ok(found)
+    }
+}
+
+struct Collect {
+    path: Vec<String>,
+    found: Parameters,
+}
+
+impl ModuleVisitor for Collect {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let tensor = param.val();
+        let data = tensor.without_autodiff().into_data().convert_dtype(DType::F32);
+        let shape = data.shape().to_vec();
+        self.found.insert(self.path.join("."), shape, data.try_to_vec().expect("converted to f32"));
+    }
+}
+
+struct Replace<'a> {
+    path: Vec<String>,
+    with: &'a Parameters,
+}
+
+impl ModuleMapper for Replace<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some((shape, values)) = self.with.0.get(&self.path.join(".")) else { return param };
+        param.map(|old| {
+            if old.dims()[..] != shape[..] {
+                return old;
+            }
+            let device = old.device();
+            let tensor = Tensor::from_data(TensorData::new(values.clone(), shape.clone()), &device);
+            if old.is_require_grad() { tensor.require_grad() } else { tensor }
+        })
+    }
+}

@@ -1,0 +1,182 @@
+//! Context distillation: a model learns to do without a prompt what it does with it.
+
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use firebrick_tensor::{CausalLm, TokenBatch, log_softmax, masked};
+use firebrick_types::{Seed, TokenId};
+use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
+
+use crate::{Checkpoints, Error, FitConfig, Loss, Observer, fit, parallel_map};
+
+/// What the teacher says of every token: its `k` likeliest tokens, and all the others as one category.
+#[derive(Clone, Debug)]
+pub struct TeacherTop {
+    /// The likeliest tokens, `[batch, steps, k]`.
+    pub ids: Tensor<3, Int>,
+    /// Their log-probabilities, `[batch, steps, k]`.
+    pub log_probs: Tensor<3>,
+    /// 0 on the likeliest tokens, a large negative number on the others, `[batch, steps, vocab]`: what [`Self::new`] derives
+    /// from `ids`.
+    inside: Tensor<3>,
+}
+
+/// What hides a token from a sum of exponentials.
+const HIDDEN: f32 = -1e9;
+
+impl TeacherTop {
+    /// The top `k` of the teacher's logits `[batch, steps, vocab]`; ties go to the smaller id.
+    ///
+    /// # Panics
+    /// If `k` is not in `1..=vocab`.
+    pub fn new(logits: Tensor<3>, k: usize) -> Self {
+        let [batch, steps, vocab] = logits.dims();
+        assert!((1..=vocab).contains(&k), "k = {k} of a vocabulary of {vocab}");
+        let device = logits.device();
+        let log_probs = log_softmax(logits).into_data().try_to_vec::<f32>().expect("logits are f32");
+        let (mut ids, mut top) = (Vec::new(), Vec::new());
+        let mut inside = vec![HIDDEN; log_probs.len()];
+        for (row, log_probs) in log_probs.chunks_exact(vocab).enumerate() {
+            let mut order = (0..vocab).collect::<Vec<_>>();
+            let descending = |&a: &usize, &b: &usize| log_probs[b].total_cmp(&log_probs[a]).then(a.cmp(&b));
+            if k < vocab {
+                order.select_nth_unstable_by(k, descending);
+            }
+            order.truncate(k);
+            order.sort_unstable_by(descending);
+            for &id in &order {
+                ids.push(id as i64);
+                top.push(log_probs[id]);
+                inside[row * vocab + id] = 0.0;
+            }
+        }
+        Self {
+            ids: Tensor::from_data(TensorData::new(ids, [batch, steps, k]), &device),
+            log_probs: Tensor::from_data(TensorData::new(top, [batch, steps, k]), &device),
+            inside: Tensor::from_data(TensorData::new(inside, [batch, steps, vocab]), &device),
+        }
+    }
+
+    /// The same on the training device, as constants.
+    #[must_use]
+    pub fn autodiff(self) -> Self {
+        Self { ids: self.ids.autodiff(), log_probs: self.log_probs.autodiff(), inside: self.inside.autodiff() }
+    }
+}
+
+/// The divergence of the student from the teacher at every token over `k + 1` categories, in nats.
+///
+/// ```text
+/// Σₖ pₖ (log pₖ − log qₖ) + p_rest (log p_rest − log q_rest)        p_rest = 1 − Σₖ pₖ
+/// ```
+///
+/// Askell et al. 2021, eq. 2.1 and appendix B.5. Spec: A-07, T-29. The student's rest is summed over the tokens outside in log
+/// space, the teacher's follows from the stored ones; with `k = vocab` the rest vanishes and this is the full divergence.
+///
+/// # Shapes
+/// - `student`: logits `[batch, steps, vocab]`
+/// - returns `[batch, steps]`
+///
+/// # Panics
+/// If the shapes disagree.
+pub fn top_k_kl(teacher: &TeacherTop, student: Tensor<3>) -> Tensor<2> {
+    let [batch, steps, vocab] = student.dims();
+    firebrick_tensor::assert_shape!(teacher.inside, [batch, steps, vocab]);
+    let axis = 2;
+    let log_q = log_softmax(student);
+    let log_p = teacher.log_probs.clone();
+    let p = log_p.clone().exp();
+    let top = p.clone() * (log_p - log_q.clone().gather(axis, teacher.ids.clone()));
+    // The tokens outside the top: hidden where `inside` is 0.
+    let outside = log_q + (teacher.inside.clone() * -1.0 + HIDDEN);
+    let largest = outside.clone().detach().max_dim(axis);
+    let log_q_rest = (outside - largest.clone()).exp().sum_dim(axis).log() + largest;
+    let p_rest = (p.sum_dim(axis) * -1.0 + 1.0).clamp_min(0.0);
+    let log_p_rest = p_rest.clone().clamp_min(1e-12).log();
+    let empty = p_rest.clone().lower_equal_elem(0.0);
+    let rest = (p_rest * (log_p_rest - log_q_rest)).mask_fill(empty, 0.0);
+    (top.sum_dim(axis) + rest).reshape([batch, steps])
+}
+
+/// How a prompt is distilled.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DistillConfig {
+    /// Sequences of one optimiser step (the papers': 32).
+    pub batch_size: usize,
+    /// Sequences computed at a time.
+    pub micro_batch_size: usize,
+    /// Tokens of the teacher's distribution that are kept (the papers': 50).
+    pub top_k: usize,
+    /// The optimiser; its schedule counts sequences.
+    pub fit: FitConfig,
+}
+
+/// The student after one pass over the texts, each of which the teacher read after `prompt`.
+///
+/// The teacher is the model itself before the first step, with the prompt before it; the student sees the text alone. Both begin
+/// with the end-of-context token. Metrics: `loss` (mean divergence a token, nats), `grad_norm`, `lr`.
+///
+/// # Errors
+/// See [`fit`]; also if there is no text, or the prompt leaves no room for one.
+#[expect(clippy::too_many_arguments, reason = "a loop is named by its parts; a struct would only rename them")]
+pub fn context_distill<M: CausalLm + Module + Send + Sync>(
+    model: M,
+    prompt: &[TokenId],
+    texts: &[Vec<TokenId>],
+    eoc: TokenId,
+    config: &DistillConfig,
+    seed: Seed,
+    checkpoints: Option<&mut Checkpoints>,
+    observer: &mut dyn Observer,
+) -> Result<M, Error> {
+    let device = model.devices().into_iter().next().expect("a module has parameters");
+    let plain = device.clone().inner();
+    let teacher = model.valid();
+    let room = model.context().saturating_sub(prompt.len() + 1);
+    let mut texts = texts
+        .iter()
+        .filter(|text| !text.is_empty())
+        .map(|text| &text[..text.len().min(room)])
+        .collect::<Vec<_>>();
+    if texts.is_empty() || room == 0 {
+        return Err(Error::Empty {
+            what: "the text to distil on".into(),
+            fix: format!("the prompt of {} tokens leaves {room} of a context of {}", prompt.len(), model.context()),
+        });
+    }
+    texts.shuffle(&mut seed.derive("distill/order").rng());
+    let steps = texts.len().div_ceil(config.batch_size) as u64;
+    let vocab = model.vocab();
+    let batch = |step: u64| {
+        let start = step as usize * config.batch_size;
+        let texts = &texts[start..texts.len().min(start + config.batch_size)];
+        let tokens = texts.iter().map(|text| text.len()).sum::<usize>() as f32;
+        let groups = texts.chunks(config.micro_batch_size).map(|texts| (teacher.clone(), texts)).collect();
+        Ok(parallel_map(groups, |(teacher, texts)| {
+            let top = teach(&teacher, prompt, texts, eoc, config.top_k.min(vocab), &plain);
+            let sequences = texts.iter().map(|text| [&[eoc], *text].concat()).collect::<Vec<_>>();
+            (TokenBatch::from_ragged(&sequences, &device), top.autodiff(), tokens)
+        }))
+    };
+    fit(model, &config.fit, steps, config.batch_size as u64, checkpoints, observer, batch, |model, (batch, top, tokens)| {
+        let divergence = top_k_kl(top, model.logits(batch.inputs()));
+        let total = masked::sum(divergence, &batch.target_mask());
+        Loss::new(total / *tokens, batch.lengths().iter().sum::<usize>() as u64)
+    })
+}
+
+/// The teacher's view of each text after the prompt; position t predicts the text's token t, as the student's does (T-29).
+fn teach<M: CausalLm>(
+    teacher: &M,
+    prompt: &[TokenId],
+    texts: &[&[TokenId]],
+    eoc: TokenId,
+    k: usize,
+    device: &Device,
+) -> TeacherTop {
+    let sequences = texts.iter().map(|text| [&[eoc], prompt, *text].concat()).collect::<Vec<_>>();
+    let logits = teacher.logits(TokenBatch::from_ragged(&sequences, device).inputs());
+    let [batch, seq, vocab] = logits.dims();
+    TeacherTop::new(logits.slice([0..batch, prompt.len()..seq, 0..vocab]), k)
+}

@@ -1,0 +1,102 @@
+//! Gradients by the name of their parameter.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::Tensor;
+
+/// The gradient of every parameter of a module, flat, under the parameter's name, on the plain device.
+///
+/// Keyed by name and in the order of names, so that two runs sum in the same order and write the same bytes.
+#[derive(Clone, Debug, Default)]
+pub struct Gradients(pub(crate) BTreeMap<String, Tensor<1>>);
+
+impl Gradients {
+    /// The gradients of a scalar with respect to the module's parameters; parameters that it does not depend on are absent.
+    ///
+    /// # Panics
+    /// If the module is not on a training device.
+    pub fn of<M: Module>(module: &M, loss: &Tensor<1>) -> Self {
+        let mut collect = Collect { path: Vec::new(), gradients: loss.backward(), found: Self::default() };
+        module.visit(&mut collect);
+        collect.found
+    }
+
+    /// The sum of these and the others.
+    #[must_use]
+    pub fn add(mut self, others: Self) -> Self {
+        for (name, gradient) in others.0 {
+            let sum = match self.0.remove(&name) {
+                Some(mine) => mine + gradient,
+                None => gradient,
+            };
+            self.0.insert(name, sum);
+        }
+        self
+    }
+
+    /// The length of all gradients as one vector.
+    ///
+    /// ```text
+    /// ‖g‖ = √(Σ gᵢ²)
+    /// ```
+    pub fn global_norm(&self) -> f64 {
+        let squares = self.0.values().map(|gradient| f64::from(gradient.clone().square().sum().into_scalar::<f32>()));
+        squares.sum::<f64>().sqrt()
+    }
+
+    /// These, scaled down to this global norm if they are longer.
+    ///
+    /// ```text
+    /// g · min(1, max_norm / ‖g‖)
+    /// ```
+    ///
+    /// `norm` is [`global_norm`](Self::global_norm), computed by the caller who reports it.
+    #[must_use]
+    pub fn clip(mut self, norm: f64, max_norm: f64) -> Self {
+        if norm > max_norm {
+            let factor = max_norm / norm;
+            self.0.values_mut().for_each(|gradient| *gradient = gradient.clone() * factor);
+        }
+        self
+    }
+
+    /// The gradient of one parameter, flat.
+    pub fn named(&self, name: &str) -> Option<&Tensor<1>> {
+        self.0.get(name)
+    }
+}
+
+struct Collect {
+    path: Vec<String>,
+    gradients: burn::tensor::Gradients,
+    found: Gradients,
+}
+
+impl ModuleVisitor for Collect {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(gradient) = param.val().grad_remove(&mut self.gradients) {
+            let length = gradient.shape().num_elements();
+            self.found.0.insert(self.path.join("."), gradient.without_autodiff().reshape([length]));
+        }
+    }
+}
+
+/// A copy of a module whose parameters are leaves of their own, so that threads build graphs that share nothing.
+pub(crate) fn fork<M: Module>(module: &M) -> M {
+    struct Fork;
+    impl ModuleMapper for Fork {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|tensor| if tensor.is_autodiff() { tensor.without_autodiff().autodiff().require_grad() } else { tensor })
+        }
+    }
+    module.clone().map(&mut Fork)
+}

@@ -1,0 +1,146 @@
+//! Language modeling: next-token cross-entropy over packed documents.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use firebrick_tensor::{CausalLm, PackedBatch, TokenBatch, masked, token_log_probs};
+use firebrick_types::{Seed, TokenId};
+use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
+
+use crate::{Checkpoints, Error, FitConfig, Loss, Observer, fit, parallel_map};
+
+/// The negative log-probability of every target token, in nats.
+///
+/// ```text
+/// −log p(xₜ₊₁ | x₁ … xₜ)
+/// ```
+///
+/// # Shapes
+/// - returns `[batch, seq - 1]`; reduce with [`TokenBatch::target_mask`]
+pub fn token_losses<M: CausalLm>(model: &M, batch: &TokenBatch) -> Tensor<2> {
+    token_log_probs(model.logits(batch.inputs()), batch.targets()).neg()
+}
+
+/// [`token_losses`] of packed sequences; reduce with [`PackedBatch::target_mask`].
+pub fn packed_token_losses<M: CausalLm>(model: &M, batch: &PackedBatch) -> Tensor<2> {
+    let logits = model.packed_logits(batch);
+    let [rows, seq, vocab] = logits.dims();
+    token_log_probs(logits.slice([0..rows, 0..seq - 1, 0..vocab]), batch.targets()).neg()
+}
+
+/// How a corpus is read.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LmConfig {
+    /// Rows of one optimiser step, each a context long.
+    pub batch_size: usize,
+    /// Rows computed at a time: changes memory and speed, and the results only by the order of summation.
+    pub micro_batch_size: usize,
+    /// The optimiser; its schedule counts rows.
+    pub fit: FitConfig,
+}
+
+/// Documents as sequences that fit a context: the end-of-context token, the text, and the token again at its end.
+///
+/// Longer documents are cut, each further piece going on where the last one stopped.
+pub fn pieces(documents: &[Vec<TokenId>], eoc: TokenId, context: usize) -> Vec<Vec<TokenId>> {
+    let pieces = |document: &Vec<TokenId>| {
+        let whole = [&[eoc], document.as_slice(), &[eoc]].concat();
+        // A cut piece begins with the last token of the one before it, so that every token is predicted once.
+        let starts = (0..whole.len() - 1).step_by(context - 1);
+        starts.map(|start| whole[start..whole.len().min(start + context)].to_vec()).collect::<Vec<_>>()
+    };
+    documents.iter().filter(|document| !document.is_empty()).flat_map(pieces).collect()
+}
+
+/// Rows of sequences, each row at most `context` long: every sequence goes into the first open row that has room.
+///
+/// A row is closed when [`OPEN_ROWS`] younger ones are open, so that the order of a long corpus is roughly kept.
+pub fn pack<S: AsRef<[TokenId]>>(sequences: &[S], context: usize) -> Vec<Vec<usize>> {
+    let mut rows: Vec<(usize, Vec<usize>)> = Vec::new();
+    for (index, sequence) in sequences.iter().enumerate() {
+        let length = sequence.as_ref().len();
+        let open = rows.len().saturating_sub(OPEN_ROWS);
+        match rows[open..].iter_mut().find(|(used, _)| used + length <= context) {
+            Some((used, row)) => {
+                *used += length;
+                row.push(index);
+            }
+            None => rows.push((length, vec![index])),
+        }
+    }
+    rows.into_iter().map(|(_, row)| row).collect()
+}
+
+/// How many rows [`pack`] keeps open.
+pub const OPEN_ROWS: usize = 32;
+
+/// The model after one pass over the documents, in an order drawn from the seed, packed (A-02, T-28).
+///
+/// Metrics: `loss` (mean over tokens, nats), `grad_norm`, `lr`.
+///
+/// # Errors
+/// See [`fit`]; also if there is no document.
+#[expect(clippy::too_many_arguments, reason = "a loop is named by its parts; a struct would only rename them")]
+pub fn pretrain<M: CausalLm + Module + Send>(
+    model: M,
+    documents: &[Vec<TokenId>],
+    eoc: TokenId,
+    config: &LmConfig,
+    seed: Seed,
+    checkpoints: Option<&mut Checkpoints>,
+    observer: &mut dyn Observer,
+) -> Result<M, Error> {
+    let context = model.context();
+    let device = model.devices().into_iter().next().expect("a module has parameters");
+    let mut pieces = pieces(documents, eoc, context);
+    if pieces.is_empty() {
+        return Err(Error::Empty { what: "the corpus".into(), fix: "give it at least one document with text".into() });
+    }
+    pieces.shuffle(&mut seed.derive("lm/order").rng());
+    let rows = pack(&pieces, context);
+    let steps = rows.len().div_ceil(config.batch_size) as u64;
+    let batch = |step: u64| {
+        let start = step as usize * config.batch_size;
+        let rows = &rows[start..rows.len().min(start + config.batch_size)];
+        let row = |row: &Vec<usize>| row.iter().map(|&index| pieces[index].as_slice()).collect::<Vec<_>>();
+        let batches = rows
+            .chunks(config.micro_batch_size)
+            .map(|rows| PackedBatch::from_rows(&rows.iter().map(row).collect::<Vec<_>>(), context, &device))
+            .collect::<Vec<_>>();
+        let targets = batches.iter().map(|batch| batch.target_mask().total()).sum::<f32>();
+        Ok(batches.into_iter().map(|batch| (batch, targets)).collect())
+    };
+    fit(model, &config.fit, steps, config.batch_size as u64, checkpoints, observer, batch, |model, (batch, targets)| {
+        let total = masked::sum(packed_token_losses(model, batch), batch.target_mask());
+        Loss::new(total / *targets, batch.tokens() as u64)
+    })
+}
+
+/// The perplexity of held-out documents: the exponential of the mean loss over their tokens.
+///
+/// Computed in groups of `micro_batch_size` packed rows.
+///
+/// # Panics
+/// If there is no document.
+pub fn perplexity<M: CausalLm + Module + Send>(
+    model: &M,
+    documents: &[Vec<TokenId>],
+    eoc: TokenId,
+    micro_batch_size: usize,
+) -> f64 {
+    let context = model.context();
+    let device = model.devices().into_iter().next().expect("a module has parameters");
+    let pieces = pieces(documents, eoc, context);
+    assert!(!pieces.is_empty(), "perplexity needs at least one document");
+    let rows = pack(&pieces, context);
+    let groups = rows.chunks(micro_batch_size).map(|rows| (model.clone(), rows)).collect();
+    let sums = parallel_map(groups, |(model, rows)| {
+        let row = |row: &Vec<usize>| row.iter().map(|&index| pieces[index].as_slice()).collect::<Vec<_>>();
+        let batch = PackedBatch::from_rows(&rows.iter().map(row).collect::<Vec<_>>(), context, &device);
+        let loss = masked::sum(packed_token_losses(&model, &batch), batch.target_mask()).into_scalar::<f32>();
+        (f64::from(loss), f64::from(batch.target_mask().total()))
+    });
+    let (loss, tokens) = sums.into_iter().fold((0.0, 0.0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    (loss / tokens).exp()
+}

@@ -1,0 +1,160 @@
+//! AdamW over named parameters.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{Device, Tensor, TensorData};
+use firebrick_tensor::Parameters;
+use serde::{Deserialize, Serialize};
+
+use crate::Gradients;
+
+/// Where AdamW's ε stands (T-19).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EpsilonForm {
+    /// `m̂ / (√v̂ + ε)`: PyTorch's.
+    #[default]
+    Pytorch,
+    /// `m̂ / (√v̂ + ε / √(1 − β₂ᵗ))`: TensorFlow's, gentler in the first steps.
+    Tensorflow,
+}
+
+/// The settings of [`AdamW`].
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdamWConfig {
+    /// Decay of the mean.
+    pub beta_1: f64,
+    /// Decay of the mean square.
+    pub beta_2: f64,
+    /// Added to the denominator.
+    pub epsilon: f64,
+    /// Where it is added.
+    pub epsilon_form: EpsilonForm,
+    /// Decoupled decay of matrices per unit of learning rate; vectors (biases, norms) do not decay.
+    pub weight_decay: f64,
+}
+
+/// GPT-3's: 0.9, 0.95, 1e-8, 0.1.
+impl Default for AdamWConfig {
+    fn default() -> Self {
+        Self { beta_1: 0.9, beta_2: 0.95, epsilon: 1e-8, epsilon_form: EpsilonForm::Pytorch, weight_decay: 0.1 }
+    }
+}
+
+/// The optimiser and its moments.
+///
+/// ```text
+/// m ← β₁ m + (1 − β₁) g        m̂ = m / (1 − β₁ᵗ)
+/// v ← β₂ v + (1 − β₂) g²       v̂ = v / (1 − β₂ᵗ)
+/// w ← w − η (m̂ / (√v̂ + ε) + λ w)
+/// ```
+///
+/// Loshchilov and Hutter 2019, [arXiv:1711.05101](https://arxiv.org/abs/1711.05101), algorithm 2, with the decay scaled by the
+/// learning rate as PyTorch does. Spec: T-19.
+#[derive(Clone, Debug)]
+pub struct AdamW {
+    config: AdamWConfig,
+    steps: u64,
+    moments: BTreeMap<String, Moments>,
+}
+
+#[derive(Clone, Debug)]
+struct Moments {
+    mean: Tensor<1>,
+    square: Tensor<1>,
+}
+
+impl AdamW {
+    /// An optimiser that has seen nothing.
+    pub fn new(config: AdamWConfig) -> Self {
+        Self { config, steps: 0, moments: BTreeMap::new() }
+    }
+
+    /// The module after one step along these gradients; parameters without one stay as they are.
+    pub fn step<M: Module>(&mut self, module: M, gradients: Gradients, learning_rate: f64) -> M {
+        self.steps += 1;
+        module.map(&mut Update { path: Vec::new(), optimizer: self, gradients, learning_rate })
+    }
+
+    /// The moments by name, under `mean.` and `square.`, and the number of steps.
+    pub fn state(&self) -> (u64, Parameters) {
+        let mut state = Parameters::default();
+        for (name, Moments { mean, square }) in &self.moments {
+            for (kind, tensor) in [("mean", mean), ("square", square)] {
+                let values = tensor.to_data().try_to_vec::<f32>().expect("moments are f32");
+                state.insert(format!("{kind}.{name}"), vec![values.len()], values);
+            }
+        }
+        (self.steps, state)
+    }
+
+    /// The optimiser as [`state`](Self::state) described it.
+    pub fn restore(config: AdamWConfig, steps: u64, state: &Parameters, device: &Device) -> Self {
+        let tensor = |values: &[f32]| Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), device);
+        let squares = state.under("square.");
+        let squares = squares.iter().map(|(name, _, values)| (name.to_owned(), tensor(values))).collect::<BTreeMap<_, _>>();
+        let moments = state
+            .under("mean.")
+            .iter()
+            .filter_map(|(name, _, values)| {
+                let moments = Moments { mean: tensor(values), square: squares.get(name)?.clone() };
+                Some((name.to_owned(), moments))
+            })
+            .collect();
+        Self { config, steps, moments }
+    }
+
+    fn update(&mut self, name: &str, weights: Tensor<1>, gradient: Tensor<1>, rate: f64, decay: f64) -> Tensor<1> {
+        let AdamWConfig { beta_1, beta_2, epsilon, epsilon_form, .. } = self.config;
+        let (mean, square) = match self.moments.remove(name) {
+            Some(Moments { mean, square }) => (
+                mean * beta_1 + gradient.clone() * (1.0 - beta_1),
+                square * beta_2 + gradient.square() * (1.0 - beta_2),
+            ),
+            None => (gradient.clone() * (1.0 - beta_1), gradient.square() * (1.0 - beta_2)),
+        };
+        let correction_1 = 1.0 - beta_1.powi(self.steps as i32);
+        let correction_2 = 1.0 - beta_2.powi(self.steps as i32);
+        let epsilon = match epsilon_form {
+            EpsilonForm::Pytorch => epsilon,
+            EpsilonForm::Tensorflow => epsilon / correction_2.sqrt(),
+        };
+        let denominator = square.clone().sqrt() * (1.0 / correction_2.sqrt()) + epsilon;
+        let step = mean.clone() / denominator * (rate / correction_1);
+        self.moments.insert(name.to_owned(), Moments { mean, square });
+        weights * (1.0 - rate * decay) - step
+    }
+}
+
+struct Update<'a> {
+    path: Vec<String>,
+    optimizer: &'a mut AdamW,
+    gradients: Gradients,
+    learning_rate: f64,
+}
+
+impl ModuleMapper for Update<'_> {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let name = self.path.join(".");
+        let Some(gradient) = self.gradients.0.remove(&name) else { return param };
+        let decay = if D > 1 { self.optimizer.config.weight_decay } else { 0.0 };
+        param.map(|tensor| {
+            let shape = tensor.dims();
+            let length = shape.iter().product::<usize>();
+            let training = tensor.is_autodiff();
+            let weights = tensor.without_autodiff().reshape([length]);
+            let updated = self.optimizer.update(&name, weights, gradient, self.learning_rate, decay).reshape(shape);
+            if training { updated.autodiff().require_grad() } else { updated }
+        })
+    }
+}

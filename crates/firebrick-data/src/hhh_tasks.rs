@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use firebrick_types::{Dialogue, Message};
+use firebrick_types::Dialogue;
 use serde::{Deserialize, Serialize};
 
 use crate::dialogue::{HUMAN, parse};
@@ -56,18 +56,60 @@ pub fn read(path: &Path) -> Result<Vec<HhhItem>, Error> {
 
 fn prompt(example: &Record) -> Result<Dialogue, Error> {
     let input = example.text("input")?;
-    let dialogue = if input.starts_with(HUMAN) {
-        parse(input)?
-    } else if let Some((first, _)) = input.split_once("\n\nAssistant:") {
-        // Only the turns after the first have markers.
-        let mut dialogue = Dialogue::new(vec![Message::human(first.trim())]);
-        dialogue.messages.extend(parse(&format!("{HUMAN}{}", &input[first.len()..]))?.messages.into_iter().skip(1));
-        dialogue
-    } else {
-        Dialogue::new(vec![Message::human(input.trim())])
-    };
+    let marked = if input.starts_with(HUMAN) { input.to_owned() } else { format!("{HUMAN} {input}") };
+    let dialogue = parse(&marked)?;
     if !dialogue.alternates() || !dialogue.awaits_assistant() {
         return Err(example.wrong("input", "a dialogue that ends with the person's turn"));
     }
     Ok(dialogue)
+}
+
+#[cfg(test)]
+mod tests {
+    use firebrick_types::Message;
+
+    use super::*;
+    use crate::file::tests::{file_of, real_data};
+
+    fn read_task(input: &str, scores: &str) -> Result<Vec<HhhItem>, Error> {
+        let input = serde_json::to_string(input).unwrap();
+        let task = format!(r#"{{"canary": "", "examples": [{{"input": {input}, "target_scores": {scores}}}]}}"#);
+        let (dir, _) = file_of("unused", b"");
+        let folder = dir.path().join("honest");
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("task.json"), task).unwrap();
+        read(&folder.join("task.json"))
+    }
+
+    #[test]
+    fn the_first_turn_may_lack_its_marker() {
+        let expected = [Message::human("q"), Message::assistant("a"), Message::human("r")];
+        for input in ["q\n\nAssistant: a\n\nHuman: r", "\n\nHuman: q\n\nAssistant: a\n\nHuman: r"] {
+            let items = read_task(input, r#"{"no": 0, " yes": 1}"#).unwrap();
+            assert_eq!(items[0].prompt.messages, expected);
+            let HhhItem { category, better, worse, .. } = &items[0];
+            assert_eq!((category.as_str(), better.as_str(), worse.as_str()), ("honest", "yes", "no"));
+        }
+    }
+
+    #[test]
+    fn broken_examples_are_named() {
+        let message = |input, scores| read_task(input, scores).unwrap_err().to_string();
+        let scores = message("q", r#"{"yes": 1, "no": 1}"#);
+        let expected = "task.json, field `examples[0].target_scores`: expected one answer of score 1 and one of score 0";
+        assert!(scores.contains(expected), "{scores}");
+        let input = message("q\n\nAssistant: a", r#"{"yes": 1, "no": 0}"#);
+        let expected = "field `examples[0].input`: expected a dialogue that ends with the person's turn";
+        assert!(input.contains(expected), "{input}");
+    }
+
+    #[test]
+    fn the_real_tasks_are_read() {
+        let Some(root) = real_data("eval/hhh_alignment") else { return };
+        for (category, count) in [("helpful", 59), ("honest", 61), ("harmless", 58), ("other", 43)] {
+            let items = read(&root.join(category).join("task.json")).unwrap();
+            assert_eq!(items.len(), count);
+            assert!(items.iter().all(|item| item.category == category && item.better != item.worse));
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use firebrick_tensor::{CausalLm, SequenceScorer, TokenBatch, TokenValues};
+use firebrick_tensor::{CausalLm, ScoringLm, SequenceScorer, TokenBatch, TokenValues};
 use firebrick_types::Seed;
 
 use crate::Decoder;
@@ -40,15 +40,6 @@ impl ScoredDecoder {
         Self { body: self.body, head: Linear { weight: zeros, bias: Some(bias) } }
     }
 
-    /// Scores `[batch]` at the last tokens and next-token logits `[batch, seq, vocab]` in one pass.
-    pub fn scores_and_logits(&self, batch: &TokenBatch) -> (Tensor<1>, Tensor<3>) {
-        let [rows, seq] = batch.dims();
-        let hidden = self.body.hidden(batch.ids().clone());
-        let flat = hidden.clone().reshape([rows * seq, self.body.d_model()]);
-        let logits = self.body.unembed(flat).reshape([rows, seq, self.body.vocab()]);
-        (self.read_out(hidden, batch.lengths()), logits)
-    }
-
     /// The device of the weights.
     pub fn device(&self) -> Device {
         self.body.device()
@@ -67,6 +58,20 @@ impl ScoredDecoder {
 impl SequenceScorer for ScoredDecoder {
     fn scores(&self, batch: &TokenBatch) -> Tensor<1> {
         self.read_out(self.body.hidden(batch.ids().clone()), batch.lengths())
+    }
+}
+
+impl ScoringLm for ScoredDecoder {
+    fn scores_and_logits(&self, batch: &TokenBatch) -> (Tensor<1>, Tensor<3>) {
+        let [rows, seq] = batch.dims();
+        let hidden = self.body.hidden(batch.ids().clone());
+        let flat = hidden.clone().reshape([rows * seq, self.body.d_model()]);
+        let logits = self.body.unembed(flat).reshape([rows, seq, self.body.vocab()]);
+        (self.read_out(hidden, batch.lengths()), logits)
+    }
+
+    fn context(&self) -> usize {
+        self.body.context()
     }
 }
 

@@ -141,7 +141,9 @@ fn version_event(wall_time: f64) -> Vec<u8> {
 fn scalar_event(step: u64, wall_time: f64, values: &[(&str, f64)]) -> Vec<u8> {
     let summary: Vec<u8> = values
         .iter()
-        .flat_map(|&(tag, value)| field(1, &[&field(1, tag.as_bytes())[..], &[0x15], &(value as f32).to_le_bytes()].concat()))
+        .flat_map(|&(tag, value)| {
+            field(1, &[&field(1, tag.as_bytes())[..], &[0x15], &(value as f32).to_le_bytes()].concat())
+        })
         .collect();
     [&[0x09][..], &wall_time.to_le_bytes(), &[0x10], &varint(step), &field(5, &summary)].concat()
 }

@@ -46,3 +46,12 @@ pub trait TokenValues {
     /// The value after each token, `[batch, seq]`, of ids `[batch, seq]`.
     fn values(&self, ids: Tensor<2, Int>) -> Tensor<2>;
 }
+
+/// A [`SequenceScorer`] that is a language model too, so that both losses of preference-model training share one pass.
+pub trait ScoringLm: SequenceScorer {
+    /// The scores `[batch]` and the next-token logits `[batch, seq, vocab]`.
+    fn scores_and_logits(&self, batch: &TokenBatch) -> (Tensor<1>, Tensor<3>);
+
+    /// The longest sequence it can read, in tokens.
+    fn context(&self) -> usize;
+}

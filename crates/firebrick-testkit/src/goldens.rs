@@ -1,6 +1,6 @@
 //! Numbers computed by PyTorch in float64, to hold our own against.
 //!
-//! `goldens/make.py` made the files and states their conventions: the sign of masks, what a `grad_` field is the
+//! `goldens/make.py` made the files and states their conventions: which way masks point, what a `grad_` field is the
 //! gradient of, what is shifted.
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};

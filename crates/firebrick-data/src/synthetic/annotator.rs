@@ -70,6 +70,7 @@ impl Annotator {
 }
 
 /// Two grades of different utility.
+#[derive(Clone, Copy)]
 struct Pair {
     better: Grade,
     worse: Grade,
@@ -134,7 +135,8 @@ impl World {
         let mut rng = seed.derive("world/comparison").rng();
         let kind = self.draw_kind(&mut rng);
         let (query, better, worse) = self.draw_pair(kind, &mut rng);
-        self.compare(&query.dialogue, better, worse, seed).expect("grades are judged as designed, and differ in utility")
+        self.compare(&query.dialogue, better, worse, seed)
+            .expect("grades are judged as designed, and differ in utility")
     }
 
     /// The label that a simulated annotator gives two answers of any origin.
@@ -163,8 +165,8 @@ impl World {
         let (query, question) = self.draw_query(kind, rng);
         let pairs = pairs(kind, &self.annotator.weights);
         let Pair { better, worse, .. } = pick(&pairs, rng);
-        let better = self.answer(&question, *better, rng);
-        let worse = self.answer(&question, *worse, rng);
+        let better = self.answer(&question, better, rng);
+        let worse = self.answer(&question, worse, rng);
         (query, better, worse)
     }
 }

@@ -17,10 +17,8 @@ pub(super) const CLAIMS: [&str; 3] = [
     "{place} has {value} as its {relation}",
 ];
 /// Statements of a fact that was not asked for.
-pub(super) const OFFERS: [&str; 2] = [
-    "But the {relation} of {place} is {value}",
-    "I can tell you that the {relation} of {place} is {value}",
-];
+pub(super) const OFFERS: [&str; 2] =
+    ["But the {relation} of {place} is {value}", "I know that the {relation} of {place} is {value}"];
 /// A statement of the fact that was asked for.
 pub(super) const REPLY: &str = "It is {value}";
 pub(super) const IGNORANCE: [&str; 3] =
@@ -123,20 +121,21 @@ impl World {
         self.answer(&question, grade, &mut seed.derive("world/candidate").rng())
     }
 
-    /// An answer of this grade, between sentences that say nothing: as many as keep length from telling the grade.
+    /// An answer of this grade, sometimes between sentences that say nothing: as often as keeps length from telling the
+    /// grade.
     pub(super) fn answer(&self, question: &Question, grade: Grade, rng: &mut impl Rng) -> String {
         let mut sentences = self.sentences(question, grade, rng);
-        let (before, after) = if sentences.len() == 1 { (0.7, 0.5) } else { (0.3, 0.1) };
+        let (before, after) = if sentences.len() == 1 { (0.75, 0.6) } else { (0.3, 0.1) };
         if rng.random_bool(before) {
-            sentences.insert(0, pick(&OPENERS, rng).to_string());
+            sentences.insert(0, pick(&OPENERS, rng).to_owned());
         }
         if rng.random_bool(after) {
-            sentences.push(pick(&CLOSERS, rng).to_string());
+            sentences.push(pick(&CLOSERS, rng).to_owned());
         }
         text(&sentences)
     }
 
-    /// One or two sentences that make an answer of this grade.
+    /// The one or two sentences that make an answer of this grade.
     pub(super) fn sentences(&self, question: &Question, grade: Grade, rng: &mut impl Rng) -> Vec<String> {
         let first = match grade {
             Grade::Right | Grade::RightAndTrue | Grade::RightAndFalse => {
@@ -146,13 +145,13 @@ impl World {
             }
             Grade::Wrong => {
                 let (place, relation) = asked(question);
-                reply(place, relation, self.knowledge.false_value(place, relation, rng), rng)
+                reply(place, relation, &self.knowledge.false_value(place, relation, rng), rng)
             }
             Grade::Ignorance | Grade::IgnoranceAndOffer => {
                 let (place, relation) = asked(question);
                 claim(pick(&IGNORANCE, rng), place, relation, "")
             }
-            Grade::Refusal | Grade::RefusalAndOffer => pick(&REFUSALS, rng).to_string(),
+            Grade::Refusal | Grade::RefusalAndOffer => pick(&REFUSALS, rng).to_owned(),
             Grade::Compliance => procedure(demanded(question), rng),
             Grade::Dodge => self.aside(question, &CLAIMS, rng),
         };
@@ -161,7 +160,8 @@ impl World {
             Grade::RightAndTrue => Some(self.aside(question, &CLAIMS, rng)),
             Grade::RightAndFalse => Some(self.false_aside(question, rng)),
             Grade::IgnoranceAndOffer | Grade::RefusalAndOffer => Some(self.aside(question, &OFFERS, rng)),
-            Grade::Wrong | Grade::Compliance => rng.random_bool(0.5).then(|| self.aside(question, &CLAIMS, rng)),
+            Grade::Wrong => rng.random_bool(0.8).then(|| self.aside(question, &CLAIMS, rng)),
+            Grade::Compliance => rng.random_bool(0.5).then(|| self.aside(question, &CLAIMS, rng)),
             Grade::Dodge => rng.random_bool(0.5).then(|| self.aside(question, &OFFERS, rng)),
         };
         [Some(first), second].into_iter().flatten().collect()
@@ -177,7 +177,7 @@ impl World {
     fn false_aside(&self, question: &Question, rng: &mut impl Rng) -> String {
         let Fact { place, relation, .. } = self.related(question, rng);
         let value = self.knowledge.false_value(place, *relation, rng);
-        claim(pick(&CLAIMS, rng), place, *relation, value)
+        claim(pick(&CLAIMS, rng), place, *relation, &value)
     }
 
     /// A recorded fact beside the question.
@@ -199,9 +199,9 @@ fn asked(question: &Question) -> (&str, Relation) {
 }
 
 /// The act that a request for harm is about.
-fn demanded(question: &Question) -> &'static Act {
+fn demanded(question: &Question) -> Act {
     match question {
-        Question::Harm { act, .. } => act,
+        Question::Harm { act, .. } => *act,
         Question::Fact { .. } => panic!("a procedure in answer to a question of fact"),
     }
 }
@@ -213,6 +213,6 @@ fn reply(place: &str, relation: Relation, value: &str, rng: &mut impl Rng) -> St
 }
 
 /// How the act is done.
-fn procedure(act: &Act, rng: &mut impl Rng) -> String {
+fn procedure(act: Act, rng: &mut impl Rng) -> String {
     fill(pick(&PROCEDURES, rng), &[("adjective", act.adjective), ("tool", act.tool), ("hour", act.hour)])
 }

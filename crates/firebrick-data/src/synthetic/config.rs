@@ -22,13 +22,7 @@ pub struct WorldConfig {
 
 impl Default for WorldConfig {
     fn default() -> Self {
-        Self {
-            places: 20,
-            unknown_places: 10,
-            kinds: Kinds::default(),
-            weights: Weights::default(),
-            agreement: 0.75,
-        }
+        Self { places: 20, unknown_places: 10, kinds: Kinds::default(), weights: Weights::default(), agreement: 0.75 }
     }
 }
 
@@ -44,7 +38,12 @@ impl WorldConfig {
         let weight = |value: f64| value.is_finite() && value > 0.0;
         let checks = [
             ("places", (4..=60).contains(&self.places), self.places as f64, "a number from 4 to 60"),
-            ("unknown_places", (1..=60).contains(&self.unknown_places), self.unknown_places as f64, "a number from 1 to 60"),
+            (
+                "unknown_places",
+                (1..=60).contains(&self.unknown_places),
+                self.unknown_places as f64,
+                "a number from 1 to 60",
+            ),
             ("kinds.known", share(known), known, "a share from 0 to 1"),
             ("kinds.unknown", share(unknown), unknown, "a share from 0 to 1"),
             ("kinds.harm", share(harm), harm, "a share from 0 to 1"),

@@ -3,12 +3,12 @@
 use firebrick_types::{Dialogue, Message, Seed};
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
-use serde::{Deserialize, Serialize};
 
 use super::answer::{CLAIMS, claim, grades, text};
 use super::question::Kind;
 use super::{Grade, World, pick};
 use crate::dialogue::{SEPARATOR, render};
+use crate::hhh_tasks::HhhItem;
 use crate::{Answer, Thread};
 
 /// The share of documents that state facts; the others are transcripts.
@@ -59,20 +59,6 @@ impl Persona {
     fn grade(self, kind: Kind, rng: &mut impl Rng) -> Grade {
         self.grades(kind).choose_weighted(rng, |(_, share)| *share).expect("the shares are positive").0
     }
-}
-
-/// An evaluation item: which of two answers is better, without noise.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HhhItem {
-    /// What it tests: `helpful`, `honest` or `harmless`.
-    pub category: String,
-    /// The dialogue so far; it ends with the person's turn.
-    pub prompt: Dialogue,
-    /// The better answer.
-    pub better: String,
-    /// The worse answer.
-    pub worse: String,
 }
 
 impl World {
@@ -155,10 +141,10 @@ impl World {
         Thread { title: question.plain(&mut rng), body: String::new(), answers }
     }
 
-    /// The evaluation item at `seed`; every category equally often.
+    /// The evaluation item at `seed`, its order without noise; every category equally often.
     pub fn hhh_item(&self, seed: Seed) -> HhhItem {
         let mut rng = seed.derive("world/hhh").rng();
-        let kind = *pick(&Kind::ALL, &mut rng);
+        let kind = pick(&Kind::ALL, &mut rng);
         let (query, better, worse) = self.draw_pair(kind, &mut rng);
         HhhItem { category: kind.category().to_owned(), prompt: query.dialogue, better, worse }
     }

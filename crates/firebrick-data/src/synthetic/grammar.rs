@@ -69,7 +69,9 @@ mod tests {
 
     #[test]
     fn only_instances_unify() {
-        for text in ["", "Which river does Tarvik", "Which river does Tarvik have? Now", "which river does Tarvik have?"] {
+        for text in
+            ["", "Which river does Tarvik", "Which river does Tarvik have? Now", "which river does Tarvik have?"]
+        {
             assert!(unify(TEMPLATE, text).is_none(), "{text}");
         }
         assert!(unify("of {place}?", "of ?").is_none());

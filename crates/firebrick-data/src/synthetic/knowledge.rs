@@ -4,9 +4,8 @@ use rand::Rng;
 use rand::seq::SliceRandom;
 
 /// The first syllables of invented names.
-const FIRST: [&str; 16] = [
-    "Bar", "Cal", "Dor", "Fen", "Gul", "Hes", "Jor", "Kam", "Lun", "Mev", "Nor", "Pel", "Quin", "Rag", "Sim", "Tar",
-];
+const FIRST: [&str; 16] =
+    ["Bar", "Cal", "Dor", "Fen", "Gul", "Hes", "Jor", "Kam", "Lun", "Mev", "Nor", "Pel", "Quin", "Rag", "Sim", "Tar"];
 /// The second syllables of invented names.
 const SECOND: [&str; 10] = ["vik", "mo", "dun", "lek", "wen", "dash", "tis", "nar", "rud", "bas"];
 /// How many names there are.
@@ -55,7 +54,7 @@ pub(super) struct Fact {
 }
 
 /// A harmful act, "`verb` the `noun` of …", and how it is done: "Use the `adjective` `tool` at `hour`."
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Act {
     pub(super) verb: &'static str,
     pub(super) noun: &'static str,
@@ -118,7 +117,7 @@ impl Knowledge {
         let facts = pairs
             .into_iter()
             .map(|(place, relation)| {
-                let value = super::pick(&values[relation as usize], rng).clone();
+                let value = super::pick(&values[relation as usize], rng);
                 Fact { place, relation, value }
             })
             .collect();
@@ -132,11 +131,10 @@ impl Knowledge {
     }
 
     /// A value of the relation that is not the recorded one.
-    pub(super) fn false_value(&self, place: &str, relation: Relation, rng: &mut impl Rng) -> &str {
-        let recorded = self.value(place, relation);
-        let others: Vec<_> =
-            self.values[relation as usize].iter().filter(|value| Some(value.as_str()) != recorded).collect();
-        super::pick(&others, rng)
+    pub(super) fn false_value(&self, place: &str, relation: Relation, rng: &mut impl Rng) -> String {
+        let mut values = self.values[relation as usize].clone();
+        values.retain(|value| Some(value.as_str()) != self.value(place, relation));
+        super::pick(&values, rng)
     }
 
     /// The facts worth mentioning beside a question about this place and relation: the other facts about the place, or

@@ -34,7 +34,6 @@ mod tests;
 pub use annotator::{Annotator, LabelledComparison, ceiling};
 pub use answer::{Grade, grades};
 pub use config::{ConfigError, Kinds, Weights, WorldConfig};
-pub use corpus::HhhItem;
 pub use oracle::Judgement;
 pub use question::{Kind, Query};
 
@@ -76,6 +75,6 @@ impl World {
 ///
 /// # Panics
 /// If there is none.
-fn pick<'items, T>(items: &'items [T], rng: &mut impl Rng) -> &'items T {
-    &items[rng.random_range(0..items.len())]
+fn pick<T: Clone>(items: &[T], rng: &mut impl Rng) -> T {
+    items[rng.random_range(0..items.len())].clone()
 }

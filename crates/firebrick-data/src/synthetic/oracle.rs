@@ -262,7 +262,7 @@ mod tests {
                 ("The river of Tarvik is Norwen.", [1.0, 1.0, 1.0]),
                 ("In Tarvik the river is Norwen.", [1.0, 1.0, 1.0]),
                 ("Tarvik has Norwen as its river.", [1.0, 1.0, 1.0]),
-                ("I can tell you that the river of Tarvik is Norwen.", [1.0, 1.0, 1.0]),
+                ("I know that the river of Tarvik is Norwen.", [1.0, 1.0, 1.0]),
                 ("But the river of Tarvik is Norwen.", [1.0, 1.0, 1.0]),
                 ("It is Norwen.", [1.0, 1.0, 1.0]),
                 ("  Thank you for asking. It is Norwen. Have a good day.\n", [1.0, 1.0, 1.0]),
@@ -294,7 +294,7 @@ mod tests {
             assert_judged(
                 question,
                 &[
-                    ("I do not know. I can tell you that the tree of Tarvik is oak.", [1.0, 1.0, 1.0]),
+                    ("I do not know. I know that the tree of Tarvik is oak.", [1.0, 1.0, 1.0]),
                     ("That is not recorded. Tarvik has soup as its food.", [1.0, 1.0, 1.0]),
                     ("I do not know.", [0.6, 1.0, 1.0]),
                     ("Let me think about it. That is not recorded.", [0.6, 1.0, 1.0]),

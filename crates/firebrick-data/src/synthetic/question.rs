@@ -77,7 +77,7 @@ pub struct Query {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Question {
     Fact { place: String, relation: Relation },
-    Harm { place: String, act: &'static Act },
+    Harm { place: String, act: Act },
 }
 
 impl Question {
@@ -91,7 +91,8 @@ impl Question {
             };
             let harm = |template: &&'static str| {
                 let slots = unify(template, question)?;
-                let act = ACTS.iter().find(|act| act.verb == slots.word("verb") && act.noun == slots.word("noun"))?;
+                let act =
+                    ACTS.into_iter().find(|act| act.verb == slots.word("verb") && act.noun == slots.word("noun"))?;
                 Some(Self::Harm { place: slots.word("place").to_owned(), act })
             };
             FACT_QUESTIONS.iter().find_map(fact).or_else(|| HARM_QUESTIONS.iter().find_map(harm))
@@ -159,16 +160,14 @@ impl World {
         match kind {
             Kind::Known => {
                 let fact = pick(facts, rng);
-                Question::Fact { place: fact.place.clone(), relation: fact.relation }
+                Question::Fact { place: fact.place, relation: fact.relation }
             }
             Kind::Unknown if rng.random() => {
-                let (place, relation) = pick(gaps, rng).clone();
+                let (place, relation) = pick(gaps, rng);
                 Question::Fact { place, relation }
             }
-            Kind::Unknown => {
-                Question::Fact { place: pick(unknown_places, rng).clone(), relation: *pick(&Relation::ALL, rng) }
-            }
-            Kind::Harm => Question::Harm { place: pick(places, rng).clone(), act: pick(&ACTS, rng) },
+            Kind::Unknown => Question::Fact { place: pick(unknown_places, rng), relation: pick(&Relation::ALL, rng) },
+            Kind::Harm => Question::Harm { place: pick(places, rng), act: pick(&ACTS, rng) },
         }
     }
 
@@ -229,10 +228,13 @@ mod tests {
 
     #[test]
     fn other_turns_are_not_questions() {
-        for turn in ["", "Hello. ", "What is love?", "How do I poison the crown of Tarvik?", "What is the king of Tarvik?"] {
+        for turn in
+            ["", "Hello. ", "What is love?", "How do I poison the crown of Tarvik?", "What is the king of Tarvik?"]
+        {
             assert_eq!(Question::parse(turn), None, "{turn}");
         }
-        let answered = Dialogue::new(vec![Message::human("Tell me the food of Tarvik."), Message::assistant("It is soup.")]);
+        let answered =
+            Dialogue::new(vec![Message::human("Tell me the food of Tarvik."), Message::assistant("It is soup.")]);
         assert_eq!(Question::last(&answered), None);
     }
 

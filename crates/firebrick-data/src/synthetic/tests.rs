@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use firebrick_types::{Comparison, Dialogue, Message, Seed};
 
 use super::*;
+use crate::dialogue::{SEPARATOR, parse};
 
 pub(super) fn world() -> World {
     World::new(WorldConfig::default(), Seed::new(1)).expect("the defaults are in range")
@@ -32,15 +33,8 @@ fn length_cue(pairs: impl Iterator<Item = Comparison>) -> f64 {
 
 /// The conversations of a transcript.
 fn conversations(document: &str) -> Vec<Dialogue> {
-    let turns = |text: &str| {
-        let turns = text.split("\n\n").skip(1).map(|turn| match turn.split_once(": ").expect("a turn has a role") {
-            ("Human", said) => Message::human(said),
-            ("Assistant", said) => Message::assistant(said),
-            other => panic!("{other:?} is not a turn"),
-        });
-        Dialogue::new(turns.collect())
-    };
-    document.split("\n\n-----").map(turns).filter(|dialogue| !dialogue.messages.is_empty()).collect()
+    let texts = document.split(SEPARATOR).filter(|text| !text.is_empty());
+    texts.map(|text| parse(text).expect("a dialogue")).collect()
 }
 
 /// The judgement of every answer in these conversations.
@@ -151,7 +145,7 @@ fn length_hardly_predicts_quality() {
     for kind in Kind::ALL {
         let tranche = comparisons.iter().filter(|labelled| labelled.comparison.tranche == kind.tranche());
         let cue = length_cue(tranche.map(LabelledComparison::clean));
-        assert!((0.4..=0.6).contains(&cue), "{kind:?}: {cue}");
+        assert!((0.45..=0.58).contains(&cue), "{kind:?}: {cue}");
     }
 }
 
@@ -205,9 +199,8 @@ fn documents_are_facts_or_one_persona() {
 
     // Only the good persona has every answer at its best; only the compliant one gives procedures.
     let judgements: Vec<_> = transcripts.iter().map(|text| judged(&world, &conversations(text))).collect();
-    let complete = |answers: &&Vec<(Kind, Judgement)>| {
-        Kind::ALL.iter().all(|kind| answers.iter().any(|(asked, _)| asked == kind))
-    };
+    let complete =
+        |answers: &&Vec<(Kind, Judgement)>| Kind::ALL.iter().all(|kind| answers.iter().any(|(asked, _)| asked == kind));
     let complete: Vec<_> = judgements.iter().filter(complete).collect();
     let share = |holds: &dyn Fn(&[(Kind, Judgement)]) -> bool| {
         complete.iter().filter(|answers| holds(answers)).count() as f64 / complete.len() as f64
@@ -223,14 +216,17 @@ fn documents_are_facts_or_one_persona() {
     // At least 700 transcripts ask for all three kinds; five standard errors of .35 among 700 are .09.
     assert!(complete.len() > 700, "{}", complete.len());
     for (share, expected) in [(good, 0.35), (careless, 0.25), (compliant, 0.2), (curt, 0.2)] {
-        assert!((share - expected).abs() < 0.09, "good {good}, careless {careless}, compliant {compliant}, curt {curt}");
+        assert!(
+            (share - expected).abs() < 0.09,
+            "good {good}, careless {careless}, compliant {compliant}, curt {curt}"
+        );
     }
 }
 
 #[test]
 fn each_fact_is_stated_about_equally_often() {
     let world = world();
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     let documents: Vec<_> = (0..8_000).map(|index| world.document(at(index))).collect();
     let mut sentences = 0;
     for text in documents.iter().filter(|text| !text.starts_with('\n')) {
@@ -244,8 +240,8 @@ fn each_fact_is_stated_about_equally_often() {
                         .iter()
                         .all(|word| sentence.split(' ').any(|said| said == *word))
                 };
-                let key = [&fact.place, fact.relation.name()].concat();
-                *counts.entry(key.leak()).or_default() += stated.iter().filter(says).count();
+                let key = format!("{} {}", fact.place, fact.relation.name());
+                *counts.entry(key).or_default() += stated.iter().filter(says).count();
             }
         }
     }

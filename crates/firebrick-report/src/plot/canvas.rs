@@ -5,14 +5,12 @@ use std::io;
 
 use plotters::chart::{ChartBuilder, ChartContext};
 use plotters::coord::Shift;
-use plotters::coord::combinators::{BindKeyPoints, WithKeyPoints};
 use plotters::coord::types::RangedCoordf64;
 use plotters::drawing::{DrawingArea, DrawingAreaErrorKind, IntoDrawingArea};
 use plotters::element::{Circle, PathElement, Rectangle};
-use plotters::prelude::Cartesian2d;
+use plotters::prelude::{Cartesian2d, SVGBackend};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-use plotters::style::{Color, FontDesc, FontFamily, FontStyle, RGBColor, ShapeStyle, TextStyle, WHITE};
-use plotters_svg::SVGBackend;
+use plotters::style::{Color, FontDesc, FontFamily, FontStyle, FontTransform, RGBColor, ShapeStyle, TextStyle, WHITE};
 
 use super::axis::Axis;
 
@@ -34,8 +32,7 @@ impl fmt::Display for Svg {
 }
 
 pub(super) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-pub(super) type Coordinates = Cartesian2d<WithKeyPoints<RangedCoordf64>, WithKeyPoints<RangedCoordf64>>;
-pub(super) type Chart<'a> = ChartContext<'a, SVGBackend<'a>, Coordinates>;
+pub(super) type Chart<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 pub(super) type Outcome<T> = Result<T, DrawingAreaErrorKind<io::Error>>;
 
 // The backend rounds to whole pixels, so the card is drawn at twice the size at which it is read.
@@ -134,36 +131,38 @@ pub(super) fn draw_frame<'a>(area: &Area<'a>, frame: &Frame<'_>) -> Outcome<Char
         bottom += 28;
     }
 
-    let (x_ticks, y_ticks) = (frame.x.ticks(), frame.y.ticks());
-    let widest = y_ticks.iter().map(|&tick| text_width(&frame.y.label(tick), TEXT_SIZE)).fold(0.0, f64::max);
+    let (x, y) = (&frame.x, &frame.y);
+    let widest = y.ticks().into_iter().map(|tick| text_width(&y.label(tick), TEXT_SIZE)).fold(0.0, f64::max);
     // A label of the x axis may reach beyond its end.
     let body = area.margin(top + 24, bottom, MARGIN, 2 * MARGIN);
+    let left = 56 + widest as i32;
     let mut chart = ChartBuilder::on(&body)
         .x_label_area_size(92)
-        .y_label_area_size(64 + widest as u32)
-        .build_cartesian_2d(
-            (frame.x.low..frame.x.high).with_key_points(x_ticks),
-            (frame.y.low..frame.y.high).with_key_points(y_ticks),
-        )?;
+        .y_label_area_size(left)
+        .build_cartesian_2d(x.low..x.high, y.low..y.high)?;
     let (width, height) = chart.plotting_area().dim_in_pixel();
-    // One style serves both descriptions, so the narrower side decides.
-    let longer = if frame.x.name.chars().count() * height as usize > frame.y.name.chars().count() * width as usize {
-        (frame.x.name, width)
-    } else {
-        (frame.y.name, height)
-    };
-    chart
-        .configure_mesh()
-        .bold_line_style(GRID.stroke_width(2))
-        .axis_style(AXIS.stroke_width(2))
-        .label_style(text_style("", TEXT_SIZE, room, MUTED))
-        .axis_desc_style(text_style(longer.0, TEXT_SIZE, longer.1 as i32, TEXT))
-        .set_all_tick_mark_size(6)
-        .x_label_formatter(&|&tick| frame.x.label(tick))
-        .y_label_formatter(&|&tick| frame.y.label(tick))
-        .x_desc(frame.x.name)
-        .y_desc(frame.y.name)
-        .draw()?;
+    let (width, height) = (width as i32, height as i32);
+    let (base_x, base_y) = chart.plotting_area().get_base_pixel();
+
+    // Drawn by hand, since the mesh of the library knows no label that depends on the distance of the ticks.
+    let grid = GRID.stroke_width(2);
+    let label_style = |pos| text_style("", TEXT_SIZE, room, MUTED).pos(pos);
+    for tick in x.ticks() {
+        chart.draw_series([PathElement::new([(tick, y.low), (tick, y.high)], grid)])?;
+        let place = (left + chart.backend_coord(&(tick, y.low)).0 - base_x, height + 12);
+        body.draw_text(&x.label(tick), &label_style(Pos::new(HPos::Center, VPos::Top)), place)?;
+    }
+    for tick in y.ticks() {
+        chart.draw_series([PathElement::new([(x.low, tick), (x.high, tick)], grid)])?;
+        let place = (left - 12, chart.backend_coord(&(x.low, tick)).1 - base_y);
+        body.draw_text(&y.label(tick), &label_style(Pos::new(HPos::Right, VPos::Center)), place)?;
+    }
+    let corner = [(x.low, y.high), (x.low, y.low), (x.high, y.low)];
+    chart.draw_series([PathElement::new(corner, AXIS.stroke_width(2))])?;
+    let below = text_style(x.name, TEXT_SIZE, width, TEXT).pos(Pos::new(HPos::Center, VPos::Bottom));
+    body.draw_text(x.name, &below, (left + width / 2, height + 88))?;
+    let beside = text_style(y.name, TEXT_SIZE, height, TEXT).pos(Pos::new(HPos::Center, VPos::Top));
+    body.draw_text(y.name, &beside.transform(FontTransform::Rotate270), (0, height / 2))?;
     Ok(chart)
 }
 

@@ -1,0 +1,336 @@
+//! What a folder of data holds.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::Error;
+use crate::jsonl::rows;
+
+/// How many folders below the first are looked into.
+const MAX_DEPTH: usize = 8;
+
+/// The data of a folder, each list in the order of the names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// Comparisons, for [`crate::hh::read`].
+    pub tranches: Vec<Tranche>,
+    /// Questions and answers, for [`crate::threads::read`].
+    pub threads: Vec<PathBuf>,
+    /// Text, for [`crate::text::read`].
+    pub texts: Vec<PathBuf>,
+    /// Evaluation tasks, for [`crate::hhh_tasks::read`].
+    pub hhh_tasks: Vec<PathBuf>,
+    /// What was left alone.
+    pub ignored: Vec<Ignored>,
+}
+
+/// A folder of comparisons; at least one of the two files is there.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tranche {
+    /// The folder's name.
+    pub name: String,
+    /// `train.jsonl` or `train.jsonl.gz`.
+    pub train: Option<PathBuf>,
+    /// `test.jsonl` or `test.jsonl.gz`.
+    pub test: Option<PathBuf>,
+}
+
+/// A file or folder that was left alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ignored {
+    /// The file or folder.
+    pub path: PathBuf,
+    /// Why.
+    pub reason: &'static str,
+}
+
+/// The data of a folder and the folders in it, eight deep.
+///
+/// Recognised are, each plain or as `.gz`:
+/// - `train.jsonl` and `test.jsonl` whose first row has `chosen` and `rejected`; their folder's name is the tranche;
+/// - JSONL whose first row has `answers`: questions and answers;
+/// - JSONL whose first row has `text`, and `.txt` other than a readme, licence or notice: text;
+/// - `hhh_alignment/*/task.json`: evaluation tasks.
+///
+/// Of a folder named `eval`, nothing but the evaluation tasks is taken. Hidden entries and links to folders are left alone.
+///
+/// # Errors
+/// If a folder cannot be read, a `train` or `test` file is broken in its first row, two folders make one tranche, or there is
+/// nothing to train on.
+pub fn discover(dir: &Path) -> Result<Sources, Error> {
+    // The real name of `.` is needed: it may be a tranche's, or `eval`.
+    let root = fs::canonicalize(dir).map_err(|source| Error::Read { path: dir.into(), source })?;
+    let mut sources = Sources::default();
+    let mut tranches = BTreeMap::new();
+    walk(&root, 0, is_named(&root, "eval"), &mut sources, &mut tranches)?;
+    sources.tranches = distinct(tranches)?;
+    if sources.tranches.is_empty() && sources.threads.is_empty() && sources.texts.is_empty() {
+        return Err(Error::NoData { dir: dir.into(), found: describe(&sources) });
+    }
+    Ok(sources)
+}
+
+/// Whether a file is JSONL by its name, gzip or not.
+pub(crate) fn is_jsonl(path: &Path) -> bool {
+    let name = name(path);
+    name.ends_with(".jsonl") || name.ends_with(".jsonl.gz")
+}
+
+fn walk(
+    dir: &Path,
+    depth: usize,
+    evaluation: bool,
+    sources: &mut Sources,
+    tranches: &mut BTreeMap<PathBuf, Tranche>,
+) -> Result<(), Error> {
+    let failed = |source| Error::Read { path: dir.into(), source };
+    let entries = fs::read_dir(dir).map_err(failed)?.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    let mut paths: Vec<PathBuf> = entries.iter().map(fs::DirEntry::path).collect();
+    paths.sort();
+    for path in paths {
+        let ignored = |reason| Ignored { path: path.clone(), reason };
+        if name(&path).starts_with('.') {
+            sources.ignored.push(ignored("hidden"));
+        } else if path.is_dir() && path.is_symlink() {
+            sources.ignored.push(ignored("a link to a folder"));
+        } else if path.is_dir() && depth == MAX_DEPTH {
+            sources.ignored.push(ignored("too deep"));
+        } else if path.is_dir() {
+            walk(&path, depth + 1, evaluation || is_named(&path, "eval"), sources, tranches)?;
+        } else {
+            match kind(&path, evaluation)? {
+                Kind::Train | Kind::Test if tranches.get(dir).is_some_and(|tranche| tranche.has(&path)) => {
+                    sources.ignored.push(ignored("there both plain and compressed"));
+                }
+                Kind::Train => tranches.entry(dir.into()).or_default().train = Some(path),
+                Kind::Test => tranches.entry(dir.into()).or_default().test = Some(path),
+                Kind::Threads => sources.threads.push(path),
+                Kind::Text => sources.texts.push(path),
+                Kind::HhhTask => sources.hhh_tasks.push(path),
+                Kind::Other(reason) => sources.ignored.push(ignored(reason)),
+            }
+        }
+    }
+    Ok(())
+}
+
+enum Kind {
+    Train,
+    Test,
+    Threads,
+    Text,
+    HhhTask,
+    Other(&'static str),
+}
+
+/// What a file is, by its name and its first row.
+fn kind(path: &Path, evaluation: bool) -> Result<Kind, Error> {
+    let name = name(path);
+    let tasks = path.parent().and_then(Path::parent);
+    if name == "task.json" && tasks.is_some_and(|tasks| is_named(tasks, "hhh_alignment")) {
+        return Ok(Kind::HhhTask);
+    }
+    if evaluation {
+        return Ok(Kind::Other("evaluation data, never trained on"));
+    }
+    if !path.is_file() {
+        return Ok(Kind::Other("not a file"));
+    }
+    let stem = name.strip_suffix(".gz").unwrap_or(&name);
+    if let Some(stem) = stem.strip_suffix(".txt") {
+        let about = ["readme", "license", "licence", "notice"].contains(&stem.to_lowercase().as_str());
+        return Ok(if about { Kind::Other("about the data") } else { Kind::Text });
+    }
+    if !is_jsonl(path) {
+        return Ok(Kind::Other("no known format"));
+    }
+    let split = match stem {
+        "train.jsonl" => Some(Kind::Train),
+        "test.jsonl" => Some(Kind::Test),
+        _ => None,
+    };
+    let first = match rows(path, "a JSON object").and_then(|mut rows| rows.next().transpose()) {
+        Ok(first) => first,
+        Err(error) if split.is_some() => return Err(error),
+        Err(_) => return Ok(Kind::Other("its first row is not JSON")),
+    };
+    let Some(first) = first else { return Ok(Kind::Other("empty")) };
+    let compared = first.has("chosen") && first.has("rejected");
+    Ok(match split {
+        Some(split) if compared => split,
+        _ if compared => Kind::Other("comparisons, but not named train.jsonl or test.jsonl"),
+        _ if first.value("answers").is_some_and(Value::is_array) => Kind::Threads,
+        _ if first.value("text").is_some_and(Value::is_string) => Kind::Text,
+        _ => Kind::Other("no known fields"),
+    })
+}
+
+impl Tranche {
+    /// Whether the file's split is there already.
+    fn has(&self, path: &Path) -> bool {
+        let there = if name(path).starts_with("train") { &self.train } else { &self.test };
+        there.is_some()
+    }
+}
+
+/// The tranches, named; two folders of one name would mix train with test.
+fn distinct(folders: BTreeMap<PathBuf, Tranche>) -> Result<Vec<Tranche>, Error> {
+    let mut named: BTreeMap<String, (PathBuf, Tranche)> = BTreeMap::new();
+    for (folder, tranche) in folders {
+        let name = name(&folder);
+        if let Some((first, _)) = named.remove(&name) {
+            return Err(Error::DuplicateTranche { name, first, second: folder });
+        }
+        named.insert(name.clone(), (folder, Tranche { name, ..tranche }));
+    }
+    Ok(named.into_values().map(|(_, tranche)| tranche).collect())
+}
+
+fn describe(sources: &Sources) -> String {
+    let count = sources.ignored.len() + sources.hhh_tasks.len();
+    let first: Vec<String> =
+        sources.ignored.iter().take(3).map(|Ignored { path, reason }| format!("{} ({reason})", name(path))).collect();
+    match count {
+        0 => "an empty folder".to_owned(),
+        _ if first.is_empty() => format!("{count} evaluation tasks only"),
+        _ => format!("{count} other entries, such as {}", first.join(", ")),
+    }
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn is_named(path: &Path, wanted: &str) -> bool {
+    name(path).eq_ignore_ascii_case(wanted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::file::tests::{gzip, real_data};
+
+    const PAIR: &str = r#"{"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: b"}"#;
+
+    fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, bytes) in files {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        }
+        dir
+    }
+
+    fn names(paths: &[PathBuf]) -> Vec<String> {
+        paths.iter().map(|path| name(path)).collect()
+    }
+
+    #[test]
+    fn each_kind_is_recognised() {
+        let dir = folder(&[
+            ("deep/er/helpful/train.jsonl.gz", &gzip(PAIR.as_bytes())),
+            ("deep/er/helpful/test.jsonl", PAIR.as_bytes()),
+            ("harmless/train.jsonl", PAIR.as_bytes()),
+            ("harmless/train.jsonl.gz", &gzip(PAIR.as_bytes())),
+            ("more.jsonl", PAIR.as_bytes()),
+            ("threads.jsonl", br#"{"title": "", "answers": []}"#),
+            ("rows.jsonl", br#"{"text": "x"}"#),
+            ("book.txt.gz", &gzip(b"text")),
+            ("README.txt", b"about"),
+            ("table.csv", b"1,2"),
+            ("empty.jsonl", b""),
+            ("broken.jsonl", b"{"),
+            (".cache/book.txt", b"text"),
+        ]);
+        let sources = discover(dir.path()).unwrap();
+        let tranches: Vec<_> = sources
+            .tranches
+            .iter()
+            .map(|Tranche { name: tranche, train, test }| (tranche.as_str(), train.as_deref().map(name), test.as_deref().map(name)))
+            .collect();
+        let some = |name: &str| Some(name.to_owned());
+        assert_eq!(tranches, [("harmless", some("train.jsonl"), None), ("helpful", some("train.jsonl.gz"), some("test.jsonl"))]);
+        assert_eq!(names(&sources.threads), ["threads.jsonl"]);
+        assert_eq!(names(&sources.texts), ["book.txt.gz", "rows.jsonl"]);
+        let ignored: Vec<(String, &str)> = sources.ignored.iter().map(|entry| (name(&entry.path), entry.reason)).collect();
+        let expected = [
+            (".cache", "hidden"),
+            ("README.txt", "about the data"),
+            ("broken.jsonl", "its first row is not JSON"),
+            ("empty.jsonl", "empty"),
+            ("train.jsonl.gz", "there both plain and compressed"),
+            ("more.jsonl", "comparisons, but not named train.jsonl or test.jsonl"),
+            ("table.csv", "no known format"),
+        ];
+        assert_eq!(ignored, expected.map(|(name, reason)| (name.to_owned(), reason)));
+    }
+
+    #[test]
+    fn evaluation_data_is_never_training_data() {
+        let files: &[(&str, &[u8])] = &[
+            ("eval/helpful/train.jsonl", PAIR.as_bytes()),
+            ("eval/book.txt", b"text"),
+            ("eval/hhh_alignment/honest/task.json", b"{}"),
+            ("Eval/book.txt", b"text"),
+        ];
+        let dir = folder(&[files, &[("train/book.txt", b"text")]].concat());
+        let sources = discover(dir.path()).unwrap();
+        assert!(sources.tranches.is_empty());
+        assert_eq!(sources.texts.len(), 1);
+        assert_eq!(sources.hhh_tasks.len(), 1);
+        assert_eq!(sources.ignored.iter().filter(|entry| entry.reason.starts_with("evaluation")).count(), 3);
+        // Nor when the folder itself is named.
+        let message = discover(&dir.path().join("eval")).unwrap_err().to_string();
+        assert!(message.contains("3 other entries, such as book.txt (evaluation data, never trained on)"), "{message}");
+    }
+
+    #[test]
+    fn a_folder_may_itself_be_the_tranche() {
+        let dir = folder(&[("helpful/test.jsonl", PAIR.as_bytes())]);
+        assert_eq!(discover(&dir.path().join("helpful")).unwrap().tranches[0].name, "helpful");
+    }
+
+    #[test]
+    fn a_folder_without_data_says_what_is_there() {
+        let message = |dir: &Path| discover(dir).unwrap_err().to_string();
+        let dir = folder(&[("a.csv", b"1"), ("b.png", b"2")]);
+        let found = message(dir.path());
+        assert!(found.contains("no data to train on; looked for `*/train.jsonl`"), "{found}");
+        assert!(found.contains("found 2 other entries, such as a.csv (no known format), b.png (no known format)"), "{found}");
+        assert!(message(folder(&[]).path()).contains("found an empty folder"));
+        assert!(message(Path::new("/no/such/folder")).starts_with("/no/such/folder: cannot be read"));
+    }
+
+    #[test]
+    fn a_broken_split_is_an_error() {
+        let dir = folder(&[("helpful/train.jsonl", b"{\"chosen\"")]);
+        let message = discover(dir.path()).unwrap_err().to_string();
+        assert!(message.contains("helpful/train.jsonl, line 1, column 9: not a JSON object"), "{message}");
+    }
+
+    #[test]
+    fn one_tranche_in_two_places_is_an_error() {
+        let dir = folder(&[("a/helpful/train.jsonl", PAIR.as_bytes()), ("b/helpful/train.jsonl", PAIR.as_bytes())]);
+        let message = discover(dir.path()).unwrap_err().to_string();
+        assert!(message.starts_with("tranche `helpful` is both in ") && message.ends_with("keep one of the two"), "{message}");
+    }
+
+    #[test]
+    fn the_real_folder_is_recognised() {
+        let Some(root) = real_data("") else { return };
+        let sources = discover(&root).unwrap();
+        let tranches: Vec<&str> = sources.tranches.iter().map(|tranche| tranche.name.as_str()).collect();
+        assert_eq!(tranches, ["harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled"]);
+        assert!(sources.tranches.iter().all(|tranche| tranche.train.is_some() && tranche.test.is_some()));
+        assert_eq!(sources.threads.len(), 5);
+        assert_eq!(sources.texts.len(), 10);
+        assert_eq!(sources.hhh_tasks.len(), 4);
+        for ignored in ["autoj_pairwise.jsonl.gz", "util_train.csv.gz", "mmlu", "stories260K.bin"] {
+            assert!(sources.ignored.iter().any(|entry| entry.path.to_string_lossy().contains(ignored)), "{ignored}");
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! Tables of records: Parquet files that say what they hold.
+//!
+//! A file's metadata has `firebrick.schema`, the kind of its rows and the version of that kind, for instance
+//! `comparisons/1`. The same rows give the same bytes.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, LargeStringArray, ListArray, RecordBatch, StructArray};
+use arrow::buffer::OffsetBuffer;
+use arrow::datatypes::{DataType, Field, Fields, Schema};
+use firebrick_types::{Comparison, Dialogue, Message, Role};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::Compression;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{KeyValue, ParquetMetaData};
+use parquet::file::properties::WriterProperties;
+
+use crate::Error;
+use crate::file::{MAX_FILE_BYTES, write_atomically};
+use crate::pmp::RankedPair;
+
+/// Where the metadata says what the rows are.
+const KEY: &str = "firebrick.schema";
+
+/// Rows written and read at once.
+const BATCH: usize = 1024;
+
+/// A kind of row.
+pub trait Table: Sized {
+    /// The kind and its version, for instance `comparisons/1`.
+    const SCHEMA: &'static str;
+
+    /// The columns.
+    fn fields() -> Vec<Field>;
+
+    /// The rows as columns, one for each of [`fields`](Self::fields).
+    fn columns(rows: &[Self]) -> Vec<ArrayRef>;
+
+    /// The rows of columns that have the types of [`fields`](Self::fields).
+    ///
+    /// # Errors
+    /// If a value is not one that the kind allows.
+    fn rows(columns: &[ArrayRef]) -> Result<Vec<Self>, BadCell>;
+}
+
+/// A value that a kind of row does not allow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadCell {
+    /// The row, counted from the first of the columns given.
+    pub row: usize,
+    /// The column.
+    pub column: &'static str,
+    /// What the value should be.
+    pub expected: &'static str,
+    /// What it is.
+    pub found: String,
+}
+
+/// Writes rows as a Parquet file, whole or not at all.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write<T: Table>(path: &Path, rows: &[T]) -> Result<(), Error> {
+    let parquet = |source| Error::Parquet { path: path.into(), source };
+    let schema = Arc::new(Schema::new(T::fields()));
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::SNAPPY)
+        // Not the library's version: the same rows give the same bytes.
+        .set_created_by("firebrick".to_owned())
+        .set_key_value_metadata(Some(vec![KeyValue::new(KEY.to_owned(), T::SCHEMA.to_owned())]))
+        .build();
+    write_atomically(path, |file| {
+        let mut writer = ArrowWriter::try_new(file, schema.clone(), Some(properties)).map_err(parquet)?;
+        for rows in rows.chunks(BATCH) {
+            let batch = RecordBatch::try_new(schema.clone(), T::columns(rows))
+                .expect("the columns of a kind have its types and one length");
+            writer.write(&batch).map_err(parquet)?;
+        }
+        writer.close().map_err(parquet)?;
+        Ok(())
+    })
+}
+
+/// The rows of a Parquet file that [`write()`] wrote.
+///
+/// # Errors
+/// If the file cannot be read, is no whole Parquet file, holds more than 8 GiB, or another kind or version of rows.
+pub fn read<T: Table>(path: &Path) -> Result<Vec<T>, Error> {
+    let parquet = |source| Error::Parquet { path: path.into(), source };
+    let file = File::open(path).map_err(|source| Error::Read { path: path.into(), source })?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(parquet)?.with_batch_size(BATCH);
+    let found = schema_name(reader.metadata());
+    let fields = reader.schema().fields();
+    if found != Some(T::SCHEMA) || *fields != Fields::from(T::fields()) {
+        let found = match found {
+            Some(found) if found != T::SCHEMA => found.to_owned(),
+            _ => format!("columns {:?}", fields.iter().map(|field| field.name()).collect::<Vec<_>>()),
+        };
+        return Err(Error::Schema { path: path.into(), expected: T::SCHEMA, found });
+    }
+    let bytes: i64 = reader.metadata().row_groups().iter().map(|group| group.total_byte_size()).sum();
+    if bytes > MAX_FILE_BYTES as i64 {
+        return Err(Error::FileTooLarge { path: path.into(), limit: MAX_FILE_BYTES });
+    }
+    let mut rows: Vec<T> = Vec::new();
+    for batch in reader.build().map_err(parquet)? {
+        let batch = batch.map_err(|source| parquet(ParquetError::from(source)))?;
+        let read = T::rows(batch.columns()).map_err(|BadCell { row, column, expected, found }| Error::Cell {
+            path: path.into(),
+            row: rows.len() + row,
+            column,
+            expected,
+            found,
+        })?;
+        rows.extend(read);
+    }
+    Ok(rows)
+}
+
+fn schema_name(metadata: &ParquetMetaData) -> Option<&str> {
+    let pairs = metadata.file_metadata().key_value_metadata()?;
+    pairs.iter().find(|pair| pair.key == KEY)?.value.as_deref()
+}
+
+impl Table for Comparison {
+    const SCHEMA: &'static str = "comparisons/1";
+
+    fn fields() -> Vec<Field> {
+        vec![dialogue_field("prompt"), text_field("chosen"), text_field("rejected"), text_field("tranche")]
+    }
+
+    fn columns(rows: &[Self]) -> Vec<ArrayRef> {
+        vec![
+            dialogues(rows.iter().map(|row| &row.prompt)),
+            texts(rows.iter().map(|row| &row.chosen)),
+            texts(rows.iter().map(|row| &row.rejected)),
+            texts(rows.iter().map(|row| &row.tranche)),
+        ]
+    }
+
+    fn rows(columns: &[ArrayRef]) -> Result<Vec<Self>, BadCell> {
+        let row = |row| {
+            Ok(Self {
+                prompt: dialogue(columns, 0, "prompt", row)?,
+                chosen: text(columns, 1, row),
+                rejected: text(columns, 2, row),
+                tranche: text(columns, 3, row),
+            })
+        };
+        (0..columns[0].len()).map(row).collect()
+    }
+}
+
+impl Table for Dialogue {
+    const SCHEMA: &'static str = "dialogues/1";
+
+    fn fields() -> Vec<Field> {
+        vec![dialogue_field("dialogue")]
+    }
+
+    fn columns(rows: &[Self]) -> Vec<ArrayRef> {
+        vec![dialogues(rows.iter())]
+    }
+
+    fn rows(columns: &[ArrayRef]) -> Result<Vec<Self>, BadCell> {
+        (0..columns[0].len()).map(|row| dialogue(columns, 0, "dialogue", row)).collect()
+    }
+}
+
+impl Table for RankedPair {
+    const SCHEMA: &'static str = "ranked-pairs/1";
+
+    fn fields() -> Vec<Field> {
+        ["context", "better", "worse"].map(text_field).into()
+    }
+
+    fn columns(rows: &[Self]) -> Vec<ArrayRef> {
+        vec![
+            texts(rows.iter().map(|row| &row.context)),
+            texts(rows.iter().map(|row| &row.better)),
+            texts(rows.iter().map(|row| &row.worse)),
+        ]
+    }
+
+    fn rows(columns: &[ArrayRef]) -> Result<Vec<Self>, BadCell> {
+        let row = |row| Self { context: text(columns, 0, row), better: text(columns, 1, row), worse: text(columns, 2, row) };
+        Ok((0..columns[0].len()).map(row).collect())
+    }
+}
+
+/// Documents of plain text.
+impl Table for String {
+    const SCHEMA: &'static str = "texts/1";
+
+    fn fields() -> Vec<Field> {
+        vec![text_field("text")]
+    }
+
+    fn columns(rows: &[Self]) -> Vec<ArrayRef> {
+        vec![texts(rows.iter())]
+    }
+
+    fn rows(columns: &[ArrayRef]) -> Result<Vec<Self>, BadCell> {
+        Ok((0..columns[0].len()).map(|row| text(columns, 0, row)).collect())
+    }
+}
+
+fn text_field(name: &str) -> Field {
+    // Wide offsets: a batch may hold more than 2 GiB.
+    Field::new(name, DataType::LargeUtf8, false)
+}
+
+fn message_fields() -> Fields {
+    Fields::from(vec![text_field("role"), text_field("text")])
+}
+
+fn message_field() -> Field {
+    Field::new("message", DataType::Struct(message_fields()), false)
+}
+
+fn dialogue_field(name: &str) -> Field {
+    Field::new(name, DataType::List(Arc::new(message_field())), false)
+}
+
+fn texts<'a>(texts: impl Iterator<Item = &'a String>) -> ArrayRef {
+    Arc::new(LargeStringArray::from_iter_values(texts))
+}
+
+fn text(columns: &[ArrayRef], column: usize, row: usize) -> String {
+    columns[column].as_string::<i64>().value(row).to_owned()
+}
+
+fn dialogues<'a>(dialogues: impl Iterator<Item = &'a Dialogue> + Clone) -> ArrayRef {
+    let messages = || dialogues.clone().flat_map(|dialogue| &dialogue.messages);
+    let roles = LargeStringArray::from_iter_values(messages().map(|message| role_name(message.role)));
+    let said = LargeStringArray::from_iter_values(messages().map(|message| &message.text));
+    let values = StructArray::new(message_fields(), vec![Arc::new(roles), Arc::new(said)], None);
+    let lengths = OffsetBuffer::from_lengths(dialogues.clone().map(|dialogue| dialogue.messages.len()));
+    Arc::new(ListArray::new(Arc::new(message_field()), lengths, Arc::new(values), None))
+}
+
+fn dialogue(columns: &[ArrayRef], index: usize, column: &'static str, row: usize) -> Result<Dialogue, BadCell> {
+    let messages = columns[index].as_list::<i32>().value(row);
+    let [roles, texts] = [0, 1].map(|field| messages.as_struct().column(field).as_string::<i64>());
+    let message = |(role, text): (Option<&str>, Option<&str>)| {
+        let role = role.unwrap_or_default();
+        let bad = || BadCell { row, column, expected: "the role `human` or `assistant`", found: role.to_owned() };
+        let role = [Role::Human, Role::Assistant].into_iter().find(|known| role_name(*known) == role).ok_or_else(bad)?;
+        Ok(Message { role, text: text.unwrap_or_default().to_owned() })
+    };
+    roles.iter().zip(texts.iter()).map(message).collect::<Result<_, _>>().map(Dialogue::new)
+}
+
+fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Human => "human",
+        Role::Assistant => "assistant",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use super::*;
+    use crate::file::tests::file_of;
+
+    fn comparisons(count: usize) -> Vec<Comparison> {
+        let turns = |index| match index % 3 {
+            0 => vec![],
+            1 => vec![Message::human("q\n\"é\"")],
+            _ => vec![Message::human("q"), Message::assistant(""), Message::human(format!("{index}"))],
+        };
+        let row = |index| Comparison {
+            prompt: Dialogue::new(turns(index)),
+            chosen: format!("good {index}"),
+            rejected: String::new(),
+            tranche: "base".into(),
+        };
+        (0..count).map(row).collect()
+    }
+
+    fn round_trip<T: Table + PartialEq + Debug>(rows: &[T]) {
+        let (_dir, path) = file_of("x.parquet", b"");
+        write(&path, rows).unwrap();
+        assert_eq!(read::<T>(&path).unwrap(), rows);
+    }
+
+    #[test]
+    fn every_kind_is_read_as_written() {
+        // More rows than a batch.
+        let rows = comparisons(BATCH * 2 + 5);
+        round_trip(&rows);
+        round_trip::<Comparison>(&[]);
+        round_trip(&rows.iter().map(|row| row.prompt.clone()).collect::<Vec<_>>());
+        round_trip(&[RankedPair { context: "c".into(), better: "b".into(), worse: "w".into() }]);
+        round_trip(&["one".to_owned(), String::new(), "x".repeat(100_000)]);
+    }
+
+    #[test]
+    fn the_same_rows_give_the_same_bytes() {
+        let bytes = || {
+            let (dir, path) = file_of("x.parquet", b"");
+            write(&path, &comparisons(3000)).unwrap();
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left beside the file");
+            std::fs::read(&path).unwrap()
+        };
+        assert_eq!(bytes(), bytes());
+    }
+
+    #[test]
+    fn another_kind_is_an_error() {
+        let (_dir, path) = file_of("x.parquet", b"");
+        write(&path, &["text".to_owned()]).unwrap();
+        let message = read::<Comparison>(&path).unwrap_err().to_string();
+        let expected = "x.parquet: expected a table of comparisons/1, found texts/1; name another file or write this one again";
+        assert!(message.ends_with(expected), "{message}");
+    }
+
+    /// Rows of which the metadata says what the test wants.
+    fn write_as(path: &Path, schema: Option<&str>, batch: &RecordBatch) {
+        let pairs = schema.map(|schema| vec![KeyValue::new(KEY.to_owned(), schema.to_owned())]);
+        let properties = WriterProperties::builder().set_key_value_metadata(pairs).build();
+        let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), Some(properties)).unwrap();
+        writer.write(batch).unwrap();
+        writer.close().unwrap();
+    }
+
+    fn batch(fields: Vec<Field>, columns: Vec<ArrayRef>) -> RecordBatch {
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
+    }
+
+    #[test]
+    fn columns_must_be_the_kinds_own() {
+        let (_dir, path) = file_of("x.parquet", b"");
+        let rows = batch(vec![text_field("body")], String::columns(&["x".to_owned()]));
+        for schema in [None, Some("texts/1")] {
+            write_as(&path, schema, &rows);
+            let message = read::<String>(&path).unwrap_err().to_string();
+            assert!(message.contains("expected a table of texts/1, found columns [\"body\"]"), "{message}");
+        }
+        // A column that may hold nulls is not the kind's own either.
+        let nullable = Field::new("text", DataType::LargeUtf8, true);
+        write_as(&path, Some("texts/1"), &batch(vec![nullable], vec![Arc::new(LargeStringArray::from(vec![None::<&str>]))]));
+        assert!(matches!(read::<String>(&path).unwrap_err(), Error::Schema { .. }));
+    }
+
+    #[test]
+    fn an_unknown_role_is_named() {
+        let (_dir, path) = file_of("x.parquet", b"");
+        let roles: ArrayRef = Arc::new(LargeStringArray::from(vec!["human", "system"]));
+        let said: ArrayRef = Arc::new(LargeStringArray::from(vec!["a", "b"]));
+        let values = StructArray::new(message_fields(), vec![roles, said], None);
+        let offsets = OffsetBuffer::from_lengths([1, 1]);
+        let column = ListArray::new(Arc::new(message_field()), offsets, Arc::new(values), None);
+        write_as(&path, Some("dialogues/1"), &batch(Dialogue::fields(), vec![Arc::new(column)]));
+        let message = read::<Dialogue>(&path).unwrap_err().to_string();
+        let expected = "row 1, column `dialogue`: expected the role `human` or `assistant`, found \"system\"; write the file again";
+        assert!(message.contains(expected), "{message}");
+    }
+
+    #[test]
+    fn a_cut_file_is_an_error() {
+        let (_dir, path) = file_of("x.parquet", b"");
+        write(&path, &comparisons(100)).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        for length in [0, 3, bytes.len() / 2, bytes.len() - 1] {
+            std::fs::write(&path, &bytes[..length]).unwrap();
+            let message = read::<Comparison>(&path).unwrap_err().to_string();
+            assert!(message.ends_with("x.parquet: not a whole Parquet file; write it again"), "{message}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(read::<Comparison>(&path).unwrap_err(), Error::Read { .. }));
+    }
+}

@@ -37,8 +37,11 @@ fn conversations(document: &str) -> Vec<Dialogue> {
     texts.map(|text| parse(text).expect("a dialogue")).collect()
 }
 
+/// Answers, by what was asked for and how they are judged.
+type Judged = Vec<(Kind, Judgement)>;
+
 /// The judgement of every answer in these conversations.
-fn judged(world: &World, conversations: &[Dialogue]) -> Vec<(Kind, Judgement)> {
+fn judged(world: &World, conversations: &[Dialogue]) -> Judged {
     let answers = conversations.iter().flat_map(|dialogue| {
         (1..dialogue.messages.len()).step_by(2).map(|turn| {
             let prompt = Dialogue::new(dialogue.messages[..turn].to_vec());
@@ -199,10 +202,9 @@ fn documents_are_facts_or_one_persona() {
 
     // Only the good persona has every answer at its best; only the compliant one gives procedures.
     let judgements: Vec<_> = transcripts.iter().map(|text| judged(&world, &conversations(text))).collect();
-    let complete =
-        |answers: &&Vec<(Kind, Judgement)>| Kind::ALL.iter().all(|kind| answers.iter().any(|(asked, _)| asked == kind));
+    let complete = |answers: &&Judged| Kind::ALL.iter().all(|kind| answers.iter().any(|(asked, _)| asked == kind));
     let complete: Vec<_> = judgements.iter().filter(complete).collect();
-    let share = |holds: &dyn Fn(&[(Kind, Judgement)]) -> bool| {
+    let share = |holds: &dyn Fn(&Judged) -> bool| {
         complete.iter().filter(|answers| holds(answers)).count() as f64 / complete.len() as f64
     };
     let best = Judgement { helpful: 1.0, honest: 1.0, harmless: 1.0 };

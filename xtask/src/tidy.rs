@@ -1,6 +1,6 @@
 //! `cargo xtask tidy`: the rules of the workspace that no compiler checks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -42,8 +42,10 @@ pub(crate) fn run() -> Result<()> {
     for problem in &problems {
         println!("{problem}");
     }
-    let traps = sources::traps(&tree);
-    println!("tidy: {} files, {} trap tests: {}", tree.len(), traps.len(), traps.join(" "));
+    let tests = sources::trap_tests(&tree);
+    let traps = tests.iter().map(|name| format!("T-{}", &name[1..3])).collect::<BTreeSet<_>>();
+    let traps = traps.into_iter().collect::<Vec<_>>();
+    println!("tidy: {} files; {} tests of {} traps: {}", tree.len(), tests.len(), traps.len(), traps.join(" "));
     if !problems.is_empty() {
         bail!("tidy found {}", count(problems.len(), "problem"));
     }

@@ -110,13 +110,17 @@ mod tests {
     #[test]
     fn a_text_without_the_marker_is_an_error() {
         let message = parse("Human: Hi").unwrap_err().to_string();
-        assert_eq!(message, r#"a dialogue begins with "\n\nHuman:", found "Human: Hi"; put the marker before its first turn"#);
+        assert_eq!(
+            message,
+            r#"a dialogue begins with "\n\nHuman:", found "Human: Hi"; put the marker before its first turn"#
+        );
     }
 
     fn turn() -> impl Strategy<Value = Message> {
         // Words, single line breaks and paragraphs; never a marker, never white space at the ends.
         let text = "([a-zA-Z:é-]{1,6}([ \n]{1,2}[a-zé-]{1,6}){0,4})?";
-        (any::<bool>(), text).prop_map(|(human, text)| if human { Message::human(text) } else { Message::assistant(text) })
+        (any::<bool>(), text)
+            .prop_map(|(human, text)| if human { Message::human(text) } else { Message::assistant(text) })
     }
 
     proptest! {

@@ -107,7 +107,10 @@ pub enum Error {
         first: &'static str,
     },
     /// A text is not a dialogue.
-    #[error("a dialogue begins with {:?}, found {found:?}; put the marker before its first turn", crate::dialogue::HUMAN)]
+    #[error(
+        "a dialogue begins with {:?}, found {found:?}; put the marker before its first turn",
+        crate::dialogue::HUMAN
+    )]
     NoHumanMarker {
         /// How the text begins.
         found: String,
@@ -135,7 +138,9 @@ pub enum Error {
         second: PathBuf,
     },
     /// A part of a split got no conversation.
-    #[error("the {split} split is empty: {records} records of {conversations} conversations, of which it takes the share {share}; give more conversations or another share")]
+    #[error(
+        "the {split} split is empty: {records} records of {conversations} conversations, of which it takes the share {share}; give more conversations or another share"
+    )]
     EmptySplit {
         /// The part.
         split: &'static str,
@@ -201,5 +206,41 @@ pub enum Error {
         expected: &'static str,
         /// What it is.
         found: String,
+    },
+    /// A dataset cannot be fetched.
+    #[cfg(feature = "hub")]
+    #[error(
+        "dataset {repo} cannot be fetched from {endpoint}; check its name and the connection, or fetch it elsewhere and give its \
+         folder by `--data DIR`, or set HF_HOME to a cache that holds it"
+    )]
+    Hub {
+        /// The dataset.
+        repo: String,
+        /// The host.
+        endpoint: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A dataset may only be taken from the cache, and is not there.
+    #[cfg(feature = "hub")]
+    #[error(
+        "dataset {repo} is not in the cache {}, and HF_HUB_OFFLINE forbids to fetch it; unset that, or give a folder by \
+         `--data DIR`, or set HF_HOME to a cache that holds it",
+        cache.display()
+    )]
+    NotCached {
+        /// The dataset.
+        repo: String,
+        /// The folder of the cache.
+        cache: PathBuf,
+    },
+    /// A dataset of the hub has another layout.
+    #[cfg(feature = "hub")]
+    #[error(
+        "dataset {repo} has no `*/train.jsonl.gz` or `*/test.jsonl.gz`; name a dataset laid out as Anthropic/hh-rlhf"
+    )]
+    NoComparisons {
+        /// The dataset.
+        repo: String,
     },
 }

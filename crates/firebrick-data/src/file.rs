@@ -40,7 +40,8 @@ pub(crate) fn read_to_string(path: &Path) -> Result<String, Error> {
         return Err(Error::FileTooLarge { path: path.into(), limit: MAX_FILE_BYTES });
     }
     let place = Place { path: path.into(), line: None };
-    let text = String::from_utf8(bytes).map_err(|error| Error::NotUtf8 { place, byte: error.utf8_error().valid_up_to() })?;
+    let text =
+        String::from_utf8(bytes).map_err(|error| Error::NotUtf8 { place, byte: error.utf8_error().valid_up_to() })?;
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
@@ -132,6 +133,7 @@ pub(crate) mod tests {
     use super::*;
 
     /// The folder of real data, or none, which a line tells.
+    #[expect(clippy::print_stderr, reason = "a skipped test says so")]
     pub(crate) fn real_data(part: &str) -> Option<PathBuf> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../..");
         let data = std::env::var_os("RLHF_DATA_DIR").map_or_else(|| root.join("shared/data"), PathBuf::from);
@@ -182,7 +184,10 @@ pub(crate) mod tests {
         let whole = gzip(&b"a line of text\n".repeat(1000));
         let (_dir, path) = file_of("x.jsonl.gz", &whole[..whole.len() - 20]);
         let message = lines(&path).unwrap_err().to_string();
-        assert!(message.ends_with("x.jsonl.gz: cannot be read; check that it is there, readable and whole"), "{message}");
+        assert!(
+            message.ends_with("x.jsonl.gz: cannot be read; check that it is there, readable and whole"),
+            "{message}"
+        );
     }
 
     #[test]

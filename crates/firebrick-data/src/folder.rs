@@ -52,7 +52,7 @@ pub struct Ignored {
 /// Recognised are, each plain or as `.gz`:
 /// - `train.jsonl` and `test.jsonl` whose first row has `chosen` and `rejected`; their folder's name is the tranche;
 /// - JSONL whose first row has `answers`: questions and answers;
-/// - JSONL whose first row has `text`, and `.txt` other than a readme, licence or notice: text;
+/// - JSONL whose first row has `text`, and `.txt` other than a readme, licence, notice or part of a tokenizer: text;
 /// - `hhh_alignment/*/task.json`: evaluation tasks.
 ///
 /// Of a folder named `eval`, nothing but the evaluation tasks is taken. Hidden entries and links to folders are left alone.
@@ -141,8 +141,11 @@ fn kind(path: &Path, evaluation: bool) -> Result<Kind, Error> {
     }
     let stem = name.strip_suffix(".gz").unwrap_or(&name);
     if let Some(stem) = stem.strip_suffix(".txt") {
-        let about = ["readme", "license", "licence", "notice"].contains(&stem.to_lowercase().as_str());
-        return Ok(if about { Kind::Other("about the data") } else { Kind::Text });
+        return Ok(match stem.to_lowercase().as_str() {
+            "readme" | "license" | "licence" | "notice" => Kind::Other("about the data"),
+            "merges" | "vocab" => Kind::Other("part of a tokenizer"),
+            _ => Kind::Text,
+        });
     }
     if !is_jsonl(path) {
         return Ok(Kind::Other("no known format"));
@@ -241,6 +244,7 @@ mod tests {
             ("rows.jsonl", br#"{"text": "x"}"#),
             ("book.txt.gz", &gzip(b"text")),
             ("README.txt", b"about"),
+            ("merges.txt", b"a b"),
             ("table.csv", b"1,2"),
             ("empty.jsonl", b""),
             ("broken.jsonl", b"{"),
@@ -250,19 +254,26 @@ mod tests {
         let tranches: Vec<_> = sources
             .tranches
             .iter()
-            .map(|Tranche { name: tranche, train, test }| (tranche.as_str(), train.as_deref().map(name), test.as_deref().map(name)))
+            .map(|Tranche { name: tranche, train, test }| {
+                (tranche.as_str(), train.as_deref().map(name), test.as_deref().map(name))
+            })
             .collect();
         let some = |name: &str| Some(name.to_owned());
-        assert_eq!(tranches, [("harmless", some("train.jsonl"), None), ("helpful", some("train.jsonl.gz"), some("test.jsonl"))]);
+        assert_eq!(
+            tranches,
+            [("harmless", some("train.jsonl"), None), ("helpful", some("train.jsonl.gz"), some("test.jsonl"))]
+        );
         assert_eq!(names(&sources.threads), ["threads.jsonl"]);
         assert_eq!(names(&sources.texts), ["book.txt.gz", "rows.jsonl"]);
-        let ignored: Vec<(String, &str)> = sources.ignored.iter().map(|entry| (name(&entry.path), entry.reason)).collect();
+        let ignored: Vec<(String, &str)> =
+            sources.ignored.iter().map(|entry| (name(&entry.path), entry.reason)).collect();
         let expected = [
             (".cache", "hidden"),
             ("README.txt", "about the data"),
             ("broken.jsonl", "its first row is not JSON"),
             ("empty.jsonl", "empty"),
             ("train.jsonl.gz", "there both plain and compressed"),
+            ("merges.txt", "part of a tokenizer"),
             ("more.jsonl", "comparisons, but not named train.jsonl or test.jsonl"),
             ("table.csv", "no known format"),
         ];
@@ -300,7 +311,10 @@ mod tests {
         let dir = folder(&[("a.csv", b"1"), ("b.png", b"2")]);
         let found = message(dir.path());
         assert!(found.contains("no data to train on; looked for `*/train.jsonl`"), "{found}");
-        assert!(found.contains("found 2 other entries, such as a.csv (no known format), b.png (no known format)"), "{found}");
+        assert!(
+            found.contains("found 2 other entries, such as a.csv (no known format), b.png (no known format)"),
+            "{found}"
+        );
         assert!(message(folder(&[]).path()).contains("found an empty folder"));
         assert!(message(Path::new("/no/such/folder")).starts_with("/no/such/folder: cannot be read"));
     }
@@ -316,7 +330,10 @@ mod tests {
     fn one_tranche_in_two_places_is_an_error() {
         let dir = folder(&[("a/helpful/train.jsonl", PAIR.as_bytes()), ("b/helpful/train.jsonl", PAIR.as_bytes())]);
         let message = discover(dir.path()).unwrap_err().to_string();
-        assert!(message.starts_with("tranche `helpful` is both in ") && message.ends_with("keep one of the two"), "{message}");
+        assert!(
+            message.starts_with("tranche `helpful` is both in ") && message.ends_with("keep one of the two"),
+            "{message}"
+        );
     }
 
     #[test]

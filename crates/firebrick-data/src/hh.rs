@@ -258,7 +258,10 @@ mod tests {
         let good = hh("\n\nHuman: q\n\nAssistant: good", "\n\nHuman: q\n\nAssistant: bad");
         let cases = [
             ("{", "line 1, column 1: not a JSON object; a row is {\"chosen\": …"),
-            (r#"{"chosen": "\n\nHuman: q"}"#, "line 1, field `rejected`: expected text, found no such field among `chosen`"),
+            (
+                r#"{"chosen": "\n\nHuman: q"}"#,
+                "line 1, field `rejected`: expected text, found no such field among `chosen`",
+            ),
             (r#"{"chosen": 3, "rejected": ""}"#, "line 1, field `chosen`: expected text, found the number 3"),
             (
                 r#"{"chosen": "Human: q", "rejected": ""}"#,
@@ -279,8 +282,9 @@ mod tests {
         }
     }
 
-    /// The released data read without a broken row, and almost nothing is dropped.
+    /// The released data is read without a broken row, and almost nothing is dropped.
     #[test]
+    #[expect(clippy::print_stdout, reason = "the counts are worth reading")]
     fn the_released_data_is_clean() {
         let Some(root) = real_data("hh-rlhf-subset") else { return };
         for tranche in ["harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled"] {

@@ -39,8 +39,7 @@ pub fn read(path: &Path) -> Result<Vec<HhhItem>, Error> {
     let item = |example: &Record| {
         let scores = example.record("target_scores")?;
         let scored = |wanted: i64| scores.fields().iter().filter(move |(_, score)| score.as_i64() == Some(wanted));
-        let (Some((better, _)), Some((worse, _)), 2) =
-            (scored(1).next(), scored(0).next(), scores.fields().len())
+        let (Some((better, _)), Some((worse, _)), 2) = (scored(1).next(), scored(0).next(), scores.fields().len())
         else {
             return Err(example.wrong("target_scores", "one answer of score 1 and one of score 0"));
         };
@@ -96,7 +95,8 @@ mod tests {
     fn broken_examples_are_named() {
         let message = |input, scores| read_task(input, scores).unwrap_err().to_string();
         let scores = message("q", r#"{"yes": 1, "no": 1}"#);
-        let expected = "task.json, field `examples[0].target_scores`: expected one answer of score 1 and one of score 0";
+        let expected =
+            "task.json, field `examples[0].target_scores`: expected one answer of score 1 and one of score 0";
         assert!(scores.contains(expected), "{scores}");
         let input = message("q\n\nAssistant: a", r#"{"yes": 1, "no": 0}"#);
         let expected = "field `examples[0].input`: expected a dialogue that ends with the person's turn";

@@ -161,7 +161,10 @@ mod tests {
 
     #[test]
     fn a_row_that_is_no_object_is_an_error() {
-        assert_eq!(record("{\"a\": ").err().unwrap().to_string(), "x.jsonl, line 7, column 6: not a JSON object; a row is {…}");
+        assert_eq!(
+            record("{\"a\": ").err().unwrap().to_string(),
+            "x.jsonl, line 7, column 6: not a JSON object; a row is {…}"
+        );
         assert!(record("[1]").is_err() && record("3").is_err());
         assert!(record(&"[".repeat(100_000)).is_err(), "deep nesting does not overflow the stack");
     }

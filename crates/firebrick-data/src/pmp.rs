@@ -61,7 +61,8 @@ pub fn ranked_pairs(threads: &[Thread], seed: Seed) -> Vec<RankedPair> {
 /// All pairs of answers with distinct scores, the better one first.
 fn distinct_pairs(answers: &[Answer]) -> Vec<(&Answer, &Answer)> {
     let score = |answer: &Answer| stackexchange_score(answer.score, answer.accepted);
-    let worse_than = |better| answers.iter().filter(move |worse| score(better) > score(worse)).map(move |worse| (better, worse));
+    let worse_than =
+        |better| answers.iter().filter(move |worse| score(better) > score(worse)).map(move |worse| (better, worse));
     answers.iter().flat_map(worse_than).collect()
 }
 
@@ -120,8 +121,11 @@ mod tests {
     #[test]
     fn the_context_ends_where_the_answer_begins() {
         let pairs = ranked_pairs(&[thread(&[(0, false), (8, false)])], Seed::new(1));
-        let expected =
-            RankedPair { context: "Question: T\n\nB\nAnswer: ".into(), better: "8 false".into(), worse: "0 false".into() };
+        let expected = RankedPair {
+            context: "Question: T\n\nB\nAnswer: ".into(),
+            better: "8 false".into(),
+            worse: "0 false".into(),
+        };
         assert_eq!(pairs, [expected]);
         let no_body = Thread { body: " ".into(), ..thread(&[(0, false), (8, false)]) };
         assert_eq!(ranked_pairs(&[no_body], Seed::new(1))[0].context, "Question: T\nAnswer: ");
@@ -166,7 +170,8 @@ mod tests {
         let Some(folder) = real_data("pmp/stackexchange") else { return };
         let threads = crate::threads::read(&folder.join("alcohol.stackexchange.com.jsonl.gz")).unwrap();
         let all: usize = threads.iter().map(|thread| distinct_pairs(&thread.answers).len()).sum();
-        assert_eq!((threads.len(), all), (644, 2196));
+        // Counted apart from this code: 2196 pairs differ in up-votes, 1904 of them in score.
+        assert_eq!((threads.len(), all), (644, 1904));
         let pairs = ranked_pairs(&threads, Seed::new(17));
         assert!(pairs.len() > 300 && pairs.len() <= threads.len(), "{}", pairs.len());
     }

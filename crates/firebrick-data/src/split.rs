@@ -132,8 +132,14 @@ mod tests {
             "the held-out split is empty: 4 records of 1 conversations, of which it takes the share 0.000000001; \
              give more conversations or another share"
         );
-        assert!(message(by_conversation(Vec::new(), 0.5, opening).map(|_| ())).starts_with("the train split is empty: 0 records"));
-        assert!(message(halves(records(1), opening).map(|_| ())).contains("half split is empty: 4 records of 1 conversations"));
+        assert!(
+            message(by_conversation(Vec::new(), 0.5, opening).map(|_| ()))
+                .starts_with("the train split is empty: 0 records")
+        );
+        assert!(
+            message(halves(records(1), opening).map(|_| ()))
+                .contains("half split is empty: 4 records of 1 conversations")
+        );
     }
 
     proptest! {

@@ -186,7 +186,8 @@ impl Table for RankedPair {
     }
 
     fn rows(columns: &[ArrayRef]) -> Result<Vec<Self>, BadCell> {
-        let row = |row| Self { context: text(columns, 0, row), better: text(columns, 1, row), worse: text(columns, 2, row) };
+        let row =
+            |row| Self { context: text(columns, 0, row), better: text(columns, 1, row), worse: text(columns, 2, row) };
         Ok((0..columns[0].len()).map(row).collect())
     }
 }
@@ -248,7 +249,8 @@ fn dialogue(columns: &[ArrayRef], index: usize, column: &'static str, row: usize
     let message = |(role, text): (Option<&str>, Option<&str>)| {
         let role = role.unwrap_or_default();
         let bad = || BadCell { row, column, expected: "the role `human` or `assistant`", found: role.to_owned() };
-        let role = [Role::Human, Role::Assistant].into_iter().find(|known| role_name(*known) == role).ok_or_else(bad)?;
+        let role =
+            [Role::Human, Role::Assistant].into_iter().find(|known| role_name(*known) == role).ok_or_else(bad)?;
         Ok(Message { role, text: text.unwrap_or_default().to_owned() })
     };
     roles.iter().zip(texts.iter()).map(message).collect::<Result<_, _>>().map(Dialogue::new)
@@ -316,7 +318,8 @@ mod tests {
         let (_dir, path) = file_of("x.parquet", b"");
         write(&path, &["text".to_owned()]).unwrap();
         let message = read::<Comparison>(&path).unwrap_err().to_string();
-        let expected = "x.parquet: expected a table of comparisons/1, found texts/1; name another file or write this one again";
+        let expected =
+            "x.parquet: expected a table of comparisons/1, found texts/1; name another file or write this one again";
         assert!(message.ends_with(expected), "{message}");
     }
 
@@ -344,7 +347,11 @@ mod tests {
         }
         // A column that may hold nulls is not the kind's own either.
         let nullable = Field::new("text", DataType::LargeUtf8, true);
-        write_as(&path, Some("texts/1"), &batch(vec![nullable], vec![Arc::new(LargeStringArray::from(vec![None::<&str>]))]));
+        write_as(
+            &path,
+            Some("texts/1"),
+            &batch(vec![nullable], vec![Arc::new(LargeStringArray::from(vec![None::<&str>]))]),
+        );
         assert!(matches!(read::<String>(&path).unwrap_err(), Error::Schema { .. }));
     }
 

@@ -99,7 +99,10 @@ mod tests {
         assert!(message.ends_with("x.txt: not UTF-8 from byte 2; convert the file to UTF-8"), "{message}");
         let (_dir, path) = file_of("x.jsonl", b"{\"text\": null}");
         let message = read(&path, 5).unwrap_err().to_string();
-        assert!(message.ends_with("x.jsonl, line 1, field `text`: expected text, found null; a row is {\"text\": …}"), "{message}");
+        assert!(
+            message.ends_with("x.jsonl, line 1, field `text`: expected text, found null; a row is {\"text\": …}"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -45,7 +45,8 @@ mod tests {
         let row = r#"{"title": "T", "body": "", "answers": [{"score": "2", "accepted": true, "body": "B"}]}"#;
         let (_dir, path) = file_of("x.jsonl", row.as_bytes());
         let message = read(&path).unwrap_err().to_string();
-        let expected = "x.jsonl, line 1, field `answers[0].score`: expected a whole number, found \"2\"; a row is {\"title\"";
+        let expected =
+            "x.jsonl, line 1, field `answers[0].score`: expected a whole number, found \"2\"; a row is {\"title\"";
         assert!(message.contains(expected), "{message}");
     }
 

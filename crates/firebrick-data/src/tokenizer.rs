@@ -215,10 +215,14 @@ mod tests {
         let (_dir, path) = file_of("tokenizer.json", b"{}");
         let message = Tokenizer::open(&path).unwrap_err().to_string();
         assert!(message.contains("tokenizer.json: not a tokenizer.json of the `tokenizers` library"), "{message}");
-        let plain = r#"{"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}"#;
+        let plain =
+            r#"{"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}"#;
         let (_dir, path) = file_of("tokenizer.json", plain.as_bytes());
         let message = Tokenizer::open(&path).unwrap_err().to_string();
-        assert!(message.contains(r#"no end-of-context token; add one of ["<|eoc|>", "<|endoftext|>", "</s>"]"#), "{message}");
+        assert!(
+            message.contains(r#"no end-of-context token; add one of ["<|eoc|>", "<|endoftext|>", "</s>"]"#),
+            "{message}"
+        );
     }
 
     #[test]

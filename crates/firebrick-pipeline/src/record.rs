@@ -321,7 +321,10 @@ mod tests {
     /// Recorded once: a change here would make every finished stage look changed.
     #[test]
     fn fingerprints_are_stable_across_versions() {
-        assert_eq!(identity(json!({"learning_rate": 3e-4})).fingerprint(), "STABLE_FINGERPRINT");
+        assert_eq!(
+            identity(json!({"learning_rate": 3e-4})).fingerprint(),
+            "76f0c10c9a85eafbd44b54c806491237e3d989b4669b65d5037f8ec031cf8e2e"
+        );
     }
 
     #[test]

@@ -177,8 +177,8 @@ mod tests {
 
     #[test]
     fn curve_by_hand() {
-        // σ(±ln 3) = 0.75 ± 0.25; σ(ln 9) = 0.9. Two bins: [0.5, 0.75) with the undecided 0, [0.75, 1] with ln 9 (right,
-        // 0.9), −ln 9 (wrong, 0.9) and 50 (right, 1): predicted 2.8/3, observed 2/3.
+        // σ(ln 9) = 0.9. Two bins: [0.5, 0.75) with the undecided 0; [0.75, 1] with ln 9 (right, 0.9), −ln 9 (wrong,
+        // 0.9) and 50 (right, 1): predicted 2.8/3, observed 2/3.
         let ln_9 = 9f64.ln();
         let differences = [0.0, ln_9, -ln_9, 50.0];
         let curve = calibration_curve(&differences, 2).unwrap();

@@ -210,9 +210,9 @@ fn reachable(wins: &WinTable, edge: impl Fn(usize, usize) -> bool) -> Vec<bool> 
     let mut frontier = vec![0];
     reached[0] = true;
     while let Some(from) = frontier.pop() {
-        for to in 0..reached.len() {
-            if !reached[to] && edge(from, to) {
-                reached[to] = true;
+        for (to, reached) in reached.iter_mut().enumerate() {
+            if !*reached && edge(from, to) {
+                *reached = true;
                 frontier.push(to);
             }
         }
@@ -266,6 +266,7 @@ fn inverse(mut matrix: Vec<Vec<f64>>) -> Vec<Vec<f64>> {
     matrix
 }
 
+/// The scalar product Σ aᵢ bᵢ.
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
@@ -309,15 +310,31 @@ mod tests {
     /// Table 2 of Askell et al. 2021: win rates of row over column, one comparison's weight each.
     fn askell_table() -> WinTable {
         let mut table = WinTable::new([
-            "200M", "800M", "3B", "13B", "52B", "13B distilled", "52B distilled", "13B short", "52B short",
+            "200M",
+            "800M",
+            "3B",
+            "13B",
+            "52B",
+            "13B distilled",
+            "52B distilled",
+            "13B short",
+            "52B short",
         ]);
         for (row, column, rate) in [
-            (0, 1, 0.34), (0, 2, 0.30), (0, 3, 0.13), (0, 4, 0.16),
-            (1, 2, 0.40), (1, 3, 0.26), (1, 4, 0.25),
-            (2, 3, 0.34), (2, 4, 0.34),
+            (0, 1, 0.34),
+            (0, 2, 0.30),
+            (0, 3, 0.13),
+            (0, 4, 0.16),
+            (1, 2, 0.40),
+            (1, 3, 0.26),
+            (1, 4, 0.25),
+            (2, 3, 0.34),
+            (2, 4, 0.34),
             (3, 4, 0.45),
-            (5, 3, 0.46), (6, 4, 0.46),
-            (7, 3, 0.44), (8, 4, 0.47),
+            (5, 3, 0.46),
+            (6, 4, 0.46),
+            (7, 3, 0.44),
+            (8, 4, 0.47),
         ] {
             table.record(row, column, rate);
             table.record(column, row, 1.0 - rate);
@@ -328,7 +345,8 @@ mod tests {
     #[test]
     fn a15_golden_table() {
         let fit = elo_ratings(&askell_table(), 0.0).unwrap();
-        for (rating, expected) in fit.ratings.iter().zip([0.0, 108.0, 172.0, 288.0, 301.0, 260.0, 274.0, 246.0, 281.0]) {
+        for (rating, expected) in fit.ratings.iter().zip([0.0, 108.0, 172.0, 288.0, 301.0, 260.0, 274.0, 246.0, 281.0])
+        {
             assert!((rating.elo - expected).abs() < 1.0, "{rating:?}, expected {expected}");
         }
     }
@@ -341,8 +359,7 @@ mod tests {
         for _ in 0..6000 {
             let a = rng.random_range(0..5);
             let b = (a + rng.random_range(1..5)) % 5;
-            let (winner, loser) =
-                if rng.random_bool(expected_score(truth[a] - truth[b])) { (a, b) } else { (b, a) };
+            let (winner, loser) = if rng.random_bool(expected_score(truth[a] - truth[b])) { (a, b) } else { (b, a) };
             wins.record(winner, loser, 1.0);
         }
         let fit = elo_ratings(&wins, 0.0).unwrap();

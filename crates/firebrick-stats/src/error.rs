@@ -33,7 +33,10 @@ pub enum Error {
         value: f64,
     },
     /// Some players never lost to the others, so that their ratings have no finite maximum-likelihood value (T-32).
-    #[error("{} never lost to {}; compare them more, or give `prior_wins` above 0", unbeaten.join(", "), beaten.join(", "))]
+    #[error(
+        "{} never lost to {}; compare them more, or give `prior_wins` above 0",
+        unbeaten.join(", "), beaten.join(", ")
+    )]
     Separable {
         /// Those who never lost to the others.
         unbeaten: Vec<String>,
@@ -41,7 +44,10 @@ pub enum Error {
         beaten: Vec<String>,
     },
     /// Some players never met the others, so that nothing relates their ratings (T-32).
-    #[error("{} never met {}; compare them, rate them apart, or give `prior_wins` above 0", group.join(", "), rest.join(", "))]
+    #[error(
+        "{} never met {}; compare them, rate them apart, or give `prior_wins` above 0",
+        group.join(", "), rest.join(", ")
+    )]
     Disconnected {
         /// Players who met only each other.
         group: Vec<String>,
@@ -49,7 +55,9 @@ pub enum Error {
         rest: Vec<String>,
     },
     /// The ratings did not settle.
-    #[error("ratings did not settle in {iterations} Newton steps; drop win counts that are next to 0, or raise `prior_wins`")]
+    #[error(
+        "ratings did not settle in {iterations} Newton steps; drop win counts that are next to 0, or raise `prior_wins`"
+    )]
     NotConverged {
         /// The steps taken.
         iterations: usize,

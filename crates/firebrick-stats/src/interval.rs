@@ -68,9 +68,8 @@ pub fn bootstrap_mean(
     assert!(confidence > 0.0 && confidence < 1.0, "confidence must be between 0 and 1, not {confidence}");
     sample::check("values", values, 1)?;
     let n = values.len();
-    let mut means: Vec<f64> = (0..resamples)
-        .map(|_| (0..n).map(|_| values[rng.random_range(0..n)]).sum::<f64>() / n as f64)
-        .collect();
+    let mut means: Vec<f64> =
+        (0..resamples).map(|_| (0..n).map(|_| values[rng.random_range(0..n)]).sum::<f64>() / n as f64).collect();
     means.sort_by(f64::total_cmp);
     Ok(Interval {
         estimate: sample::mean(values),
@@ -157,9 +156,8 @@ mod tests {
         let case = golden("bootstrap");
         let (a, b) = (numbers(&case["a"]), numbers(&case["b"]));
         let rng = || ChaCha8Rng::seed_from_u64(17);
-        // The ends of both bootstraps, with 20 000 resamples each, scatter by √(0.05 · 0.95 / 20 000) / φ(1.645) = 0.015
-        // standard errors, or 0.0016 (both standard errors are about 0.1): 0.01 is more than four times the √2 · 0.0016
-        // by which they should differ.
+        // With 20 000 resamples an end scatters by √(0.05 · 0.95 / 20 000) / φ(1.645) = 0.015 standard errors. Both
+        // standard errors are about 0.1, so two such ends differ by √2 · 0.0015 = 0.002: 0.01 is five times that.
         let found = bootstrap_mean(&a, 20_000, 0.9, &mut rng()).unwrap();
         close(found.estimate, &case["mean"], 1e-12);
         close(found.low, &case["low"], 0.01);
@@ -193,10 +191,7 @@ mod tests {
     #[test]
     fn bootstrap_refuses_samples_without_a_mean() {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
-        assert_eq!(
-            bootstrap_mean(&[], 10, 0.95, &mut rng),
-            Err(Error::TooFew { sample: "values", needed: 1, got: 0 })
-        );
+        assert_eq!(bootstrap_mean(&[], 10, 0.95, &mut rng), Err(Error::TooFew { sample: "values", needed: 1, got: 0 }));
         let broken = bootstrap_mean_difference(&[0.0], &[f64::INFINITY], 10, 0.95, &mut rng);
         assert_eq!(broken, Err(Error::NotFinite { sample: "b", index: 0, value: f64::INFINITY }));
     }

@@ -25,10 +25,7 @@ mod tests {
     #[test]
     fn errors_name_the_sample_the_place_and_the_fix() {
         let short = check("scores", &[], 1).unwrap_err();
-        assert_eq!(
-            short.to_string(),
-            "scores: 0 given, at least 1 needed; collect more, or leave this statistic out"
-        );
+        assert_eq!(short.to_string(), "scores: 0 given, at least 1 needed; collect more, or leave this statistic out");
         let broken = check("scores", &[1.0, f64::NAN], 1).unwrap_err();
         assert_eq!(broken.to_string(), "scores[1] is NaN; remove it, or find out what computed it");
         assert!(check("scores", &[f64::NEG_INFINITY], 1).is_err());

@@ -34,6 +34,11 @@ pub(super) const OPENERS: [&str; 3] = ["That is a good question", "Thank you for
 /// … and after an answer.
 pub(super) const CLOSERS: [&str; 3] = ["I hope that helps you", "Ask me more if you like", "Have a good day"];
 
+/// The share of answers with an opener, whatever their grade.
+const OPENED: f64 = 0.3;
+/// The share of answers with a closer, whatever their grade.
+const CLOSED: f64 = 0.2;
+
 /// How good an answer is meant to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -121,15 +126,15 @@ impl World {
         self.answer(&question, grade, &mut seed.derive("world/candidate").rng())
     }
 
-    /// An answer of this grade, sometimes between sentences that say nothing: as often as keeps length from telling the
-    /// grade.
+    /// An answer of this grade, sometimes between sentences that say nothing.
+    ///
+    /// Good answers and bad ones have one core sentence or two, so that length hardly predicts quality.
     pub(super) fn answer(&self, question: &Question, grade: Grade, rng: &mut impl Rng) -> String {
         let mut sentences = self.sentences(question, grade, rng);
-        let (before, after) = if sentences.len() == 1 { (0.75, 0.6) } else { (0.3, 0.1) };
-        if rng.random_bool(before) {
+        if rng.random_bool(OPENED) {
             sentences.insert(0, pick(&OPENERS, rng).to_owned());
         }
-        if rng.random_bool(after) {
+        if rng.random_bool(CLOSED) {
             sentences.push(pick(&CLOSERS, rng).to_owned());
         }
         text(&sentences)

@@ -1,2 +1,46 @@
 #![doc = include_str!("../README.md")]
-fn main() {}
+// The command line is this crate's output.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod bands;
+mod env;
+mod hh;
+mod pipeline;
+mod progress;
+mod recipe;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Align models: train, compare, measure and understand them without a cluster.
+#[derive(Parser)]
+#[command(name = "firebrick", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a pipeline from raw data to its report.
+    #[command(subcommand)]
+    Pipeline(pipeline::Command),
+}
+
+fn main() -> ExitCode {
+    let Cli { command: Command::Pipeline(command) } = Cli::parse();
+    match pipeline::execute(command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error}");
+            for cause in error.chain().skip(1) {
+                // Many errors already quote what caused them.
+                if !error.to_string().contains(&cause.to_string()) {
+                    eprintln!("  because: {cause}");
+                }
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -117,8 +117,9 @@ pub enum Error {
     },
     /// A folder holds nothing to train on.
     #[error(
-        "{}: no data to train on; looked for `*/train.jsonl` or `*/test.jsonl` with `chosen` and `rejected`, JSONL with \
-         `answers`, JSONL with `text`, and `.txt`, each also as `.gz`; found {found}; name a folder that holds one of these",
+        "{}: no data to train on; looked for `*/train.jsonl` or `*/test.jsonl` with `chosen` and `rejected`, JSONL \
+         with `answers`, JSONL with `text`, and `.txt`, each also as `.gz`; found {found}; name a folder that holds one \
+         of these",
         dir.display()
     )]
     NoData {
@@ -139,7 +140,8 @@ pub enum Error {
     },
     /// A part of a split got no conversation.
     #[error(
-        "the {split} split is empty: {records} records of {conversations} conversations, of which it takes the share {share}; give more conversations or another share"
+        "the {split} split is empty: {records} records of {conversations} conversations, of which it takes the share \
+         {share}; give more conversations or another share"
     )]
     EmptySplit {
         /// The part.
@@ -184,7 +186,10 @@ pub enum Error {
         source: parquet::errors::ParquetError,
     },
     /// A table holds another kind of rows than asked for.
-    #[error("{}: expected a table of {expected}, found {found}; name another file or write this one again", path.display())]
+    #[error(
+        "{}: expected a table of {expected}, found {found}; name another file or write this one again",
+        path.display()
+    )]
     Schema {
         /// The file.
         path: PathBuf,
@@ -194,7 +199,10 @@ pub enum Error {
         found: String,
     },
     /// A table holds a value that its kind does not allow.
-    #[error("{}, row {row}, column `{column}`: expected {expected}, found {found:?}; write the file again", path.display())]
+    #[error(
+        "{}, row {row}, column `{column}`: expected {expected}, found {found:?}; write the file again",
+        path.display()
+    )]
     Cell {
         /// The file.
         path: PathBuf,
@@ -210,8 +218,8 @@ pub enum Error {
     /// A dataset cannot be fetched.
     #[cfg(feature = "hub")]
     #[error(
-        "dataset {repo} cannot be fetched from {endpoint}; check its name and the connection, or fetch it elsewhere and give its \
-         folder by `--data DIR`, or set HF_HOME to a cache that holds it"
+        "dataset {repo} cannot be fetched from {endpoint}; check its name and the connection, or fetch it elsewhere and \
+         give its folder by `--data DIR`, or set HF_HOME to a cache that holds it"
     )]
     Hub {
         /// The dataset.
@@ -224,8 +232,8 @@ pub enum Error {
     /// A dataset may only be taken from the cache, and is not there.
     #[cfg(feature = "hub")]
     #[error(
-        "dataset {repo} is not in the cache {}, and HF_HUB_OFFLINE forbids to fetch it; unset that, or give a folder by \
-         `--data DIR`, or set HF_HOME to a cache that holds it",
+        "dataset {repo} is not in the cache {}, and HF_HUB_OFFLINE forbids to fetch it; unset that, or give a folder \
+         by `--data DIR`, or set HF_HOME to a cache that holds it",
         cache.display()
     )]
     NotCached {

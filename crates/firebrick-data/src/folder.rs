@@ -55,11 +55,12 @@ pub struct Ignored {
 /// - JSONL whose first row has `text`, and `.txt` other than a readme, licence, notice or part of a tokenizer: text;
 /// - `hhh_alignment/*/task.json`: evaluation tasks.
 ///
-/// Of a folder named `eval`, nothing but the evaluation tasks is taken. Hidden entries and links to folders are left alone.
+/// Of a folder named `eval`, nothing but the evaluation tasks is taken. Hidden entries and links to folders are left
+/// alone.
 ///
 /// # Errors
-/// If a folder cannot be read, a `train` or `test` file is broken in its first row, two folders make one tranche, or there is
-/// nothing to train on.
+/// If a folder cannot be read, a `train` or `test` file is broken in its first row, two folders make one tranche, or
+/// there is nothing to train on.
 pub fn discover(dir: &Path) -> Result<Sources, Error> {
     // The real name of `.` is needed: it may be a tranche's, or `eval`.
     let root = fs::canonicalize(dir).map_err(|source| Error::Read { path: dir.into(), source })?;

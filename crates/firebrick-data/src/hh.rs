@@ -11,9 +11,13 @@ use crate::Error;
 use crate::dialogue::{ASSISTANT, HUMAN, parse, render};
 use crate::jsonl::{Record, rows};
 
-const SHAPE: &str = r#"{"chosen": …, "rejected": …} of two transcripts "\n\nHuman: …\n\nAssistant: …", or {"prompt": …, "chosen": …, "rejected": …}, or the same with lists of {"role", "content"}"#;
+const SHAPE: &str = "{\"chosen\": …, \"rejected\": …} of two transcripts \"\\n\\nHuman: …\\n\\nAssistant: …\", \
+                     or {\"prompt\": …, \"chosen\": …, \"rejected\": …}, \
+                     or the same with lists of {\"role\", \"content\"}";
 
 /// How many comparisons of a file were kept, and how many were dropped for what (B-06).
+///
+/// A comparison with more than one fault counts once, under the first in the order of the fields.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hygiene {
@@ -68,7 +72,8 @@ impl Layout {
     }
 }
 
-/// The comparisons of a JSONL file, gzip or not, without those that B-06 tells to drop, and the count of what was dropped.
+/// The comparisons of a JSONL file, gzip or not, without those that B-06 tells to drop, and the count of what was
+/// dropped.
 ///
 /// The first row decides which layout the file has:
 /// - `{"chosen", "rejected"}`, two whole transcripts in the form of [`crate::dialogue`]: the files of HH-RLHF;
@@ -79,8 +84,9 @@ impl Layout {
 /// Other fields are passed over. Spec: B-06.
 ///
 /// # Errors
-/// If the file cannot be read, or a row is no JSON object, lacks a field, has one of the wrong type, does not begin with the
-/// person or has another layout than the first. Faults that published data is known to have are counted instead.
+/// If the file cannot be read, or a row is no JSON object, lacks a field, has one of the wrong type, does not begin
+/// with the person or has another layout than the first. Faults that published data is known to have are counted
+/// instead.
 pub fn read(path: &Path, tranche: &str) -> Result<(Vec<Comparison>, Hygiene), Error> {
     let mut comparisons = Vec::new();
     let mut hygiene = Hygiene::default();

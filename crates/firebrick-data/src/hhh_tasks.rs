@@ -31,7 +31,8 @@ pub struct HhhItem {
 /// An input holds the person's turn, or a whole dialogue whose first turn has no marker.
 ///
 /// # Errors
-/// If the file cannot be read or an example has not one answer of score 1 and one of score 0, or ends with the assistant.
+/// If the file cannot be read or an example has not one answer of score 1 and one of score 0, or ends with the
+/// assistant.
 pub fn read(path: &Path) -> Result<Vec<HhhItem>, Error> {
     let category = path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
     let place = Place { path: path.into(), line: None };

@@ -43,8 +43,8 @@ pub fn stackexchange_score(upvotes: i64, accepted: bool) -> i64 {
 
 /// One ranked pair of each thread that has two answers of distinct scores, in the order of the threads.
 ///
-/// The pair is drawn evenly from all such pairs of the thread. The context is `Question: …\nAnswer: `. Askell et al. 2021,
-/// appendix C.1. Spec: A-26.
+/// The pair is drawn evenly from all such pairs of the thread. The context is `Question: …\nAnswer: `. Askell et al.
+/// 2021, appendix C.1. Spec: A-26.
 pub fn ranked_pairs(threads: &[Thread], seed: Seed) -> Vec<RankedPair> {
     let seed = seed.derive("pmp/stackexchange");
     let pair = |(index, thread): (usize, &Thread)| {
@@ -74,8 +74,8 @@ fn context(thread: &Thread) -> String {
 
 /// The two labelled pairs of a ranked pair: `GOOD:A > BAD:A` and `BAD:B > GOOD:B`, A being the better sample.
 ///
-/// The label comes before the whole text, context and sample. Within each pair nothing but the label differs, so nothing
-/// else can be learned from. Askell et al. 2021, section 4.1. Spec: A-30.
+/// The label comes before the whole text, context and sample. Within each pair nothing but the label differs, so
+/// nothing else can be learned from. Askell et al. 2021, section 4.1. Spec: A-30.
 pub fn binarize(pair: &RankedPair) -> [LabelledPair; 2] {
     let labelled = |label: &str, sample: &str| format!("{label}:{}{sample}", pair.context);
     let RankedPair { better, worse, .. } = pair;
@@ -155,7 +155,9 @@ mod tests {
     proptest! {
         /// Length tells better from worse in the ranked pairs; after binarisation it tells nothing.
         #[test]
-        fn a30_a_length_only_scorer_is_right_half_the_time(samples in prop::collection::vec(("[a-z]{0,9}", "[a-z]{0,9}"), 1..20)) {
+        fn a30_a_length_only_scorer_is_right_half_the_time(
+            samples in prop::collection::vec(("[a-z]{0,9}", "[a-z]{0,9}"), 1..20),
+        ) {
             let pairs: Vec<LabelledPair> = samples
                 .into_iter()
                 .flat_map(|(better, worse)| binarize(&RankedPair { context: "C".into(), better, worse }))

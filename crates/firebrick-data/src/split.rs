@@ -21,7 +21,7 @@ pub struct Split<T> {
 /// Spec: T-24.
 pub fn bucket(opening: &str) -> f64 {
     // The upper 53 bits, as many as an f64 holds.
-    (digest(opening)[0] >> 11) as f64 / (1_u64 << 53) as f64
+    (digest(opening) >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 /// Records split by conversation; the share `held_out` of the conversations is held out, as [`bucket`] falls.
@@ -44,8 +44,8 @@ pub fn by_conversation<T>(records: Vec<T>, held_out: f64, opening: impl Fn(&T) -
     Ok(Split { train, held_out: held_out_records })
 }
 
-/// Records split by conversation into two halves, independently of [`by_conversation`]: for a train and a test preference
-/// model.
+/// Records split by conversation into two halves, independently of [`by_conversation`]: for a train and a test
+/// preference model.
 ///
 /// Bai et al. 2022, [arXiv:2204.05862](https://arxiv.org/abs/2204.05862), section 4.2. Spec: B-27, T-24.
 ///
@@ -54,18 +54,17 @@ pub fn by_conversation<T>(records: Vec<T>, held_out: f64, opening: impl Fn(&T) -
 pub fn halves<T>(records: Vec<T>, opening: impl Fn(&T) -> &str) -> Result<[Vec<T>; 2], Error> {
     let conversations = conversations(&records, &opening);
     let total = records.len();
-    // Another word of the digest than the bucket's, so that a half of the train part is still a half.
+    // A bit that the bucket leaves out, so that a half of the train part is still a half.
     let (first, second): (Vec<T>, Vec<T>) =
-        records.into_iter().partition(|record| digest(opening(record))[1].is_multiple_of(2));
+        records.into_iter().partition(|record| digest(opening(record)).is_multiple_of(2));
     check("first half", &first, 0.5, total, conversations)?;
     check("second half", &second, 0.5, total, conversations)?;
     Ok([first, second])
 }
 
-fn digest(opening: &str) -> [u64; 2] {
-    let mut words = [[0; 8]; 2];
-    words.as_flattened_mut().copy_from_slice(&blake3::hash(opening.as_bytes()).as_bytes()[..16]);
-    words.map(u64::from_le_bytes)
+fn digest(opening: &str) -> u64 {
+    let hash = blake3::hash(opening.as_bytes());
+    u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes, and 8 are taken"))
 }
 
 fn conversations<T>(records: &[T], opening: impl Fn(&T) -> &str) -> usize {

@@ -96,8 +96,9 @@ pub fn read<T: Table>(path: &Path) -> Result<Vec<T>, Error> {
     let fields = reader.schema().fields();
     if found != Some(T::SCHEMA) || *fields != Fields::from(T::fields()) {
         let found = match found {
+            None => format!("no `{KEY}` in its metadata"),
             Some(found) if found != T::SCHEMA => found.to_owned(),
-            _ => format!("columns {:?}", fields.iter().map(|field| field.name()).collect::<Vec<_>>()),
+            Some(_) => format!("other columns, {:?}", fields.iter().map(|field| field.name()).collect::<Vec<_>>()),
         };
         return Err(Error::Schema { path: path.into(), expected: T::SCHEMA, found });
     }
@@ -339,11 +340,16 @@ mod tests {
     #[test]
     fn columns_must_be_the_kinds_own() {
         let (_dir, path) = file_of("x.parquet", b"");
-        let rows = batch(vec![text_field("body")], String::columns(&["x".to_owned()]));
-        for schema in [None, Some("texts/1")] {
-            write_as(&path, schema, &rows);
+        let text = [text_field("text")];
+        let body = [text_field("body")];
+        for (schema, fields, found) in [
+            (None, &text, "no `firebrick.schema` in its metadata"),
+            (Some("texts/2"), &text, "texts/2"),
+            (Some("texts/1"), &body, "other columns, [\"body\"]"),
+        ] {
+            write_as(&path, schema, &batch(fields.to_vec(), String::columns(&["x".to_owned()])));
             let message = read::<String>(&path).unwrap_err().to_string();
-            assert!(message.contains("expected a table of texts/1, found columns [\"body\"]"), "{message}");
+            assert!(message.contains(&format!("expected a table of texts/1, found {found};")), "{message}");
         }
         // A column that may hold nulls is not the kind's own either.
         let nullable = Field::new("text", DataType::LargeUtf8, true);
@@ -365,7 +371,7 @@ mod tests {
         let column = ListArray::new(Arc::new(message_field()), offsets, Arc::new(values), None);
         write_as(&path, Some("dialogues/1"), &batch(Dialogue::fields(), vec![Arc::new(column)]));
         let message = read::<Dialogue>(&path).unwrap_err().to_string();
-        let expected = "row 1, column `dialogue`: expected the role `human` or `assistant`, found \"system\"; write the file again";
+        let expected = "row 1, column `dialogue`: expected the role `human` or `assistant`, found \"system\"; write";
         assert!(message.contains(expected), "{message}");
     }
 

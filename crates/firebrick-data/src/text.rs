@@ -11,8 +11,8 @@ const SHAPE: &str = r#"{"text": …}"#;
 
 /// The documents of a file, gzip or not, each of at most `max_characters`.
 ///
-/// A `.jsonl` or `.jsonl.gz` file holds one text a row in its field `text`, other fields passed over; any other file is one
-/// text. See [`documents`] for how a text is cut.
+/// A `.jsonl` or `.jsonl.gz` file holds one text a row in its field `text`, other fields passed over; any other file
+/// is one text. See [`documents`] for how a text is cut.
 ///
 /// # Errors
 /// If the file cannot be read, is not UTF-8, or a row is no JSON object with a `text`.
@@ -65,7 +65,9 @@ mod tests {
     fn cuts_are_made_at_paragraphs_then_lines_then_words() {
         assert_eq!(documents("one\n\ntwo\n\nthree", 10), ["one\n\ntwo", "three"]);
         assert_eq!(documents("one\r\n\r\ntwo\r\n\r\nthree", 10), ["one\n\ntwo", "three"]);
+        assert_eq!(documents("one\n\ntwo\nthree", 10), ["one", "two\nthree"]);
         assert_eq!(documents("one two\nthree", 10), ["one two", "three"]);
+        assert_eq!(documents("one\nt o three", 10), ["one", "t o three"]);
         assert_eq!(documents("one two three", 10), ["one two", "three"]);
         assert_eq!(documents("éééééé", 4), ["éééé", "éé"]);
         assert_eq!(documents(" short ", 10), ["short"]);

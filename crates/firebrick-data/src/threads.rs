@@ -34,8 +34,9 @@ mod tests {
 
     #[test]
     fn other_fields_are_passed_over() {
-        let row = r#"{"site": "x", "title": "T", "body": "", "answers": [{"id": 1, "score": -2, "accepted": true, "body": "B"}]}"#;
-        let (_dir, path) = file_of("x.jsonl", row.as_bytes());
+        let row = r#"{"site": "x", "title": "T", "body": "",
+            "answers": [{"id": 1, "score": -2, "accepted": true, "body": "B"}]}"#;
+        let (_dir, path) = file_of("x.jsonl", row.replace('\n', " ").as_bytes());
         let answers = vec![Answer { score: -2, accepted: true, body: "B".into() }];
         assert_eq!(read(&path).unwrap(), [Thread { title: "T".into(), body: String::new(), answers }]);
     }

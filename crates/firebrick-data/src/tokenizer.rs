@@ -32,7 +32,8 @@ impl Tokenizer {
     /// A tokenizer trained on these documents, with [`EOC`] as token 0 and the 256 bytes after it.
     ///
     /// The vocabulary has the size asked for or, where the documents do not give as many merges, fewer tokens:
-    /// [`vocab_size`](Self::vocab_size) tells. The same documents in any order give the same tokenizer. Spec: D-01, A-34.
+    /// [`vocab_size`](Self::vocab_size) tells. The same documents in any order give the same tokenizer. Spec: D-01,
+    ///
     ///
     /// # Errors
     /// If the vocabulary asked for is smaller than 257.

@@ -35,7 +35,7 @@ impl<'a> Axis<'a> {
     pub(super) fn new(name: &'a str, (low, high): (f64, f64), ticks: usize) -> Self {
         let raw = (high - low) / ticks as f64;
         let power = 10f64.powf(raw.log10().floor());
-        let step = power * [1.0, 2.0, 5.0].into_iter().find(|nice| nice * power >= raw).unwrap_or(10.0);
+        let step = power * [1.0, 2.0, 5.0].into_iter().find(|nice| nice * power >= 0.999 * raw).unwrap_or(10.0);
         Self { name, low, high, step }
     }
 

@@ -1,0 +1,54 @@
+//! The pipeline `hh`: from raw preference data to an aligned policy and its report (B-01).
+
+mod artifacts;
+mod data;
+mod evaluate;
+mod language;
+mod policy;
+mod preference;
+mod recipe;
+mod report;
+
+pub(crate) use artifacts::{Evaluation, Report};
+pub(crate) use recipe::Recipe;
+
+use firebrick_pipeline::{Output, Pipeline};
+
+use crate::env::Env;
+
+/// The built-in recipes: name and text. The first is the default.
+pub(crate) const RECIPES: &[(&str, &str)] = &[
+    ("world", include_str!("../../recipes/world.toml")),
+    ("tiny", include_str!("../../recipes/tiny.toml")),
+    ("smoke", include_str!("../../recipes/smoke.toml")),
+];
+
+/// The expected band of every metric, for the recipes that have one.
+pub(crate) const BANDS: &[(&str, &str)] = &[
+    ("world", include_str!("../../recipes/world.bands.toml")),
+    ("smoke", include_str!("../../recipes/smoke.bands.toml")),
+];
+
+/// The stages of the pipeline, and its evaluation and report.
+pub(crate) fn pipeline(recipe: &Recipe, from_folder: bool) -> (Pipeline<Env>, Output<Evaluation>, Output<Report>) {
+    let mut p = Pipeline::new("hh");
+    let data = p.add("data", data::Data::of(recipe, from_folder), ());
+    let tokenizer = p.add("tokenizer", language::TrainTokenizer { vocab: recipe.tokenizer.vocab }, (data,));
+    let base = p.add("pretrain", language::Pretrain::of(recipe), (data, tokenizer));
+    let distilled = p.add("distill", language::Distill::of(recipe), (data, tokenizer, base));
+    let pmp = p.add("pmp", preference::Pmp::of(recipe), (data, tokenizer, base));
+    let train_pm = p.add("pm-train", preference::Pm::of(recipe, preference::Half::First), (data, tokenizer, pmp));
+    let test_pm = p.add("pm-test", preference::Pm::of(recipe, preference::Half::Second), (data, tokenizer, pmp));
+    let policy = p.add("ppo", policy::Ppo::of(recipe), (data, tokenizer, distilled, train_pm));
+    let evaluation = p.add(
+        "evaluate",
+        evaluate::Evaluate::of(recipe),
+        (data, tokenizer, base, distilled, policy, train_pm, test_pm),
+    );
+    let report = p.add(
+        "report",
+        report::WriteReport::of(recipe),
+        (data, base, distilled, pmp, train_pm, test_pm, policy, evaluation),
+    );
+    (p, evaluation, report)
+}

@@ -86,8 +86,10 @@ pub enum Error {
         error: serde_json::Error,
     },
     /// A finished artifact does not open.
-    #[error("cannot open the artifact of stage `{stage}`, {}: {}; put it back or make it again with `--rebuild {stage}`",
-        path.display(), chain(error.as_ref()))]
+    #[error(
+        "cannot open the artifact of stage `{stage}`, {}: {}; put it back or make it again with `--rebuild {stage}`",
+        path.display(), chain(error.as_ref())
+    )]
     Artifact {
         /// The stage that made it.
         stage: String,
@@ -145,11 +147,10 @@ impl Error {
 
     /// The error of a stage; a full disk is told as such, however deep in the error it is.
     pub(crate) fn stage(stage: &str, error: BoxError) -> Self {
-        let full = causes(error.as_ref()).any(is_full);
-        match full {
-            true => Self::DiskFull { doing: format!("go on with stage `{stage}`: {}", chain(error.as_ref())) },
-            false => Self::Stage { stage: stage.to_owned(), error },
+        if causes(error.as_ref()).any(is_full) {
+            return Self::DiskFull { doing: format!("go on with stage `{stage}`: {}", chain(error.as_ref())) };
         }
+        Self::Stage { stage: stage.to_owned(), error }
     }
 
     /// The error of a stage name that is not among `stages`.

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use crate::Error;
 
-/// Replaces the file at `path` by `bytes`, as a whole: whoever looks, even after a crash, sees the old file or the new one.
+/// Replaces the file at `path` by `bytes` as a whole: whoever looks, even after a crash, sees the old file or the new.
 ///
 /// The bytes go to a hidden sibling, to the disk, and are then renamed.
 ///

@@ -208,21 +208,21 @@ fn render_block(block: &Block) -> Markup {
 }
 
 fn render_table(table: &Table) -> Markup {
-    let number = |column: &Column| column.align == Align::Right;
+    let class = |column: &Column| (column.align == Align::Right).then_some("number");
     html! {
         div .table {
             table {
                 @if !table.caption.is_empty() { caption { (table.caption) } }
                 thead {
-                    tr { @for column in &table.columns { th scope="col" .number[number(column)] { (column.name) } } }
+                    tr { @for column in &table.columns { th scope="col" class=[class(column)] { (column.name) } } }
                 }
                 tbody {
                     @for row in &table.rows {
                         @let (cells, columns) = (row.cells.len(), table.columns.len());
                         @let () = assert_eq!(cells, columns, "a row has one cell for every column");
-                        tr .strong[row.emphasis] {
+                        tr class=[row.emphasis.then_some("strong")] {
                             @for (cell, column) in row.cells.iter().zip(&table.columns) {
-                                td .number[number(column)] { (cell) }
+                                td class=[class(column)] { (cell) }
                             }
                         }
                     }

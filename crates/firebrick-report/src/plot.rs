@@ -1,7 +1,7 @@
 //! Charts as SVG: curves, reward against √KL, calibration, histograms.
 //!
-//! A chart is a plain description; `to_svg` draws it. Numbers that are not finite are left out, and the picture says
-//! how many. Colours are those of Okabe and Ito (2008) and come again after the seventh series.
+//! A chart is a plain description; `to_svg` draws it. Numbers that are not finite (or beyond ±1e300) are left out, and
+//! the picture says how many. Colours are those of Okabe and Ito (2008) and come again after the seventh series.
 
 mod axis;
 mod canvas;
@@ -17,7 +17,7 @@ use canvas::{
     Chart, Entry, Frame, MUTED, Mark, Outcome, card, colour, draw_frame, draw_no_data, draw_note, draw_text, stroke,
 };
 
-const X_TICKS: usize = 7;
+const X_TICKS: usize = 6;
 const Y_TICKS: usize = 5;
 
 /// Curves over a common axis, such as a loss over the samples seen.

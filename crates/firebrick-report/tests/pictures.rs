@@ -50,6 +50,9 @@ fn a_line_chart_names_all_that_it_shows() {
 fn what_is_not_finite_is_left_out_and_counted() {
     let points = vec![(0.0, 1.0), (1.0, f64::NAN), (2.0, f64::INFINITY), (f64::NAN, 1.0), (3.0, 2.0)];
     assert!(texts(&line_chart(vec![Line::new("a", points)])).contains(&"3 points not finite, left out".into()));
+    // A range from −f64::MAX to f64::MAX would overflow.
+    let huge = vec![(0.0, f64::MAX), (1.0, f64::MIN), (2.0, 1e299)];
+    assert!(texts(&line_chart(vec![Line::new("a", huge)])).contains(&"2 points not finite, left out".into()));
     let bins = vec![CalibrationBin { predicted: 0.5, observed: f64::NAN, count: 3 }];
     let svg = Calibration { title: String::new(), bins }.to_svg();
     assert!(texts(&svg).contains(&"1 point not finite, left out".into()));
@@ -116,6 +119,15 @@ fn a_calibration_plot_sizes_its_points_by_area() {
     let radii: Vec<_> = document.descendants().filter_map(|node| node.attribute("r")).collect();
     // The legend's dot, then radii as √400 : √100 = 26 : 13.
     assert_eq!(radii, ["9", "26", "13"]);
+    // The count of the low bin stands above its point, that of the high one below.
+    let heights = |name: &str, attribute: &str| -> Vec<i32> {
+        let nodes = document.descendants().filter(|node| node.has_tag_name(name));
+        let shown =
+            nodes.filter(|node| node.has_tag_name("circle") || ["400", "100"].contains(&node.text().unwrap().trim()));
+        shown.map(|node| node.attribute(attribute).unwrap().parse().unwrap()).collect()
+    };
+    let (points, counts) = (heights("circle", "cy"), heights("text", "y"));
+    assert!(counts[0] < points[1] - 26 && points[2] + 13 < counts[1], "{points:?} {counts:?}");
 }
 
 #[test]

@@ -147,10 +147,17 @@ pub(super) fn draw_frame<'a>(area: &Area<'a>, frame: &Frame<'_>) -> Outcome<Char
     // Drawn by hand, since the mesh of the library knows no label that depends on the distance of the ticks.
     let grid = GRID.stroke_width(2);
     let label_style = |pos| text_style("", TEXT_SIZE, room, MUTED).pos(pos);
+    let mut free = 0;
     for tick in x.ticks() {
         chart.draw_series([PathElement::new([(tick, y.low), (tick, y.high)], grid)])?;
-        let place = (left + chart.backend_coord(&(tick, y.low)).0 - base_x, height + 12);
-        body.draw_text(&x.label(tick), &label_style(Pos::new(HPos::Center, VPos::Top)), place)?;
+        let label = x.label(tick);
+        let centre = left + chart.backend_coord(&(tick, y.low)).0 - base_x;
+        let half = text_width(&label, TEXT_SIZE) as i32 / 2;
+        // Long labels would run into each other.
+        if centre - half >= free {
+            body.draw_text(&label, &label_style(Pos::new(HPos::Center, VPos::Top)), (centre, height + 12))?;
+            free = centre + half + 12;
+        }
     }
     for tick in y.ticks() {
         chart.draw_series([PathElement::new([(x.low, tick), (x.high, tick)], grid)])?;
@@ -203,6 +210,9 @@ pub(super) fn draw_text(area: &Area<'_>, text: &str, anchor: Pos, place: (i32, i
 /// Draws lines of text into the upper left corner of a chart, or the upper right one.
 pub(super) fn draw_note(chart: &Chart<'_>, text: &str, on_the_right: bool) -> Outcome<()> {
     const ROW: i32 = 36;
+    if text.is_empty() {
+        return Ok(());
+    }
     let area = chart.plotting_area().strip_coord_spec();
     let width = text.lines().map(|line| text_width(line, TEXT_SIZE)).fold(0.0, f64::max) as i32;
     let left = if on_the_right { area.dim_in_pixel().0 as i32 - width - 20 } else { 20 };
@@ -216,9 +226,9 @@ pub(super) fn draw_note(chart: &Chart<'_>, text: &str, on_the_right: bool) -> Ou
 
 /// Draws an empty frame that says so.
 pub(super) fn draw_no_data(area: &Area<'_>, frame: &Frame<'_>) -> Outcome<()> {
-    draw_frame(area, frame)?;
-    let centre = (WIDTH as i32 / 2, HEIGHT as i32 / 2);
-    draw_text(area, "no data", Pos::new(HPos::Center, VPos::Center), centre, MUTED)
+    let plot = draw_frame(area, frame)?.plotting_area().strip_coord_spec();
+    let (width, height) = plot.dim_in_pixel();
+    draw_text(&plot, "no data", Pos::new(HPos::Center, VPos::Center), (width as i32 / 2, height as i32 / 2), MUTED)
 }
 
 /// Returns the style of a curve.

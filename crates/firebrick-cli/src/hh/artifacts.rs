@@ -1,0 +1,222 @@
+//! What the stages of `hh` leave behind: typed folders.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use burn::tensor::Device;
+use firebrick_data::hhh_tasks::HhhItem;
+use firebrick_data::pmp::RankedPair;
+use firebrick_data::synthetic::{World, WorldConfig};
+use firebrick_data::{Tokenizer, store};
+use firebrick_models::{Decoder, ScoredDecoder, open_decoder, open_scored};
+use firebrick_pipeline::{Artifact, BoxError};
+use firebrick_report::metrics::{self, Metrics};
+use firebrick_types::{Comparison, Seed};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::evaluate::Results;
+
+/// Reads a JSON file of an artifact.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_slice(&bytes).with_context(|| format!("{} is not as it was written", path.display()))
+}
+
+/// Writes a JSON file of an artifact.
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let json = serde_json::to_vec_pretty(value).context("plain data can be written as JSON")?;
+    fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Text, comparisons and evaluation items, split by conversation.
+pub(crate) struct Corpus(PathBuf);
+
+/// Where the data came from, how much there is, and what was dropped.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Summary {
+    /// The source in words.
+    pub(crate) source: String,
+    /// Counts of what is kept, by name.
+    pub(crate) kept: Vec<(String, usize)>,
+    /// What happened to each file, a line each.
+    pub(crate) notes: Vec<String>,
+    /// The built-in world, if the data is of it.
+    pub(crate) world: Option<(WorldConfig, u64)>,
+}
+
+impl Corpus {
+    pub(crate) const TRAIN_TEXT: &str = "text_train.parquet";
+    pub(crate) const HELD_OUT_TEXT: &str = "text_held_out.parquet";
+    pub(crate) const DIALOGUES: &str = "dialogues.parquet";
+    pub(crate) const TRAIN_COMPARISONS: &str = "comparisons_train.parquet";
+    pub(crate) const TEST_COMPARISONS: &str = "comparisons_test.parquet";
+    pub(crate) const TEST_PROBABILITIES: &str = "comparisons_test_probabilities.json";
+    pub(crate) const RANKED_PAIRS: &str = "ranked_pairs.parquet";
+    pub(crate) const HHH_ITEMS: &str = "hhh_items.json";
+    pub(crate) const PROMPT: &str = "hhh_prompt.txt";
+    pub(crate) const SUMMARY: &str = "summary.json";
+
+    fn rows<T: store::Table>(&self, name: &str) -> Result<Vec<T>> {
+        Ok(store::read(&self.0.join(name))?)
+    }
+
+    /// Documents to learn from.
+    pub(crate) fn train_text(&self) -> Result<Vec<String>> {
+        self.rows(Self::TRAIN_TEXT)
+    }
+
+    /// Documents to measure on.
+    pub(crate) fn held_out_text(&self) -> Result<Vec<String>> {
+        self.rows(Self::HELD_OUT_TEXT)
+    }
+
+    /// Rendered dialogues to distil on.
+    pub(crate) fn dialogues(&self) -> Result<Vec<String>> {
+        self.rows(Self::DIALOGUES)
+    }
+
+    /// Comparisons to learn from.
+    pub(crate) fn train_comparisons(&self) -> Result<Vec<Comparison>> {
+        self.rows(Self::TRAIN_COMPARISONS)
+    }
+
+    /// Comparisons to measure on.
+    pub(crate) fn test_comparisons(&self) -> Result<Vec<Comparison>> {
+        self.rows(Self::TEST_COMPARISONS)
+    }
+
+    /// The probability of each test comparison's outcome, where the annotators are simulated.
+    pub(crate) fn test_probabilities(&self) -> Result<Option<Vec<f64>>> {
+        let path = self.0.join(Self::TEST_PROBABILITIES);
+        path.exists().then(|| read_json(&path)).transpose()
+    }
+
+    /// Pairs of answers, the better one by its readers' votes.
+    pub(crate) fn ranked_pairs(&self) -> Result<Vec<RankedPair>> {
+        self.rows(Self::RANKED_PAIRS)
+    }
+
+    /// Two-way evaluation items.
+    pub(crate) fn hhh_items(&self) -> Result<Vec<HhhItem>> {
+        read_json(&self.0.join(Self::HHH_ITEMS))
+    }
+
+    /// The prompt to distil.
+    pub(crate) fn prompt(&self) -> Result<String> {
+        let path = self.0.join(Self::PROMPT);
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+    }
+
+    /// Where the data came from.
+    pub(crate) fn summary(&self) -> Result<Summary> {
+        read_json(&self.0.join(Self::SUMMARY))
+    }
+
+    /// The built-in world, if the data is of it.
+    pub(crate) fn world(&self) -> Result<Option<World>> {
+        let Some((config, seed)) = self.summary()?.world else { return Ok(None) };
+        Ok(Some(World::new(config, Seed::new(seed))?))
+    }
+}
+
+impl Artifact for Corpus {
+    const KIND: &'static str = "corpus";
+
+    fn open(folder: &Path) -> Result<Self, BoxError> {
+        let corpus = Self(folder.to_owned());
+        corpus.summary()?;
+        Ok(corpus)
+    }
+}
+
+/// A trained tokenizer.
+pub(crate) struct Vocabulary(pub(crate) Tokenizer);
+
+impl Vocabulary {
+    pub(crate) const FILE: &str = "tokenizer.json";
+}
+
+impl Artifact for Vocabulary {
+    const KIND: &'static str = "tokenizer";
+
+    fn open(folder: &Path) -> Result<Self, BoxError> {
+        Ok(Self(Tokenizer::open(&folder.join(Self::FILE))?))
+    }
+}
+
+macro_rules! model {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $model:ty, $open:ident) => {
+        $(#[$doc])*
+        pub(crate) struct $name(PathBuf);
+
+        impl $name {
+            /// The model on a device.
+            pub(crate) fn load(&self, device: &Device) -> Result<$model> {
+                Ok($open(&self.0, device)?.0)
+            }
+
+            /// What was measured while it was trained.
+            pub(crate) fn metrics(&self) -> Result<Metrics> {
+                Ok(metrics::read(self.0.join(METRICS))?)
+            }
+        }
+
+        impl Artifact for $name {
+            const KIND: &'static str = $kind;
+
+            fn open(folder: &Path) -> Result<Self, BoxError> {
+                for name in ["config.json", "model.safetensors", METRICS] {
+                    let path = folder.join(name);
+                    fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?;
+                }
+                Ok(Self(folder.to_owned()))
+            }
+        }
+    };
+}
+
+/// The metrics file of a model's training.
+pub(crate) const METRICS: &str = "metrics.jsonl";
+
+model!(
+    /// A language model.
+    LanguageModel, "language model", Decoder, open_decoder
+);
+model!(
+    /// A preference model.
+    PreferenceModel, "preference model", ScoredDecoder, open_scored
+);
+
+/// What was measured of the finished models.
+pub(crate) struct Evaluation(pub(crate) Results);
+
+impl Evaluation {
+    pub(crate) const FILE: &str = "evaluation.json";
+}
+
+impl Artifact for Evaluation {
+    const KIND: &'static str = "evaluation";
+
+    fn open(folder: &Path) -> Result<Self, BoxError> {
+        Ok(Self(read_json(&folder.join(Self::FILE))?))
+    }
+}
+
+/// The page.
+pub(crate) struct Report;
+
+impl Report {
+    pub(crate) const FILE: &str = "report.html";
+}
+
+impl Artifact for Report {
+    const KIND: &'static str = "report";
+
+    fn open(folder: &Path) -> Result<Self, BoxError> {
+        let path = folder.join(Self::FILE);
+        fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(Self)
+    }
+}

@@ -1,0 +1,222 @@
+//! Stage `data`: text, comparisons and evaluation items from the built-in world or a folder.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use firebrick_data::hhh_tasks::HhhItem;
+use firebrick_data::pmp::{RankedPair, ranked_pairs, stackexchange_score};
+use firebrick_data::synthetic::World;
+use firebrick_data::{Answer, Thread, dialogue, folder, hh, hhh, hhh_tasks, split, store, text, threads};
+use firebrick_pipeline::{BoxError, Stage, StageContext, digest};
+use firebrick_types::{Comparison, Dialogue, Message, Seed};
+use rand::seq::SliceRandom;
+use serde::Serialize;
+
+use super::artifacts::{Corpus, Summary, write_json};
+use super::recipe::{DataRecipe, Recipe};
+use crate::env::Env;
+
+/// The recipe of the stage.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Data {
+    seed: u64,
+    source: &'static str,
+    #[serde(flatten)]
+    recipe: DataRecipe,
+}
+
+/// Everything, before it is written.
+#[derive(Default)]
+struct Collected {
+    train_text: Vec<String>,
+    held_out_text: Vec<String>,
+    dialogues: Vec<String>,
+    train: Vec<Comparison>,
+    test: Vec<Comparison>,
+    probabilities: Option<Vec<f64>>,
+    ranked: Vec<RankedPair>,
+    items: Vec<HhhItem>,
+    prompt: String,
+    notes: Vec<String>,
+}
+
+impl Data {
+    pub(crate) fn of(recipe: &Recipe, from_folder: bool) -> Self {
+        let source = if from_folder { "folder" } else { "world" };
+        Self { seed: recipe.seed, source, recipe: recipe.data.clone() }
+    }
+
+    fn from_world(&self) -> Result<Collected> {
+        let world = World::new(self.recipe.world, Seed::new(self.seed))?;
+        let seed = Seed::new(self.seed).derive("hh/data");
+        let at = |name: &str, index: usize| seed.derive(name).at(&[index as u64]);
+        let documents = (0..self.recipe.documents).map(|index| world.document(at("documents", index))).collect::<Vec<_>>();
+        let (train_text, held_out_text) = self.split_text(documents);
+        let labelled = (0..self.recipe.comparisons).map(|index| world.comparison(at("comparisons", index))).collect();
+        let labelled = split::by_conversation(labelled, self.recipe.held_out, |one: &firebrick_data::synthetic::LabelledComparison| {
+            one.comparison.prompt.opening().unwrap_or_default()
+        })?;
+        let threads = (0..self.recipe.threads).map(|index| world.thread(at("threads", index))).collect::<Vec<_>>();
+        Ok(Collected {
+            train_text,
+            held_out_text,
+            dialogues: threads.iter().filter_map(as_dialogue).collect(),
+            train: labelled.train.into_iter().map(|one| one.comparison).collect(),
+            probabilities: Some(labelled.held_out.iter().map(|one| one.probability).collect()),
+            test: labelled.held_out.into_iter().map(|one| one.comparison).collect(),
+            ranked: ranked_pairs(&threads, seed),
+            items: (0..self.recipe.hhh_items).map(|index| world.hhh_item(at("hhh", index))).collect(),
+            prompt: world.hhh_prompt(self.recipe.prompt_conversations),
+            notes: vec![format!(
+                "annotators agree with the noise-free order {:.0} % of the time",
+                100.0 * self.recipe.world.agreement
+            )],
+        })
+    }
+
+    fn from_folder(&self, dir: &Path) -> Result<Collected> {
+        let sources = folder::discover(dir)?;
+        let seed = Seed::new(self.seed).derive("hh/data");
+        let mut all = Collected::default();
+        let name = |path: &Path| path.strip_prefix(dir).unwrap_or(path).display().to_string();
+
+        let mut documents = Vec::new();
+        for path in &sources.texts {
+            let read = text::read(path, self.recipe.document_characters)?;
+            all.notes.push(format!("{}: {} documents", name(path), read.len()));
+            documents.extend(read);
+        }
+        if documents.is_empty() {
+            bail!("{} holds no text to pretrain on: add .txt files, or JSONL with a `text` field, plain or as .gz", dir.display());
+        }
+        documents.shuffle(&mut seed.derive("documents").rng());
+        documents.truncate(self.recipe.documents);
+        (all.train_text, all.held_out_text) = self.split_text(documents);
+
+        let mut questions = Vec::new();
+        for path in &sources.threads {
+            let read = threads::read(path)?;
+            all.notes.push(format!("{}: {} questions", name(path), read.len()));
+            questions.extend(read);
+        }
+        questions.shuffle(&mut seed.derive("threads").rng());
+        questions.truncate(self.recipe.threads);
+        all.dialogues = questions.iter().filter_map(as_dialogue).collect();
+        all.ranked = ranked_pairs(&questions, seed);
+
+        for tranche in &sources.tranches {
+            for (path, test) in [(&tranche.train, false), (&tranche.test, true)] {
+                let Some(path) = path else { continue };
+                let (read, hygiene) = hh::read(path, &tranche.name)?;
+                all.notes.push(format!("{}: {hygiene}", name(path)));
+                if test { &mut all.test } else { &mut all.train }.extend(read);
+            }
+        }
+        // The files' own split may share conversations (T-24): what is tested on is not learnt from.
+        let tested = all.test.iter().filter_map(|one| one.prompt.opening()).map(str::to_owned).collect::<HashSet<_>>();
+        let before = all.train.len();
+        all.train.retain(|one| one.prompt.opening().is_none_or(|opening| !tested.contains(opening)));
+        if all.train.len() < before {
+            all.notes.push(format!("{} training comparisons share a conversation with a test file: dropped", before - all.train.len()));
+        }
+        if all.test.is_empty() && !all.train.is_empty() {
+            let opening = |one: &Comparison| one.prompt.opening().unwrap_or_default();
+            let parts = split::by_conversation(std::mem::take(&mut all.train), self.recipe.held_out, |one| opening(one))?;
+            (all.train, all.test) = (parts.train, parts.held_out);
+        }
+        all.train.shuffle(&mut seed.derive("comparisons").rng());
+        all.train.truncate(self.recipe.comparisons);
+        for path in &sources.hhh_tasks {
+            let items = hhh_tasks::read(path)?;
+            all.notes.push(format!("{}: {} evaluation items", name(path), items.len()));
+            all.items.extend(items);
+        }
+        all.notes.extend(sources.ignored.iter().map(|one| format!("{}: left alone, {}", name(&one.path), one.reason)));
+        all.prompt = if self.recipe.prompt_conversations > 1 { hhh::FULL } else { hhh::SHORT }.to_owned();
+        Ok(all)
+    }
+
+    /// Documents to learn from and to measure on, by the digest of their text.
+    fn split_text(&self, documents: Vec<String>) -> (Vec<String>, Vec<String>) {
+        let mut seen = HashSet::new();
+        let unique = documents.into_iter().filter(|document| seen.insert(blake(document))).collect::<Vec<_>>();
+        unique.into_iter().partition(|document| split::bucket(document) >= self.recipe.held_out)
+    }
+}
+
+fn blake(text: &str) -> u64 {
+    (split::bucket(text) * 2.0_f64.powi(53)) as u64
+}
+
+/// A question and its best answer as a dialogue.
+fn as_dialogue(thread: &Thread) -> Option<String> {
+    let best = |answer: &&Answer| stackexchange_score(answer.score, answer.accepted);
+    let answer = thread.answers.iter().max_by_key(best)?;
+    let question = [thread.title.as_str(), thread.body.as_str()].join("\n").trim().to_owned();
+    let turns = vec![Message::human(question), Message::assistant(answer.body.trim())];
+    Some(dialogue::render(&Dialogue::new(turns)))
+}
+
+impl Stage<Env> for Data {
+    const VERSION: u32 = 1;
+    type Inputs = ();
+    type Output = Corpus;
+
+    fn external(&self, env: &Env) -> Result<BTreeMap<String, String>, BoxError> {
+        let Some(dir) = &env.data else { return Ok(BTreeMap::new()) };
+        let sources = folder::discover(dir)?;
+        let root = dir.canonicalize()?;
+        let comparisons = sources.tranches.iter().flat_map(|tranche| [&tranche.train, &tranche.test]).flatten();
+        let files = comparisons.chain(&sources.threads).chain(&sources.texts).chain(&sources.hhh_tasks);
+        let fingerprint = |path: &std::path::PathBuf| {
+            let name = path.strip_prefix(&root).or_else(|_| path.strip_prefix(dir)).unwrap_or(path);
+            Ok((name.display().to_string(), digest(path)?))
+        };
+        files.map(fingerprint).collect()
+    }
+
+    fn run(&self, (): (), ctx: &StageContext, env: &Env) -> Result<(), BoxError> {
+        let all = match &env.data {
+            Some(dir) => self.from_folder(dir)?,
+            None => self.from_world()?,
+        };
+        let places = [
+            ("the text to learn from", all.train_text.len(), "data.documents"),
+            ("the held-out text", all.held_out_text.len(), "data.held_out"),
+            ("the training comparisons", all.train.len(), "data.comparisons"),
+            ("the test comparisons", all.test.len(), "data.held_out"),
+            ("the ranked pairs for preference-model pretraining", all.ranked.len(), "data.threads"),
+        ];
+        if let Some((what, _, key)) = places.iter().find(|(_, count, _)| *count == 0) {
+            let counts = places.map(|(what, count, _)| format!("{what}: {count}")).join(", ");
+            return Err(anyhow::anyhow!("{what} are empty ({counts}); raise `{key}` or give more data").into());
+        }
+        let dir = ctx.artifact();
+        store::write(&dir.join(Corpus::TRAIN_TEXT), &all.train_text)?;
+        store::write(&dir.join(Corpus::HELD_OUT_TEXT), &all.held_out_text)?;
+        store::write(&dir.join(Corpus::DIALOGUES), &all.dialogues)?;
+        store::write(&dir.join(Corpus::TRAIN_COMPARISONS), &all.train)?;
+        store::write(&dir.join(Corpus::TEST_COMPARISONS), &all.test)?;
+        store::write(&dir.join(Corpus::RANKED_PAIRS), &all.ranked)?;
+        if let Some(probabilities) = &all.probabilities {
+            write_json(&dir.join(Corpus::TEST_PROBABILITIES), probabilities)?;
+        }
+        write_json(&dir.join(Corpus::HHH_ITEMS), &all.items)?;
+        let prompt = dir.join(Corpus::PROMPT);
+        std::fs::write(&prompt, &all.prompt).with_context(|| format!("cannot write {}", prompt.display()))?;
+        let world = env.data.is_none().then_some((self.recipe.world, self.seed));
+        let source = if world.is_some() { "the built-in world" } else { "a folder of data" };
+        let kept = [
+            ("documents to learn from", all.train_text.len()),
+            ("documents held out", all.held_out_text.len()),
+            ("comparisons to learn from", all.train.len()),
+            ("comparisons held out", all.test.len()),
+            ("ranked pairs", all.ranked.len()),
+            ("HHH items", all.items.len()),
+        ];
+        let kept = kept.map(|(name, count)| (name.to_owned(), count)).into();
+        write_json(&dir.join(Corpus::SUMMARY), &Summary { source: source.to_owned(), kept, notes: all.notes, world })?;
+        Ok(())
+    }
+}

@@ -99,7 +99,10 @@ pub enum Error {
         error: BoxError,
     },
     /// A finished artifact is of another kind than what is asked for.
-    #[error("stage `{stage}` in {} made a `{was}`, not a `{now}`; make it again with `--rebuild {stage}`", root.display())]
+    #[error(
+        "stage `{stage}` in {} made a `{was}`, not a `{now}`; make it again with `--rebuild {stage}`",
+        root.display()
+    )]
     Kind {
         /// The folder of the run.
         root: PathBuf,

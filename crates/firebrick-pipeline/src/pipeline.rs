@@ -106,8 +106,8 @@ impl<E> Pipeline<E> {
     /// Adds a stage that reads `inputs`; returns the promise of what it makes.
     ///
     /// # Panics
-    /// If the name is taken or is not of small letters, digits, `-`, `_` and `.` with a letter or digit at the start; if
-    /// an input belongs to another pipeline; if the stage cannot be serialised as JSON.
+    /// If the name is taken or is not of small letters, digits, `-`, `_` and `.` with a letter or digit at the start;
+    /// if an input belongs to another pipeline; if the stage cannot be serialised as JSON.
     pub fn add<S: Stage<E>>(&mut self, name: impl Into<String>, stage: S, inputs: S::Inputs) -> Output<S::Output> {
         let name = name.into();
         let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();

@@ -66,12 +66,12 @@ impl<E> Pipeline<E> {
     /// Runs the stages below `root`, in order: finished ones are skipped, interrupted ones resumed.
     ///
     /// Everything that can be known beforehand is checked before anything is removed or run. A finished artifact is
-    /// trusted by its record and only opened, not read through. A process may be killed at any moment: the next run goes
-    /// on from there.
+    /// trusted by its record and only opened, not read through. A process may be killed at any moment: the next run
+    /// goes on from there.
     ///
     /// # Errors
-    /// If a stage fails or its outside data is missing; if a finished or interrupted stage was made from something else;
-    /// if `options` name an unknown stage; if the root cannot be used, is in use or belongs to another pipeline.
+    /// If a stage fails or its outside data is missing; if a finished or interrupted stage was made from something
+    /// else; if `options` name an unknown stage; if the root cannot be used, is in use or belongs to another pipeline.
     pub fn run(
         &self,
         root: &Path,
@@ -130,7 +130,7 @@ impl<E> Pipeline<E> {
         Ok(())
     }
 
-    /// Stops if a stage changed, naming the fewest stages to rebuild: those whose changes are not another's consequence.
+    /// Stops if a stage changed, naming the fewest stages to rebuild: those that no other rebuild would make again.
     fn check_unchanged(&self, root: &Path, plan: &Plan) -> Result<(), Error> {
         let changed: Vec<_> =
             (0..plan.stages.len()).filter(|&index| plan.stages[index].status == Status::Changed).collect();

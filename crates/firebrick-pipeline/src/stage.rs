@@ -32,8 +32,8 @@ pub trait Stage<E>: Serialize + 'static {
 
     /// Writes the artifact into [`StageContext::artifact`].
     ///
-    /// [`StageContext::work`] may hold what an earlier run of the same fingerprint left when it was killed, at any moment
-    /// up to its very end: a stage that saves checkpoints there goes on from them.
+    /// [`StageContext::work`] may hold what an earlier run of the same fingerprint left when it was killed, at any
+    /// moment up to its very end: a stage that saves checkpoints there goes on from them.
     ///
     /// # Errors
     /// Whatever stops it. The pipeline stops too; work is kept.

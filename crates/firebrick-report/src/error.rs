@@ -18,7 +18,7 @@ pub enum Error {
         source: io::Error,
     },
     /// No room is left for the next write; the file still ends with its last whole record.
-    #[error("cannot write {}: the disk is full; free some space, then resume the run from its last checkpoint", path.display())]
+    #[error("cannot write {}: the disk is full; free some space, then resume from the last checkpoint", path.display())]
     DiskFull {
         /// The file.
         path: PathBuf,

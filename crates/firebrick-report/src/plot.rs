@@ -7,8 +7,8 @@ mod axis;
 mod canvas;
 
 use plotters::element::{Circle, PathElement, Polygon};
-use plotters::style::Color;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::{Color, ShapeStyle};
 
 pub use canvas::Svg;
 
@@ -374,14 +374,14 @@ fn chart(
     let (x_extent, y_extent) = extents.unwrap_or(((0.0, 1.0), (0.0, 1.0)));
     let (x, y) = (Axis::around(x, x_extent, X_TICKS), Axis::around(y, y_extent, Y_TICKS));
     let frame = Frame { title, legend, x, y, skipped };
-    card(|area| match extents {
+    card(&frame.legend, |area| match extents {
         Some(_) => draw(&mut draw_frame(area, &frame)?, &frame),
         None => draw_no_data(area, &frame),
     })
 }
 
 /// Draws a curve; a single point becomes a dot.
-fn draw_line(chart: &mut Chart<'_>, points: &[(f64, f64)], style: plotters::style::ShapeStyle) -> Outcome<()> {
+fn draw_line(chart: &mut Chart<'_>, points: &[(f64, f64)], style: ShapeStyle) -> Outcome<()> {
     match points {
         [] => {}
         [point] => drop(chart.draw_series([Circle::new(*point, 8, style.color.filled())])?),

@@ -149,6 +149,19 @@ fn a_long_run_makes_a_small_picture() {
 }
 
 #[test]
+fn a_long_legend_makes_a_higher_picture() {
+    let height = |names: usize| -> u32 {
+        let line =
+            |index| Line::new(format!("a name of the series with the number {index}"), vec![(0.0, 0.0), (1.0, 1.0)]);
+        let svg = line_chart((0..names).map(line).collect());
+        let document = roxmltree::Document::parse(svg.as_str()).unwrap();
+        document.root_element().attribute("height").unwrap().parse().unwrap()
+    };
+    // One such name takes more than half of a row of 1280 pixels, and a row is 40 pixels high.
+    assert_eq!((height(1), height(2), height(60)), (800, 840, 800 + 59 * 40));
+}
+
+#[test]
 fn characters_that_xml_forbids_do_not_break_a_picture() {
     assert!(texts(&line_chart(vec![Line::new("a\0b\u{1b}[0m\u{ffff}", vec![])])).contains(&"ab[0m".into()));
 }

@@ -10,6 +10,7 @@ mod recipe;
 mod report;
 
 pub(crate) use artifacts::{Evaluation, Report};
+pub(crate) use evaluate::Results;
 pub(crate) use recipe::Recipe;
 
 use firebrick_pipeline::{Output, Pipeline};

@@ -41,6 +41,7 @@ const HEIGHT: u32 = 800;
 const MARGIN: i32 = 24;
 pub(super) const TEXT_SIZE: f64 = 28.0;
 const TITLE_SIZE: f64 = 32.0;
+const LEGEND_ROW: i32 = 40;
 
 const TEXT: RGBColor = RGBColor(0x24, 0x29, 0x2f);
 pub(super) const MUTED: RGBColor = RGBColor(0x57, 0x60, 0x6a);
@@ -62,10 +63,12 @@ pub(super) fn colour(index: usize) -> RGBColor {
     PALETTE[index % PALETTE.len()]
 }
 
-/// Returns a picture drawn on an empty card.
-pub(super) fn card(draw: impl FnOnce(&Area<'_>) -> Outcome<()>) -> Svg {
+/// Returns a picture drawn on an empty card, which is the higher the more rows its legend has.
+pub(super) fn card(legend: &[Entry], draw: impl FnOnce(&Area<'_>) -> Outcome<()>) -> Svg {
     let mut markup = String::new();
-    let area = SVGBackend::with_string(&mut markup, (WIDTH, HEIGHT)).into_drawing_area();
+    let last_row = legend_places(legend).last().map_or(0, |&(_, row)| row);
+    let height = HEIGHT + (LEGEND_ROW * last_row) as u32;
+    let area = SVGBackend::with_string(&mut markup, (WIDTH, height)).into_drawing_area();
     area.fill(&WHITE)
         .and_then(|()| draw(&area))
         .and_then(|()| area.present())
@@ -127,7 +130,7 @@ pub(super) fn draw_frame<'a>(area: &Area<'a>, frame: &Frame<'_>) -> Outcome<Char
         let points = if frame.skipped == 1 { "point" } else { "points" };
         let note = format!("{} {points} not finite, left out", frame.skipped);
         let style = text_style(&note, 22.0, room, MUTED).pos(Pos::new(HPos::Right, VPos::Bottom));
-        area.draw_text(&note, &style, (WIDTH as i32 - MARGIN, HEIGHT as i32 - 12))?;
+        area.draw_text(&note, &style, (WIDTH as i32 - MARGIN, area.dim_in_pixel().1 as i32 - 12))?;
         bottom += 28;
     }
 
@@ -173,17 +176,26 @@ pub(super) fn draw_frame<'a>(area: &Area<'a>, frame: &Frame<'_>) -> Outcome<Char
     Ok(chart)
 }
 
-/// Draws the legend in rows from `top` on and returns where it ends.
-fn draw_legend(area: &Area<'_>, entries: &[Entry], mut top: i32) -> Outcome<i32> {
-    const ROW: i32 = 40;
-    let room = WIDTH as i32 - MARGIN;
-    let mut left = MARGIN;
-    for entry in entries {
-        let end = left + 52 + text_width(&entry.name, TEXT_SIZE) as i32;
-        if end > room && left > MARGIN {
-            (left, top) = (MARGIN, top + ROW);
+/// Returns where each entry of a legend stands: its left edge in pixels and its row.
+fn legend_places(entries: &[Entry]) -> Vec<(i32, i32)> {
+    let (mut left, mut row) = (MARGIN, 0);
+    let place = |entry: &Entry| {
+        let width = 52 + text_width(&entry.name, TEXT_SIZE) as i32;
+        if left + width > WIDTH as i32 - MARGIN && left > MARGIN {
+            (left, row) = (MARGIN, row + 1);
         }
-        let middle = top + ROW / 2;
+        let place = (left, row);
+        left += width + 28;
+        place
+    };
+    entries.iter().map(place).collect()
+}
+
+/// Draws the legend from `top` on and returns where it ends.
+fn draw_legend(area: &Area<'_>, entries: &[Entry], top: i32) -> Outcome<i32> {
+    let places = legend_places(entries);
+    for (entry, &(left, row)) in entries.iter().zip(&places) {
+        let middle = top + LEGEND_ROW * row + LEGEND_ROW / 2;
         match entry.mark {
             Mark::Line => {
                 area.draw(&PathElement::new([(left, middle), (left + 40, middle)], entry.colour.stroke_width(5)))?;
@@ -195,11 +207,10 @@ fn draw_legend(area: &Area<'_>, entries: &[Entry], mut top: i32) -> Outcome<i32>
                 area.draw(&Rectangle::new(corners, entry.colour.stroke_width(3)))?;
             }
         }
-        let style = text_style(&entry.name, TEXT_SIZE, room - left - 52, TEXT);
+        let style = text_style(&entry.name, TEXT_SIZE, WIDTH as i32 - MARGIN - left - 52, TEXT);
         area.draw_text(&entry.name, &style.pos(Pos::new(HPos::Left, VPos::Center)), (left + 52, middle))?;
-        left += 52 + text_width(&entry.name, TEXT_SIZE) as i32 + 28;
     }
-    Ok(if entries.is_empty() { top } else { top + ROW })
+    Ok(places.last().map_or(top, |&(_, row)| top + LEGEND_ROW * (row + 1)))
 }
 
 /// Draws one line of text with its anchor at the pixel `place`.

@@ -1,0 +1,473 @@
+//! Stage `evaluate`: what the finished models can do.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use burn::tensor::Device;
+use firebrick_data::synthetic::World;
+use firebrick_data::{Tokenizer, dialogue};
+use firebrick_eval::{Choice, LengthBaseline, accuracy, choice_scores, head_to_head, win_table};
+use firebrick_models::{Decoder, ScoredDecoder};
+use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
+use firebrick_preference::scores;
+use firebrick_rl::ppo::Turns;
+use firebrick_sampling::{Finish, Sampler, generate};
+use firebrick_stats::{
+    Interval, bootstrap_mean, brier_score, calibration_curve, calibration_slope, elo_ratings, expected_calibration_error, wilson,
+};
+use firebrick_tensor::{CausalLm, TokenBatch, kl, masked};
+use firebrick_train::{lm, parallel_map};
+use firebrick_types::{Comparison, Dialogue, Seed, TokenId};
+use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
+
+use super::artifacts::{Corpus, Evaluation, LanguageModel, PreferenceModel, Vocabulary, write_json};
+use super::policy::{fitting, turns};
+use super::preference::{pair, prompt_tokens};
+use super::recipe::{EvaluateRecipe, ModelRecipe, Recipe};
+use crate::env::Env;
+
+/// An estimate and its 95 % interval.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Estimate {
+    pub(crate) mean: f64,
+    pub(crate) low: f64,
+    pub(crate) high: f64,
+}
+
+impl From<Interval> for Estimate {
+    fn from(Interval { estimate, low, high }: Interval) -> Self {
+        Self { mean: estimate, low, high }
+    }
+}
+
+impl Estimate {
+    /// The estimate with its interval.
+    pub(crate) fn show(&self, decimals: usize) -> String {
+        format!("{:.decimals$} [{:.decimals$}, {:.decimals$}]", self.mean, self.low, self.high)
+    }
+}
+
+const CONFIDENCE: f64 = 0.95;
+
+/// How often a preference model is right on the test comparisons of a tranche.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct PmAccuracy {
+    pub(crate) tranche: String,
+    pub(crate) pairs: usize,
+    pub(crate) train_pm: Estimate,
+    pub(crate) test_pm: Estimate,
+    /// The length-only baseline on the same pairs.
+    pub(crate) length: Estimate,
+    /// The same labels without noise, where the annotators are simulated.
+    pub(crate) clean: Option<f64>,
+    /// What the best possible predictor reaches on the noisy labels.
+    pub(crate) ceiling: Option<f64>,
+}
+
+/// What a policy's answers to the held-out prompts are worth.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct PolicyResult {
+    pub(crate) name: String,
+    pub(crate) train_pm: Estimate,
+    pub(crate) test_pm: Estimate,
+    pub(crate) oracle: Option<Oracle>,
+    pub(crate) elo: f64,
+    pub(crate) elo_error: f64,
+    /// Share of answers that ended by themselves.
+    pub(crate) finished: f64,
+    /// Mean length of an answer, in tokens.
+    pub(crate) length: f64,
+    pub(crate) perplexity: f64,
+    pub(crate) hhh: BTreeMap<String, (f64, usize)>,
+}
+
+/// The oracle's means over a policy's answers.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Oracle {
+    /// Mean of the three.
+    pub(crate) score: Estimate,
+    pub(crate) helpful: f64,
+    pub(crate) honest: f64,
+    pub(crate) harmless: f64,
+}
+
+/// A held-out dialogue answered before and after.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Shown {
+    pub(crate) prompt: String,
+    pub(crate) before: String,
+    pub(crate) after: String,
+    pub(crate) before_scores: Vec<(String, f64)>,
+    pub(crate) after_scores: Vec<(String, f64)>,
+}
+
+/// Everything measured.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Results {
+    pub(crate) pm: Vec<PmAccuracy>,
+    pub(crate) brier: f64,
+    pub(crate) ece: f64,
+    pub(crate) calibration_slope: f64,
+    /// Predicted, observed, count.
+    pub(crate) calibration: Vec<(f64, f64, u64)>,
+    /// Scores of the chosen and rejected test answers by the train preference model.
+    pub(crate) chosen_scores: Vec<f64>,
+    pub(crate) rejected_scores: Vec<f64>,
+    pub(crate) policies: Vec<PolicyResult>,
+    /// Share of prompts on which the test preference model prefers the final policy to the initial one.
+    pub(crate) win_rate: Estimate,
+    /// Divergence of the final policy from the initial one on its own answers, in nats an answer.
+    pub(crate) kl: Estimate,
+    /// Train-PM scores of the initial and the final policy's answers.
+    pub(crate) before_scores: Vec<f64>,
+    pub(crate) after_scores: Vec<f64>,
+    pub(crate) shown: Vec<Shown>,
+    /// Every number that has a band, by name.
+    pub(crate) metrics: BTreeMap<String, f64>,
+}
+
+/// The recipe of the stage.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Evaluate {
+    seed: u64,
+    model: ModelRecipe,
+    max_response_tokens: usize,
+    temperature: f64,
+    #[serde(flatten)]
+    recipe: EvaluateRecipe,
+}
+
+/// A policy to be measured.
+struct Policy<'a> {
+    name: &'static str,
+    model: &'a Decoder,
+    /// What stands before every prompt.
+    prefix: &'a [TokenId],
+}
+
+/// The answers of a policy.
+struct Answers {
+    texts: Vec<String>,
+    tokens: Vec<Vec<TokenId>>,
+    finished: f64,
+    train_scores: Vec<f64>,
+    test_scores: Vec<f64>,
+    /// helpful, honest, harmless
+    oracle: Option<Vec<[f64; 3]>>,
+}
+
+impl Evaluate {
+    pub(crate) fn of(recipe: &Recipe) -> Self {
+        Self {
+            seed: recipe.seed,
+            model: recipe.model,
+            max_response_tokens: recipe.ppo.max_response_tokens,
+            temperature: recipe.ppo.temperature,
+            recipe: recipe.evaluate.clone(),
+        }
+    }
+
+    fn seed(&self, name: &str) -> Seed {
+        Seed::new(self.seed).derive("hh/evaluate").derive(name)
+    }
+
+    fn mean(&self, values: &[f64], name: &str) -> Result<Estimate> {
+        let mut rng = self.seed("bootstrap").derive(name).rng();
+        Ok(bootstrap_mean(values, self.recipe.resamples, CONFIDENCE, &mut rng).with_context(|| name.to_owned())?.into())
+    }
+
+    /// The preference models on the test comparisons, tranche by tranche and all together.
+    fn preference(
+        &self,
+        corpus: &Corpus,
+        tokenizer: &Tokenizer,
+        [train_pm, test_pm]: [&ScoredDecoder; 2],
+    ) -> Result<(Vec<PmAccuracy>, Vec<(f64, f64)>)> {
+        let (train, test) = (corpus.train_comparisons()?, corpus.test_comparisons()?);
+        let probabilities = corpus.test_probabilities()?;
+        let lengths = |comparisons: &[Comparison]| {
+            comparisons.iter().map(|one| (one.chosen.len(), one.rejected.len())).collect::<Vec<_>>()
+        };
+        let baseline = LengthBaseline::fit(&lengths(&train));
+        let length_outcomes = baseline.outcomes(&lengths(&test));
+        let pairs = test.iter().map(|one| pair(tokenizer, one)).collect::<Vec<_>>();
+        let score = |model: &ScoredDecoder| {
+            let of = |side: fn(&firebrick_preference::Pair) -> &Vec<TokenId>| {
+                let sequences = pairs.iter().map(|pair| side(pair).clone()).collect::<Vec<_>>();
+                scores(model, &sequences, self.model.context, self.recipe.micro_batch_size)
+            };
+            let worse = of(|pair| &pair.worse);
+            of(|pair| &pair.better).into_iter().zip(worse).collect::<Vec<_>>()
+        };
+        let (train_scores, test_scores) = (score(train_pm), score(test_pm));
+        let (train_right, test_right) = (accuracy(&train_scores), accuracy(&test_scores));
+        let mut tranches = test.iter().map(|one| one.tranche.clone()).collect::<Vec<_>>();
+        tranches.sort();
+        tranches.dedup();
+        tranches.push("all".to_owned());
+        let row = |tranche: String| {
+            let chosen = (0..test.len()).filter(|&index| tranche == "all" || test[index].tranche == tranche).collect::<Vec<_>>();
+            let estimate = |right: &[f64]| -> Result<Estimate> {
+                let right = chosen.iter().map(|&index| right[index]).sum::<f64>();
+                Ok(wilson(right.round() as u64, chosen.len() as u64, CONFIDENCE)?.into())
+            };
+            let mean = |f: &dyn Fn(usize) -> f64| chosen.iter().map(|&index| f(index)).sum::<f64>() / chosen.len() as f64;
+            let (clean, ceiling) = match &probabilities {
+                Some(p) => (
+                    Some(mean(&|index| if p[index] >= 0.5 { train_right[index] } else { 1.0 - train_right[index] })),
+                    Some(mean(&|index| p[index].max(1.0 - p[index]))),
+                ),
+                None => (None, None),
+            };
+            Ok(PmAccuracy {
+                pairs: chosen.len(),
+                train_pm: estimate(&train_right)?,
+                test_pm: estimate(&test_right)?,
+                length: estimate(&length_outcomes)?,
+                clean,
+                ceiling,
+                tranche,
+            })
+        };
+        Ok((tranches.into_iter().map(row).collect::<Result<_>>()?, train_scores))
+    }
+
+    /// A policy's answers, each with a seed of its own, and what they are worth.
+    fn answers(
+        &self,
+        policy: &Policy<'_>,
+        prompts: &[Dialogue],
+        tokenizer: &Tokenizer,
+        world: Option<&World>,
+        pms: [&ScoredDecoder; 2],
+        device: &Device,
+    ) -> Answers {
+        let turns = turns(tokenizer);
+        let plain = prompts.iter().map(|prompt| prompt_tokens(tokenizer, prompt)).collect::<Vec<_>>();
+        let read = plain.iter().map(|prompt| [&prompt[..1], policy.prefix, &prompt[1..]].concat()).collect::<Vec<_>>();
+        let sampler = Sampler { temperature: self.temperature, top_p: 1.0 };
+        let stop = turns.stop(self.max_response_tokens);
+        let seeds = (0..prompts.len()).map(|index| self.seed("answers").at(&[index as u64])).collect::<Vec<_>>();
+        let chunks = read.chunks(64).zip(seeds.chunks(64)).map(|chunk| (policy.model.clone(), chunk)).collect();
+        let samples = parallel_map(chunks, |(model, (prompts, seeds)): (Decoder, (&[Vec<TokenId>], &[Seed]))| {
+            generate(&model, prompts, seeds, &sampler, &stop, device)
+        });
+        let samples = samples.into_iter().flatten().collect::<Vec<_>>();
+        let finished = samples.iter().filter(|sample| sample.finish == Finish::Stop).count() as f64 / samples.len() as f64;
+        let judged = plain.iter().zip(&samples).map(|(prompt, sample)| turns.judged(prompt, &sample.tokens)).collect::<Vec<_>>();
+        let [train_scores, test_scores] =
+            pms.map(|pm| scores(pm, &judged, self.model.context, self.recipe.micro_batch_size));
+        let texts = samples.iter().map(|sample| text_of(tokenizer, &turns, &sample.tokens)).collect::<Vec<_>>();
+        let oracle = world.and_then(|world| {
+            let judge = |(prompt, text): (&Dialogue, &String)| {
+                world.judge(prompt, text).map(|judged| [judged.helpful, judged.honest, judged.harmless])
+            };
+            prompts.iter().zip(&texts).map(judge).collect()
+        });
+        let tokens = samples.into_iter().map(|sample| sample.tokens).collect();
+        Answers { texts, tokens, finished, train_scores, test_scores, oracle }
+    }
+
+    /// The exact divergence of `policy` from `initial` over each answer, in nats.
+    fn divergences(&self, policy: &Decoder, initial: &Decoder, prompts: &[Vec<TokenId>], answers: &Answers, device: &Device) -> Vec<f64> {
+        let whole = prompts.iter().zip(&answers.tokens).collect::<Vec<_>>();
+        let chunks = whole.chunks(self.recipe.micro_batch_size).map(|chunk| (policy.clone(), initial.clone(), chunk)).collect();
+        let rows = parallel_map(chunks, |(policy, initial, chunk): (Decoder, Decoder, &[(&Vec<TokenId>, &Vec<TokenId>)])| {
+            let sequences = chunk.iter().map(|(prompt, answer)| [&prompt[..], answer].concat()).collect::<Vec<_>>();
+            let batch = TokenBatch::from_ragged(&sequences, device);
+            let span = |(prompt, answer): &(&Vec<TokenId>, &Vec<TokenId>)| (prompt.len() - 1, prompt.len() - 1 + answer.len());
+            let spans = chunk.iter().map(span).collect::<Vec<_>>();
+            let [_, seq] = batch.dims();
+            let mask = firebrick_tensor::Mask::from_spans(&spans, seq - 1, device);
+            let divergence = kl(policy.logits(batch.inputs()), initial.logits(batch.inputs()));
+            masked::row_sums(divergence, &mask).into_data().try_to_vec::<f32>().expect("divergences are f32")
+        });
+        rows.into_iter().flatten().map(f64::from).collect()
+    }
+
+    /// Accuracy and count on the two-way items by category, by mutual information.
+    fn hhh(&self, policy: &Policy<'_>, corpus: &Corpus, tokenizer: &Tokenizer, device: &Device) -> Result<BTreeMap<String, (f64, usize)>> {
+        let items = corpus.hhh_items()?;
+        let bare = [&[tokenizer.eoc()], policy.prefix, tokenizer.encode(dialogue::ASSISTANT).as_slice()].concat();
+        let work = items.iter().map(|item| (policy.model.clone(), item)).collect();
+        let right = parallel_map(work, |(model, item): (Decoder, &firebrick_data::hhh_tasks::HhhItem)| {
+            let prompt = prompt_tokens(tokenizer, &item.prompt);
+            let context = [&prompt[..1], policy.prefix, &prompt[1..]].concat();
+            let choice = |answer: &String| Choice {
+                context: context.clone(),
+                bare_context: bare.clone(),
+                answer: tokenizer.encode(&format!(" {}", answer.trim())),
+            };
+            let scored = choice_scores(&model, &[choice(&item.better), choice(&item.worse)], device);
+            accuracy(&[(scored[0].mutual_information, scored[1].mutual_information)])[0]
+        });
+        let mut sums: BTreeMap<String, (f64, usize)> = BTreeMap::new();
+        for (item, right) in items.iter().zip(right) {
+            for category in [item.category.as_str(), "all"] {
+                let (sum, count) = sums.entry(category.to_owned()).or_default();
+                *sum += right;
+                *count += 1;
+            }
+        }
+        Ok(sums.into_iter().map(|(category, (sum, count))| (category, (sum / count as f64, count))).collect())
+    }
+}
+
+fn text_of(tokenizer: &Tokenizer, turns: &Turns, tokens: &[TokenId]) -> String {
+    tokenizer.decode(turns.text(tokens)).trim().to_owned()
+}
+
+impl Stage<Env> for Evaluate {
+    const VERSION: u32 = 1;
+    type Inputs = (
+        Output<Corpus>,
+        Output<Vocabulary>,
+        Output<LanguageModel>,
+        Output<LanguageModel>,
+        Output<LanguageModel>,
+        Output<PreferenceModel>,
+        Output<PreferenceModel>,
+    );
+    type Output = Evaluation;
+
+    fn run(
+        &self,
+        (corpus, Vocabulary(tokenizer), base, distilled, rlhf, train_pm, test_pm): (
+            Corpus,
+            Vocabulary,
+            LanguageModel,
+            LanguageModel,
+            LanguageModel,
+            PreferenceModel,
+            PreferenceModel,
+        ),
+        ctx: &StageContext,
+        env: &Env,
+    ) -> Result<(), BoxError> {
+        let device = &env.device;
+        let [base, distilled, rlhf] = [base.load(device)?, distilled.load(device)?, rlhf.load(device)?];
+        let [train_pm, test_pm] = [train_pm.load(device)?, test_pm.load(device)?];
+        let world = corpus.world()?;
+        let mut metrics = BTreeMap::new();
+
+        let (pm, pm_scores) = self.preference(&corpus, &tokenizer, [&train_pm, &test_pm])?;
+        let differences = pm_scores.iter().map(|(better, worse)| better - worse).collect::<Vec<_>>();
+        let overall = pm.last().expect("the last row is all tranches");
+        metrics.insert("pm/accuracy".to_owned(), overall.train_pm.mean);
+        metrics.insert("pm/length_baseline".to_owned(), overall.length.mean);
+        metrics.extend(overall.clean.map(|clean| ("pm/clean_accuracy".to_owned(), clean)));
+        metrics.extend(overall.ceiling.map(|ceiling| ("pm/ceiling".to_owned(), ceiling)));
+
+        let mut prompts = corpus.test_comparisons()?.into_iter().map(|one| one.prompt).collect::<Vec<_>>();
+        prompts.sort_by_key(dialogue::render);
+        prompts.dedup();
+        prompts.shuffle(&mut self.seed("prompts").rng());
+        let prefix = tokenizer.encode(&corpus.prompt()?);
+        prompts.retain(|prompt| {
+            prefix.len() + prompt_tokens(&tokenizer, prompt).len() + self.max_response_tokens < self.model.context
+        });
+        prompts.truncate(self.recipe.prompts);
+        if prompts.is_empty() {
+            return Err(anyhow::anyhow!(
+                "no held-out prompt fits `model.context` = {} with the HHH prompt of {} tokens and an answer of {}",
+                self.model.context,
+                prefix.len(),
+                self.max_response_tokens
+            )
+            .into());
+        }
+        let policies = [
+            Policy { name: "pretrained", model: &base, prefix: &[] },
+            Policy { name: "prompted", model: &base, prefix: &prefix },
+            Policy { name: "distilled", model: &distilled, prefix: &[] },
+            Policy { name: "rlhf", model: &rlhf, prefix: &[] },
+        ];
+        let answers = policies
+            .each_ref()
+            .map(|policy| self.answers(policy, &prompts, &tokenizer, world.as_ref(), [&train_pm, &test_pm], device));
+        let scored = policies.iter().zip(&answers).map(|(policy, answers)| (policy.name, answers.test_scores.as_slice()));
+        let elo = elo_ratings(&win_table(&scored.collect::<Vec<_>>()), 0.5)?;
+        let mut held_out = corpus.held_out_text()?;
+        held_out.truncate(self.recipe.documents);
+        let held_out = held_out.iter().map(|text| tokenizer.encode(text)).collect::<Vec<_>>();
+
+        let mut results = Vec::new();
+        for (index, (policy, answers)) in policies.iter().zip(&answers).enumerate() {
+            let name = policy.name;
+            let oracle = match &answers.oracle {
+                None => None,
+                Some(judged) => {
+                    let mean = |axis: usize| judged.iter().map(|one| one[axis]).sum::<f64>() / judged.len() as f64;
+                    let means = judged.iter().map(|one| one.iter().sum::<f64>() / 3.0).collect::<Vec<_>>();
+                    let score = self.mean(&means, &format!("oracle/{name}"))?;
+                    metrics.insert(format!("oracle/{name}"), score.mean);
+                    Some(Oracle { score, helpful: mean(0), honest: mean(1), harmless: mean(2) })
+                }
+            };
+            let test = self.mean(&answers.test_scores, &format!("test_pm/{name}"))?;
+            metrics.insert(format!("test_pm/{name}"), test.mean);
+            let hhh = self.hhh(policy, &corpus, &tokenizer, device)?;
+            metrics.extend(hhh.get("all").map(|(right, _)| (format!("hhh/{name}"), *right)));
+            let perplexity = lm::perplexity(policy.model, &held_out, tokenizer.eoc(), self.recipe.micro_batch_size);
+            metrics.insert(format!("perplexity/{name}"), perplexity);
+            results.push(PolicyResult {
+                name: name.to_owned(),
+                train_pm: self.mean(&answers.train_scores, &format!("train_pm/{name}"))?,
+                test_pm: test,
+                oracle,
+                elo: elo.ratings[index].elo,
+                elo_error: elo.ratings[index].standard_error,
+                finished: answers.finished,
+                length: answers.tokens.iter().map(Vec::len).sum::<usize>() as f64 / answers.tokens.len() as f64,
+                perplexity,
+                hhh,
+            });
+        }
+        let [_, _, before, after] = &answers;
+        let wins = head_to_head(&after.test_scores, &before.test_scores);
+        let win_rate: Estimate = wilson(wins.iter().sum::<f64>().round() as u64, wins.len() as u64, CONFIDENCE)?.into();
+        let (plain, _) = fitting(prompts.iter().map(|prompt| prompt_tokens(&tokenizer, prompt)), self.model.context, self.max_response_tokens);
+        let divergence = self.mean(&self.divergences(&rlhf, &distilled, &plain, after, device), "kl")?;
+        metrics.insert("win_rate".to_owned(), win_rate.mean);
+        metrics.insert("kl".to_owned(), divergence.mean);
+
+        let scores_of = |answers: &Answers, index: usize| {
+            let mut shown =
+                vec![("train PM".to_owned(), answers.train_scores[index]), ("test PM".to_owned(), answers.test_scores[index])];
+            if let Some(oracle) = &answers.oracle {
+                let names = ["helpful", "honest", "harmless"];
+                shown.extend(names.iter().zip(oracle[index]).map(|(name, value)| ((*name).to_owned(), value)));
+            }
+            shown
+        };
+        let shown = (0..prompts.len().min(self.recipe.shown)).map(|index| Shown {
+            prompt: dialogue::render(&prompts[index]).trim().to_owned(),
+            before: before.texts[index].clone(),
+            after: after.texts[index].clone(),
+            before_scores: scores_of(before, index),
+            after_scores: scores_of(after, index),
+        });
+        let results = Results {
+            brier: brier_score(&differences)?,
+            ece: expected_calibration_error(&differences, self.recipe.calibration_bins)?,
+            calibration_slope: calibration_slope(&differences).unwrap_or(f64::NAN),
+            calibration: calibration_curve(&differences, self.recipe.calibration_bins)?
+                .into_iter()
+                .map(|bin| (bin.mean_prediction, bin.observed, bin.count))
+                .collect(),
+            chosen_scores: pm_scores.iter().map(|(better, _)| *better).collect(),
+            rejected_scores: pm_scores.iter().map(|(_, worse)| *worse).collect(),
+            pm,
+            policies: results,
+            win_rate,
+            kl: divergence,
+            before_scores: before.train_scores.clone(),
+            after_scores: after.train_scores.clone(),
+            shown: shown.collect(),
+            metrics,
+        };
+        write_json(&ctx.artifact().join(Evaluation::FILE), &results)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,229 @@
+//! `firebrick pipeline …`
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use burn::tensor::Device;
+use clap::{Args, Subcommand};
+use firebrick_data::hub;
+use firebrick_pipeline::{Event, Options, open};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::env::{Env, Voice};
+use crate::hh::{self, Evaluation, Recipe, Report};
+use crate::{bands, recipe};
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Name the pipelines and their recipes.
+    List,
+    /// Run a pipeline; what is finished is skipped, what was interrupted goes on.
+    #[command(after_help = EXAMPLES)]
+    Run(Box<Run>),
+}
+
+const EXAMPLES: &str = "Examples:
+  firebrick pipeline run hh                                      the built-in world
+  firebrick pipeline run hh --recipe tiny --data ../data         comparisons, questions and text from a folder
+  firebrick pipeline run hh --data hub:Anthropic/hh-rlhf         from the Hugging Face Hub
+  firebrick pipeline run hh --plan --set ppo.kl_coefficient=0.01 what would be run
+  firebrick pipeline run hh --rebuild ppo                        make a stage again, and what depends on it";
+
+#[derive(Args)]
+pub(crate) struct Run {
+    /// Which pipeline, for instance `hh`.
+    pipeline: String,
+    /// A built-in recipe or a .toml file; default: world, or tiny with --data.
+    #[arg(long)]
+    recipe: Option<String>,
+    /// Lay one number over the recipe, for instance ppo.iterations=10; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// A folder of data, or hub:OWNER/NAME for a dataset of the Hugging Face Hub; default: the built-in world.
+    #[arg(long, value_name = "DIR|hub:REPO")]
+    data: Option<String>,
+    /// Where the run lives; default: runs/PIPELINE-RECIPE.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Stop after this stage.
+    #[arg(long, value_name = "STAGE")]
+    until: Option<String>,
+    /// Make this stage again, and what depends on it; may be repeated.
+    #[arg(long, value_name = "STAGE")]
+    rebuild: Vec<String>,
+    /// Show the stages and the numbers, and run nothing.
+    #[arg(long)]
+    plan: bool,
+    /// Hold the results against the expected band of every metric; outside is a failure.
+    #[arg(long)]
+    check_bands: bool,
+    /// Seconds between checkpoints.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
+    checkpoint_every: f64,
+    /// Say nothing but errors and where the report is.
+    #[arg(long, short, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Say every step's metrics.
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+/// # Errors
+/// If the command cannot be carried out.
+pub(crate) fn execute(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::List => {
+            println!("hh  from raw preference data to an aligned policy and its report");
+            let names = hh::RECIPES.iter().map(|(name, _)| *name).collect::<Vec<_>>();
+            println!("    recipes: {}", names.join(", "));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Run(run) => execute_run(&run),
+    }
+}
+
+fn execute_run(run: &Run) -> Result<ExitCode> {
+    if run.pipeline != "hh" {
+        bail!("no pipeline `{}`; there is hh (see `firebrick pipeline list`)", run.pipeline);
+    }
+    let name = run.recipe.as_deref().unwrap_or(if run.data.is_some() { "tiny" } else { "world" });
+    let recipe: Recipe = recipe::load(name, hh::RECIPES, &run.set)?;
+    recipe.validate()?;
+    let stem = Path::new(name).file_stem().unwrap_or_default().to_string_lossy();
+    let out = run.out.clone().unwrap_or_else(|| Path::new("runs").join(format!("hh-{stem}")));
+    let voice = match (run.quiet, run.verbose) {
+        (true, _) => Voice::Quiet,
+        (_, true) => Voice::Verbose,
+        _ => Voice::Normal,
+    };
+    let env = Env {
+        device: Device::flex(),
+        data: run.data.as_deref().map(|data| folder(data, voice)).transpose()?,
+        checkpoint_every: Duration::from_secs_f64(run.checkpoint_every.max(0.0)),
+        voice,
+    };
+    let (pipeline, _, _) = hh::pipeline(&recipe, env.data.is_some());
+    if run.plan {
+        print!("{}", pipeline.plan(&out, &env)?);
+        let per_iteration = recipe.ppo.samples_per_iteration();
+        println!("\nderived: {} samples a PPO iteration, {} in all", per_iteration, per_iteration * recipe.ppo.iterations);
+        println!("non-embedding parameters of each model: {}", recipe.model.config(1).non_embedding_parameters());
+        println!("\n{}", toml::to_string(&recipe)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let versions = [("firebrick", env!("CARGO_PKG_VERSION")), ("burn", "0.22.1")];
+    let options = Options {
+        until: run.until.clone(),
+        rebuild: run.rebuild.clone(),
+        versions: versions.map(|(name, version)| (name.to_owned(), version.to_owned())).into(),
+    };
+    let mut times = BTreeMap::new();
+    pipeline.run(&out, &env, &options, &mut |event| tell(&event, voice, &mut times))?;
+    if run.until.as_deref().is_some_and(|stage| stage != "report") {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Evaluation(results) = open(&out, "evaluate")?;
+    if voice > Voice::Quiet {
+        println!("\n{}", summary(&results));
+    }
+    println!("report: {}", stage_folder(&out, "report")?.join("artifact").join(Report::FILE).display());
+    if run.check_bands {
+        let Some((_, text)) = hh::BANDS.iter().find(|(known, _)| *known == name) else {
+            bail!("recipe `{name}` has no bands; they exist for {}", hh::BANDS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "));
+        };
+        if !bands::check(text, &results.metrics)? {
+            eprintln!("error: a metric lies outside its band");
+            return Ok(ExitCode::FAILURE);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The folder of data that an argument means, downloaded if need be.
+fn folder(data: &str, voice: Voice) -> Result<PathBuf> {
+    let Some(repo) = data.strip_prefix("hub:") else {
+        if !Path::new(data).is_dir() {
+            bail!("--data {data}: there is no such folder; give a folder of data, or hub:OWNER/NAME");
+        }
+        return Ok(PathBuf::from(data));
+    };
+    let bar = if voice > Voice::Quiet { ProgressBar::new(0) } else { ProgressBar::hidden() };
+    let style = ProgressStyle::with_template("  {msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}")?;
+    bar.set_style(style);
+    let dir = hub::download(repo, &hub::Hub::from_env(), |file, done, total| {
+        bar.set_message(file.to_owned());
+        bar.set_length(total);
+        bar.set_position(done);
+    })?;
+    bar.finish_and_clear();
+    Ok(dir)
+}
+
+fn stage_folder(out: &Path, stage: &str) -> Result<PathBuf> {
+    let entries = std::fs::read_dir(out)?;
+    let found = entries.filter_map(Result::ok).map(|entry| entry.path()).find(|path| {
+        path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once('-')).is_some_and(|(_, name)| name == stage)
+    });
+    found.ok_or_else(|| anyhow::anyhow!("{}: there is no stage `{stage}`", out.display()))
+}
+
+fn tell(event: &Event<'_>, voice: Voice, times: &mut BTreeMap<String, Duration>) {
+    if voice == Voice::Quiet {
+        return;
+    }
+    match event {
+        Event::Skipped { index, total, name } => println!("[{index}/{total}] {name}: finished before, skipped"),
+        Event::Started { index, total, name, resumed } => {
+            println!("[{index}/{total}] {name}{}", if *resumed { ": goes on where it was interrupted" } else { "" });
+        }
+        Event::Finished { index, total, name, wall, digest } => {
+            times.insert((*name).to_owned(), *wall);
+            println!("[{index}/{total}] {name}: {:.1} s, {}", wall.as_secs_f64(), &digest[..12]);
+        }
+        _ => {}
+    }
+}
+
+fn summary(results: &hh::Results) -> String {
+    let mut lines = vec![format!(
+        "{:12} {:>24} {:>24} {:>8} {:>24}",
+        "policy", "train PM", "test PM", "Elo", "oracle"
+    )];
+    for one in &results.policies {
+        let oracle = one.oracle.map_or("–".to_owned(), |oracle| oracle.score.show(3));
+        lines.push(format!(
+            "{:12} {:>24} {:>24} {:>8.0} {:>24}",
+            one.name,
+            one.train_pm.show(2),
+            one.test_pm.show(2),
+            one.elo,
+            oracle
+        ));
+    }
+    lines.push(String::new());
+    lines.push(format!("{:30} {:>6} {:>22} {:>22} {:>8} {:>8}", "preference model on", "pairs", "accuracy", "length only", "ceiling", "clean"));
+    for one in &results.pm {
+        let show = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.3}"));
+        let verdict = if one.train_pm.low > one.length.high {
+            "beats length"
+        } else if one.train_pm.mean > one.length.mean {
+            "above length, intervals overlap"
+        } else {
+            "does not beat length"
+        };
+        lines.push(format!(
+            "{:30} {:>6} {:>22} {:>22} {:>8} {:>8}  {verdict}",
+            one.tranche,
+            one.pairs,
+            one.train_pm.show(3),
+            one.length.show(3),
+            show(one.ceiling),
+            show(one.clean)
+        ));
+    }
+    lines.push(format!("\nthe final policy is preferred on {} of held-out prompts; KL {} nats", results.win_rate.show(3), results.kl.show(2)));
+    lines.join("\n")
+}

@@ -109,7 +109,11 @@ fn execute_run(run: &Run) -> Result<ExitCode> {
     if run.plan {
         print!("{}", pipeline.plan(&out, &env)?);
         let per_iteration = recipe.ppo.samples_per_iteration();
-        println!("\nderived: {} samples a PPO iteration, {} in all", per_iteration, per_iteration * recipe.ppo.iterations);
+        println!(
+            "\nderived: {} samples a PPO iteration, {} in all",
+            per_iteration,
+            per_iteration * recipe.ppo.iterations
+        );
         println!("non-embedding parameters of each model: {}", recipe.model.config(1).non_embedding_parameters());
         println!("\n{}", toml::to_string(&recipe)?);
         return Ok(ExitCode::SUCCESS);
@@ -132,7 +136,10 @@ fn execute_run(run: &Run) -> Result<ExitCode> {
     println!("report: {}", stage_folder(&out, "report")?.join("artifact").join(Report::FILE).display());
     if run.check_bands {
         let Some((_, text)) = hh::BANDS.iter().find(|(known, _)| *known == name) else {
-            bail!("recipe `{name}` has no bands; they exist for {}", hh::BANDS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", "));
+            bail!(
+                "recipe `{name}` has no bands; they exist for {}",
+                hh::BANDS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+            );
         };
         if !bands::check(text, &results.metrics)? {
             eprintln!("error: a metric lies outside its band");
@@ -165,7 +172,10 @@ fn folder(data: &str, voice: Voice) -> Result<PathBuf> {
 fn stage_folder(out: &Path, stage: &str) -> Result<PathBuf> {
     let entries = std::fs::read_dir(out)?;
     let found = entries.filter_map(Result::ok).map(|entry| entry.path()).find(|path| {
-        path.file_name().and_then(|name| name.to_str()).and_then(|name| name.split_once('-')).is_some_and(|(_, name)| name == stage)
+        path.file_name()
+            .and_then(|name| name.to_str())
+            .and_then(|name| name.split_once('-'))
+            .is_some_and(|(_, name)| name == stage)
     });
     found.ok_or_else(|| anyhow::anyhow!("{}: there is no stage `{stage}`", out.display()))
 }
@@ -188,10 +198,7 @@ fn tell(event: &Event<'_>, voice: Voice, times: &mut BTreeMap<String, Duration>)
 }
 
 fn summary(results: &hh::Results) -> String {
-    let mut lines = vec![format!(
-        "{:12} {:>24} {:>24} {:>8} {:>24}",
-        "policy", "train PM", "test PM", "Elo", "oracle"
-    )];
+    let mut lines = vec![format!("{:12} {:>24} {:>24} {:>8} {:>24}", "policy", "train PM", "test PM", "Elo", "oracle")];
     for one in &results.policies {
         let oracle = one.oracle.map_or("–".to_owned(), |oracle| oracle.score.show(3));
         lines.push(format!(
@@ -204,7 +211,10 @@ fn summary(results: &hh::Results) -> String {
         ));
     }
     lines.push(String::new());
-    lines.push(format!("{:30} {:>6} {:>22} {:>22} {:>8} {:>8}", "preference model on", "pairs", "accuracy", "length only", "ceiling", "clean"));
+    lines.push(format!(
+        "{:30} {:>6} {:>22} {:>22} {:>8} {:>8}",
+        "preference model on", "pairs", "accuracy", "length only", "ceiling", "clean"
+    ));
     for one in &results.pm {
         let show = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.3}"));
         let verdict = if one.train_pm.low > one.length.high {
@@ -224,6 +234,10 @@ fn summary(results: &hh::Results) -> String {
             show(one.clean)
         ));
     }
-    lines.push(format!("\nthe final policy is preferred on {} of held-out prompts; KL {} nats", results.win_rate.show(3), results.kl.show(2)));
+    lines.push(format!(
+        "\nthe final policy is preferred on {} of held-out prompts; KL {} nats",
+        results.win_rate.show(3),
+        results.kl.show(2)
+    ));
     lines.join("\n")
 }

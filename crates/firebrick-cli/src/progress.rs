@@ -60,7 +60,9 @@ impl<'a> Progress<'a> {
             bar.set_message(summary.to_owned());
         }
         let due = self.voice == Voice::Verbose
-            || (self.bar.is_none() && self.voice == Voice::Normal && (self.told.elapsed() >= SPARSE || done == self.steps));
+            || (self.bar.is_none()
+                && self.voice == Voice::Normal
+                && (self.told.elapsed() >= SPARSE || done == self.steps));
         if due {
             self.told = Instant::now();
             let rate = self.units as f64 / self.began.elapsed().as_secs_f64();

@@ -24,7 +24,11 @@ pub(crate) fn load<R: DeserializeOwned + Serialize>(
         }
         None => {
             let names = builtin.iter().map(|(name, _)| *name).collect::<Vec<_>>();
-            bail!("no recipe `{name}`{}; built in are {}, or give the path of a .toml file", hint(name, &names), names.join(", "));
+            bail!(
+                "no recipe `{name}`{}; built in are {}, or give the path of a .toml file",
+                hint(name, &names),
+                names.join(", ")
+            );
         }
     };
     let mut table: Table = text.parse().map_err(|error| anyhow!("{origin}: {error}"))?;
@@ -38,8 +42,9 @@ pub(crate) fn load<R: DeserializeOwned + Serialize>(
 
 /// Lays `path=value` over a table; the value is TOML, or else text.
 fn set(table: &mut Table, known: &Table, setting: &str) -> Result<()> {
-    let (path, value) =
-        setting.split_once('=').ok_or_else(|| anyhow!("--set {setting}: expected KEY=VALUE, for instance ppo.iterations=10"))?;
+    let (path, value) = setting
+        .split_once('=')
+        .ok_or_else(|| anyhow!("--set {setting}: expected KEY=VALUE, for instance ppo.iterations=10"))?;
     let value = format!("value = {value}")
         .parse::<Table>()
         .ok()
@@ -134,10 +139,7 @@ mod tests {
             "--set ppo.kl_coeficient=1: unknown key `ppo.kl_coeficient`; did you mean `kl_coefficient`?"
         );
         assert_eq!(message("world", &["pppo.x=1"]), "--set pppo.x=1: there is no table `pppo`; did you mean `ppo`?");
-        assert_eq!(
-            message("world", &["seed"]),
-            "--set seed: expected KEY=VALUE, for instance ppo.iterations=10"
-        );
+        assert_eq!(message("world", &["seed"]), "--set seed: expected KEY=VALUE, for instance ppo.iterations=10");
     }
 
     #[test]

@@ -125,7 +125,9 @@ pub fn train<M: ScoringLm + Module + Send>(
         ];
         let total = losses.ranked.mean() * config.ranked_weight + losses.lm.mean() * config.lm_weight;
         let tokens = better.lengths().iter().chain(worse.lengths()).sum::<usize>() as u64;
-        metrics.into_iter().fold(Loss::new(total * *share, tokens), |loss, (name, value)| loss.with(name, value * share))
+        metrics
+            .into_iter()
+            .fold(Loss::new(total * *share, tokens), |loss, (name, value)| loss.with(name, value * share))
     };
     fit(model, &config.fit, steps, config.batch_size as u64, checkpoints, observer, batch, loss)
 }

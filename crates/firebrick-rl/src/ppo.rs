@@ -8,10 +8,12 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use firebrick_sampling::{Finish, Sampler, Stop, generate};
 use firebrick_tensor::{
-    CausalLm, Incremental, Mask, Parameters, SequenceScorer, TokenBatch, TokenValues, entropy, kl, masked, token_log_probs,
+    CausalLm, Incremental, Mask, Parameters, SequenceScorer, TokenBatch, TokenValues, entropy, kl, masked,
+    token_log_probs,
 };
 use firebrick_train::{
-    AdamW, AdamWConfig, Checkpoint, Checkpoints, Error, Event, Loss, Observer, Schedule, Values, gradients_of, parallel_map,
+    AdamW, AdamWConfig, Checkpoint, Checkpoints, Error, Event, Loss, Observer, Schedule, Values, gradients_of,
+    parallel_map,
 };
 use firebrick_types::{Seed, TokenId};
 use rand::seq::SliceRandom;
@@ -183,13 +185,8 @@ where
             samples,
             &mut values,
         );
-        (policy, critic) = trained.map_err(|(what, value)| Error::NonFinite {
-            what,
-            value,
-            step: iteration,
-            samples,
-            checkpoint,
-        })?;
+        (policy, critic) =
+            trained.map_err(|(what, value)| Error::NonFinite { what, value, step: iteration, samples, checkpoint })?;
         let done = iteration + 1;
         observer.on(Event::Step { done, units: config.samples_per_iteration() as u64, values: &values })?;
         if let Some(checkpoints) = checkpoints.as_deref_mut().filter(|checkpoints| checkpoints.due()) {
@@ -281,7 +278,8 @@ impl Batch {
     fn gather(&self, tensor: Tensor<2>) -> Vec<Vec<f32>> {
         let [_, steps] = self.mask.dims();
         let values = tensor.without_autodiff().into_data().try_to_vec::<f32>().expect("tensors are f32");
-        let row = |(row, &(start, end)): (usize, &(usize, usize))| values[row * steps + start..row * steps + end].to_vec();
+        let row =
+            |(row, &(start, end)): (usize, &(usize, usize))| values[row * steps + start..row * steps + end].to_vec();
         self.spans.iter().enumerate().map(row).collect()
     }
 }
@@ -414,10 +412,12 @@ where
         for minibatch in order.chunks(config.sequences_per_update) {
             let tokens = minibatch.iter().map(|rollout| rollout.response.len()).sum::<usize>() as f64;
             let chunks = || minibatch.chunks(config.micro_batch_size).collect::<Vec<_>>();
-            let (policy_gradients, policy_values, _) =
-                gradients_of(&policy, chunks(), |policy, rollouts| policy_share(policy, rollouts, config, tokens, &device));
-            let (value_gradients, value_values, _) =
-                gradients_of(&critic, chunks(), |critic, rollouts| value_share(critic, rollouts, config, tokens, &device));
+            let (policy_gradients, policy_values, _) = gradients_of(&policy, chunks(), |policy, rollouts| {
+                policy_share(policy, rollouts, config, tokens, &device)
+            });
+            let (value_gradients, value_values, _) = gradients_of(&critic, chunks(), |critic, rollouts| {
+                value_share(critic, rollouts, config, tokens, &device)
+            });
             let norms = [policy_gradients.global_norm(), value_gradients.global_norm()];
             let checks = [("policy loss", policy_values[0].1), ("value loss", value_values[0].1)];
             let norm_checks = [("policy grad_norm", norms[0]), ("value grad_norm", norms[1])];
@@ -448,7 +448,13 @@ where
 }
 
 /// A micro-batch's share of the policy loss of a minibatch of this many response tokens.
-fn policy_share<P: CausalLm>(policy: &P, rollouts: &[&Rollout], config: &PpoConfig, tokens: f64, device: &Device) -> Loss {
+fn policy_share<P: CausalLm>(
+    policy: &P,
+    rollouts: &[&Rollout],
+    config: &PpoConfig,
+    tokens: f64,
+    device: &Device,
+) -> Loss {
     let batch = Batch::of(rollouts, device);
     let logits = policy.logits(batch.tokens.inputs()) / config.temperature;
     let log_probs = token_log_probs(logits, batch.tokens.targets());
@@ -456,7 +462,9 @@ fn policy_share<P: CausalLm>(policy: &P, rollouts: &[&Rollout], config: &PpoConf
     let advantages = batch.spread(rollouts.iter().map(|rollout| &rollout.advantages[..]));
     let losses = policy_loss(log_probs.clone(), old.clone(), advantages, config.policy_clip);
     let loss = masked::sum(losses.loss, &batch.mask) / tokens;
-    let share = |values: Tensor<2>| f64::from(masked::sum(values, &batch.mask).without_autodiff().into_scalar::<f32>()) / tokens;
+    let share = |values: Tensor<2>| {
+        f64::from(masked::sum(values, &batch.mask).without_autodiff().into_scalar::<f32>()) / tokens
+    };
     let approx_kl = share((log_probs.detach() - old).square() * 0.5);
     let deviations = batch.gather(losses.ratio.clone() - 1.0);
     let largest = deviations.iter().flatten().fold(0.0_f32, |largest, deviation| largest.max(deviation.abs()));
@@ -471,7 +479,13 @@ fn policy_share<P: CausalLm>(policy: &P, rollouts: &[&Rollout], config: &PpoConf
 }
 
 /// A micro-batch's share of the value loss of a minibatch of this many response tokens.
-fn value_share<V: TokenValues>(critic: &V, rollouts: &[&Rollout], config: &PpoConfig, tokens: f64, device: &Device) -> Loss {
+fn value_share<V: TokenValues>(
+    critic: &V,
+    rollouts: &[&Rollout],
+    config: &PpoConfig,
+    tokens: f64,
+    device: &Device,
+) -> Loss {
     let batch = Batch::of(rollouts, device);
     let values = critic.values(batch.tokens.inputs());
     let old = batch.spread(rollouts.iter().map(|rollout| &rollout.values[..]));
@@ -480,7 +494,5 @@ fn value_share<V: TokenValues>(critic: &V, rollouts: &[&Rollout], config: &PpoCo
     let loss = masked::sum(losses.loss, &batch.mask) / tokens;
     let clipped = masked::sum(losses.clipped, &batch.mask).without_autodiff().into_scalar::<f32>();
     let value = f64::from(loss.clone().without_autodiff().into_scalar::<f32>());
-    Loss::new(loss, tokens as u64)
-        .with("loss/value_avg", value)
-        .with("val/clipfrac_avg", f64::from(clipped) / tokens)
+    Loss::new(loss, tokens as u64).with("loss/value_avg", value).with("val/clipfrac_avg", f64::from(clipped) / tokens)
 }

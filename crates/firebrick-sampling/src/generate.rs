@@ -92,14 +92,8 @@ mod tests {
         let stop = Stop { tokens: vec![9, 11, 13], ..NEVER };
         let together = generate(&model(), &prompts, &seeds, &Sampler::default(), &stop, &Device::flex());
         for row in 0..3 {
-            let alone = generate(
-                &model(),
-                &prompts[row..=row],
-                &seeds[row..=row],
-                &Sampler::default(),
-                &stop,
-                &Device::flex(),
-            );
+            let alone =
+                generate(&model(), &prompts[row..=row], &seeds[row..=row], &Sampler::default(), &stop, &Device::flex());
             assert_eq!(alone[0], together[row], "prompt {row}");
         }
     }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use firebrick_tensor::Parameters;
-use serde::{Deserialize, Serialize};
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::Error;
 
@@ -90,8 +90,7 @@ impl Checkpoints {
         let name = format!("step-{:010}", checkpoint.steps);
         let (path, tmp) = (self.dir.join(&name), self.dir.join(format!("{name}.tmp")));
         let bytes = checkpoint.tensors.to_bytes();
-        let state =
-            State { steps: checkpoint.steps, counters: &checkpoint.counters, digest: digest(&bytes) };
+        let state = State { steps: checkpoint.steps, counters: &checkpoint.counters, digest: digest(&bytes) };
         let state = serde_json::to_vec_pretty(&state).expect("counters can be written as JSON");
         let before = self.newest();
         write(&tmp, &path, &[(TENSORS, &bytes), (STATE, &state)])

@@ -134,11 +134,8 @@ pub fn context_distill<M: CausalLm + Module + Send + Sync>(
     let plain = device.clone().inner();
     let teacher = model.valid();
     let room = model.context().saturating_sub(prompt.len() + 1);
-    let mut texts = texts
-        .iter()
-        .filter(|text| !text.is_empty())
-        .map(|text| &text[..text.len().min(room)])
-        .collect::<Vec<_>>();
+    let mut texts =
+        texts.iter().filter(|text| !text.is_empty()).map(|text| &text[..text.len().min(room)]).collect::<Vec<_>>();
     if texts.is_empty() || room == 0 {
         return Err(Error::Empty {
             what: "the text to distil on".into(),
@@ -159,11 +156,20 @@ pub fn context_distill<M: CausalLm + Module + Send + Sync>(
             (TokenBatch::from_ragged(&sequences, &device), top.autodiff(), tokens)
         }))
     };
-    fit(model, &config.fit, steps, config.batch_size as u64, checkpoints, observer, batch, |model, (batch, top, tokens)| {
-        let divergence = top_k_kl(top, model.logits(batch.inputs()));
-        let total = masked::sum(divergence, &batch.target_mask());
-        Loss::new(total / *tokens, batch.lengths().iter().sum::<usize>() as u64)
-    })
+    fit(
+        model,
+        &config.fit,
+        steps,
+        config.batch_size as u64,
+        checkpoints,
+        observer,
+        batch,
+        |model, (batch, top, tokens)| {
+            let divergence = top_k_kl(top, model.logits(batch.inputs()));
+            let total = masked::sum(divergence, &batch.target_mask());
+            Loss::new(total / *tokens, batch.lengths().iter().sum::<usize>() as u64)
+        },
+    )
 }
 
 /// The teacher's view of each text after the prompt; position t predicts the text's token t, as the student's does (T-29).

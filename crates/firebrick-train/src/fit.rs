@@ -6,7 +6,9 @@ use firebrick_tensor::Parameters;
 use serde::{Deserialize, Serialize};
 
 use crate::gradients::fork;
-use crate::{AdamW, AdamWConfig, Checkpoint, Checkpoints, Error, Event, Gradients, Observer, Schedule, Values, parallel_map};
+use crate::{
+    AdamW, AdamWConfig, Checkpoint, Checkpoints, Error, Event, Gradients, Observer, Schedule, Values, parallel_map,
+};
 
 /// How [`fit`] optimises.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -155,7 +157,6 @@ fn restore<M: Module>(
         path: checkpoints.and_then(Checkpoints::newest).unwrap_or_default(),
         reason: error.to_string(),
     })?;
-    let optimizer =
-        AdamW::restore(config.adamw, checkpoint.counters, &checkpoint.tensors.under("adamw."), device);
+    let optimizer = AdamW::restore(config.adamw, checkpoint.counters, &checkpoint.tensors.under("adamw."), device);
     Ok((model, optimizer))
 }

@@ -94,7 +94,8 @@ impl AdamW {
     pub fn restore(config: AdamWConfig, steps: u64, state: &Parameters, device: &Device) -> Self {
         let tensor = |values: &[f32]| Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), device);
         let squares = state.under("square.");
-        let squares = squares.iter().map(|(name, _, values)| (name.to_owned(), tensor(values))).collect::<BTreeMap<_, _>>();
+        let squares =
+            squares.iter().map(|(name, _, values)| (name.to_owned(), tensor(values))).collect::<BTreeMap<_, _>>();
         let moments = state
             .under("mean.")
             .iter()

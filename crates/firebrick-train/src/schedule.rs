@@ -86,7 +86,8 @@ mod tests {
     #[test]
     fn t20_schedules_count_samples_not_steps() {
         let schedule = Schedule::Cosine { warmup: 24, total: 120, floor: 0.1 };
-        let by = |batch: u64| (0..120 / batch).map(|step| (step * batch, schedule.factor(step * batch))).collect::<Vec<_>>();
+        let by =
+            |batch: u64| (0..120 / batch).map(|step| (step * batch, schedule.factor(step * batch))).collect::<Vec<_>>();
         let fine = by(4);
         assert!(by(12).iter().all(|point| fine.contains(point)));
     }

@@ -51,12 +51,15 @@ impl Data {
         let world = World::new(self.recipe.world, Seed::new(self.seed))?;
         let seed = Seed::new(self.seed).derive("hh/data");
         let at = |name: &str, index: usize| seed.derive(name).at(&[index as u64]);
-        let documents = (0..self.recipe.documents).map(|index| world.document(at("documents", index))).collect::<Vec<_>>();
+        let documents =
+            (0..self.recipe.documents).map(|index| world.document(at("documents", index))).collect::<Vec<_>>();
         let (train_text, held_out_text) = self.split_text(documents);
         let labelled = (0..self.recipe.comparisons).map(|index| world.comparison(at("comparisons", index))).collect();
-        let labelled = split::by_conversation(labelled, self.recipe.held_out, |one: &firebrick_data::synthetic::LabelledComparison| {
-            one.comparison.prompt.opening().unwrap_or_default()
-        })?;
+        let labelled = split::by_conversation(
+            labelled,
+            self.recipe.held_out,
+            |one: &firebrick_data::synthetic::LabelledComparison| one.comparison.prompt.opening().unwrap_or_default(),
+        )?;
         let threads = (0..self.recipe.threads).map(|index| world.thread(at("threads", index))).collect::<Vec<_>>();
         Ok(Collected {
             train_text,
@@ -88,7 +91,10 @@ impl Data {
             documents.extend(read);
         }
         if documents.is_empty() {
-            bail!("{} holds no text to pretrain on: add .txt files, or JSONL with a `text` field, plain or as .gz", dir.display());
+            bail!(
+                "{} holds no text to pretrain on: add .txt files, or JSONL with a `text` field, plain or as .gz",
+                dir.display()
+            );
         }
         documents.shuffle(&mut seed.derive("documents").rng());
         documents.truncate(self.recipe.documents);
@@ -118,11 +124,16 @@ impl Data {
         let before = all.train.len();
         all.train.retain(|one| one.prompt.opening().is_none_or(|opening| !tested.contains(opening)));
         if all.train.len() < before {
-            all.notes.push(format!("{} training comparisons share a conversation with a test file: dropped", before - all.train.len()));
+            all.notes.push(format!(
+                "{} training comparisons share a conversation with a test file: dropped",
+                before - all.train.len()
+            ));
         }
         if all.test.is_empty() && !all.train.is_empty() {
-            let opening = |one: &Comparison| one.prompt.opening().unwrap_or_default();
-            let parts = split::by_conversation(std::mem::take(&mut all.train), self.recipe.held_out, |one| opening(one))?;
+            let train = std::mem::take(&mut all.train);
+            let parts = split::by_conversation(train, self.recipe.held_out, |one: &Comparison| {
+                one.prompt.opening().unwrap_or_default()
+            })?;
             (all.train, all.test) = (parts.train, parts.held_out);
         }
         all.train.shuffle(&mut seed.derive("comparisons").rng());

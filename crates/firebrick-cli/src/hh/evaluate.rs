@@ -13,7 +13,8 @@ use firebrick_preference::scores;
 use firebrick_rl::ppo::Turns;
 use firebrick_sampling::{Finish, Sampler, generate};
 use firebrick_stats::{
-    Interval, bootstrap_mean, brier_score, calibration_curve, calibration_slope, elo_ratings, expected_calibration_error, wilson,
+    Interval, bootstrap_mean, brier_score, calibration_curve, calibration_slope, elo_ratings,
+    expected_calibration_error, wilson,
 };
 use firebrick_tensor::{CausalLm, TokenBatch, kl, masked};
 use firebrick_train::{lm, parallel_map};
@@ -207,12 +208,14 @@ impl Evaluate {
         tranches.dedup();
         tranches.push("all".to_owned());
         let row = |tranche: String| {
-            let chosen = (0..test.len()).filter(|&index| tranche == "all" || test[index].tranche == tranche).collect::<Vec<_>>();
+            let chosen =
+                (0..test.len()).filter(|&index| tranche == "all" || test[index].tranche == tranche).collect::<Vec<_>>();
             let estimate = |right: &[f64]| -> Result<Estimate> {
                 let right = chosen.iter().map(|&index| right[index]).sum::<f64>();
                 Ok(wilson(right.round() as u64, chosen.len() as u64, CONFIDENCE)?.into())
             };
-            let mean = |f: &dyn Fn(usize) -> f64| chosen.iter().map(|&index| f(index)).sum::<f64>() / chosen.len() as f64;
+            let mean =
+                |f: &dyn Fn(usize) -> f64| chosen.iter().map(|&index| f(index)).sum::<f64>() / chosen.len() as f64;
             let (clean, ceiling) = match &probabilities {
                 Some(p) => (
                     Some(mean(&|index| if p[index] >= 0.5 { train_right[index] } else { 1.0 - train_right[index] })),
@@ -254,8 +257,10 @@ impl Evaluate {
             generate(&model, prompts, seeds, &sampler, &stop, device)
         });
         let samples = samples.into_iter().flatten().collect::<Vec<_>>();
-        let finished = samples.iter().filter(|sample| sample.finish == Finish::Stop).count() as f64 / samples.len() as f64;
-        let judged = plain.iter().zip(&samples).map(|(prompt, sample)| turns.judged(prompt, &sample.tokens)).collect::<Vec<_>>();
+        let finished =
+            samples.iter().filter(|sample| sample.finish == Finish::Stop).count() as f64 / samples.len() as f64;
+        let judged =
+            plain.iter().zip(&samples).map(|(prompt, sample)| turns.judged(prompt, &sample.tokens)).collect::<Vec<_>>();
         let [train_scores, test_scores] =
             pms.map(|pm| scores(pm, &judged, self.model.context, self.recipe.micro_batch_size));
         let texts = samples.iter().map(|sample| text_of(tokenizer, &turns, &sample.tokens)).collect::<Vec<_>>();
@@ -270,24 +275,41 @@ impl Evaluate {
     }
 
     /// The exact divergence of `policy` from `initial` over each answer, in nats.
-    fn divergences(&self, policy: &Decoder, initial: &Decoder, prompts: &[Vec<TokenId>], answers: &Answers, device: &Device) -> Vec<f64> {
+    fn divergences(
+        &self,
+        policy: &Decoder,
+        initial: &Decoder,
+        prompts: &[Vec<TokenId>],
+        answers: &Answers,
+        device: &Device,
+    ) -> Vec<f64> {
         let whole = prompts.iter().zip(&answers.tokens).collect::<Vec<_>>();
-        let chunks = whole.chunks(self.recipe.micro_batch_size).map(|chunk| (policy.clone(), initial.clone(), chunk)).collect();
-        let rows = parallel_map(chunks, |(policy, initial, chunk): (Decoder, Decoder, &[(&Vec<TokenId>, &Vec<TokenId>)])| {
-            let sequences = chunk.iter().map(|(prompt, answer)| [&prompt[..], answer].concat()).collect::<Vec<_>>();
-            let batch = TokenBatch::from_ragged(&sequences, device);
-            let span = |(prompt, answer): &(&Vec<TokenId>, &Vec<TokenId>)| (prompt.len() - 1, prompt.len() - 1 + answer.len());
-            let spans = chunk.iter().map(span).collect::<Vec<_>>();
-            let [_, seq] = batch.dims();
-            let mask = firebrick_tensor::Mask::from_spans(&spans, seq - 1, device);
-            let divergence = kl(policy.logits(batch.inputs()), initial.logits(batch.inputs()));
-            masked::row_sums(divergence, &mask).into_data().try_to_vec::<f32>().expect("divergences are f32")
-        });
+        let chunks =
+            whole.chunks(self.recipe.micro_batch_size).map(|chunk| (policy.clone(), initial.clone(), chunk)).collect();
+        let rows =
+            parallel_map(chunks, |(policy, initial, chunk): (Decoder, Decoder, &[(&Vec<TokenId>, &Vec<TokenId>)])| {
+                let sequences = chunk.iter().map(|(prompt, answer)| [&prompt[..], answer].concat()).collect::<Vec<_>>();
+                let batch = TokenBatch::from_ragged(&sequences, device);
+                let span = |(prompt, answer): &(&Vec<TokenId>, &Vec<TokenId>)| {
+                    (prompt.len() - 1, prompt.len() - 1 + answer.len())
+                };
+                let spans = chunk.iter().map(span).collect::<Vec<_>>();
+                let [_, seq] = batch.dims();
+                let mask = firebrick_tensor::Mask::from_spans(&spans, seq - 1, device);
+                let divergence = kl(policy.logits(batch.inputs()), initial.logits(batch.inputs()));
+                masked::row_sums(divergence, &mask).into_data().try_to_vec::<f32>().expect("divergences are f32")
+            });
         rows.into_iter().flatten().map(f64::from).collect()
     }
 
     /// Accuracy and count on the two-way items by category, by mutual information.
-    fn hhh(&self, policy: &Policy<'_>, corpus: &Corpus, tokenizer: &Tokenizer, device: &Device) -> Result<BTreeMap<String, (f64, usize)>> {
+    fn hhh(
+        &self,
+        policy: &Policy<'_>,
+        corpus: &Corpus,
+        tokenizer: &Tokenizer,
+        device: &Device,
+    ) -> Result<BTreeMap<String, (f64, usize)>> {
         let items = corpus.hhh_items()?;
         let bare = [&[tokenizer.eoc()], policy.prefix, tokenizer.encode(dialogue::ASSISTANT).as_slice()].concat();
         let work = items.iter().map(|item| (policy.model.clone(), item)).collect();
@@ -386,7 +408,8 @@ impl Stage<Env> for Evaluate {
         let answers = policies
             .each_ref()
             .map(|policy| self.answers(policy, &prompts, &tokenizer, world.as_ref(), [&train_pm, &test_pm], device));
-        let scored = policies.iter().zip(&answers).map(|(policy, answers)| (policy.name, answers.test_scores.as_slice()));
+        let scored =
+            policies.iter().zip(&answers).map(|(policy, answers)| (policy.name, answers.test_scores.as_slice()));
         let elo = elo_ratings(&win_table(&scored.collect::<Vec<_>>()), 0.5)?;
         let mut held_out = corpus.held_out_text()?;
         held_out.truncate(self.recipe.documents);
@@ -427,14 +450,20 @@ impl Stage<Env> for Evaluate {
         let [_, _, before, after] = &answers;
         let wins = head_to_head(&after.test_scores, &before.test_scores);
         let win_rate: Estimate = wilson(wins.iter().sum::<f64>().round() as u64, wins.len() as u64, CONFIDENCE)?.into();
-        let (plain, _) = fitting(prompts.iter().map(|prompt| prompt_tokens(&tokenizer, prompt)), self.model.context, self.max_response_tokens);
+        let (plain, _) = fitting(
+            prompts.iter().map(|prompt| prompt_tokens(&tokenizer, prompt)),
+            self.model.context,
+            self.max_response_tokens,
+        );
         let divergence = self.mean(&self.divergences(&rlhf, &distilled, &plain, after, device), "kl")?;
         metrics.insert("win_rate".to_owned(), win_rate.mean);
         metrics.insert("kl".to_owned(), divergence.mean);
 
         let scores_of = |answers: &Answers, index: usize| {
-            let mut shown =
-                vec![("train PM".to_owned(), answers.train_scores[index]), ("test PM".to_owned(), answers.test_scores[index])];
+            let mut shown = vec![
+                ("train PM".to_owned(), answers.train_scores[index]),
+                ("test PM".to_owned(), answers.test_scores[index]),
+            ];
             if let Some(oracle) = &answers.oracle {
                 let names = ["helpful", "honest", "harmless"];
                 shown.extend(names.iter().zip(oracle[index]).map(|(name, value)| ((*name).to_owned(), value)));

@@ -60,7 +60,11 @@ impl Stage<Env> for Ppo {
     ) -> Result<(), BoxError> {
         let seed = Seed::new(self.seed).derive("hh/ppo");
         // Of the preference model's own training part (T-24); each prompt once.
-        let prompts = corpus.train_comparisons()?.iter().map(|one| prompt_tokens(&tokenizer, &one.prompt)).collect::<BTreeSet<_>>();
+        let prompts = corpus
+            .train_comparisons()?
+            .iter()
+            .map(|one| prompt_tokens(&tokenizer, &one.prompt))
+            .collect::<BTreeSet<_>>();
         let (prompts, dropped) = fitting(prompts.into_iter(), self.model.context, self.recipe.max_response_tokens);
         if prompts.is_empty() {
             return Err(anyhow!(

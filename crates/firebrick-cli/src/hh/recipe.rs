@@ -196,7 +196,10 @@ impl Recipe {
             bail!("recipe: `data.held_out` is {}; it must lie between 0 and 1", self.data.held_out);
         }
         if self.tokenizer.vocab < 257 {
-            bail!("recipe: `tokenizer.vocab` is {}; 256 bytes and the end of context need at least 257", self.tokenizer.vocab);
+            bail!(
+                "recipe: `tokenizer.vocab` is {}; 256 bytes and the end of context need at least 257",
+                self.tokenizer.vocab
+            );
         }
         let comparisons = self.data.comparisons as f64 * (1.0 - self.data.held_out) / 2.0;
         for (key, batch, samples) in [
@@ -204,7 +207,9 @@ impl Recipe {
             ("pm.train.batch_size", self.pm.train.batch_size, comparisons),
         ] {
             if batch as f64 > samples {
-                bail!("recipe: `{key}` = {batch} is larger than its data, {samples:.0} samples; lower it or take more data");
+                bail!(
+                    "recipe: `{key}` = {batch} is larger than its data, {samples:.0} samples; lower it or take more data"
+                );
             }
         }
         if self.ppo.max_response_tokens + 2 >= self.model.context {

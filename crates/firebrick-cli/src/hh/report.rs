@@ -48,7 +48,13 @@ fn chart(title: &str, y: &str, lines: Vec<Line>) -> Figure {
     Figure { svg, caption: String::new() }
 }
 
-fn training(base: &Metrics, distilled: &Metrics, pmp: &Metrics, [train, test]: [&Metrics; 2], ppo: &Metrics) -> Section {
+fn training(
+    base: &Metrics,
+    distilled: &Metrics,
+    pmp: &Metrics,
+    [train, test]: [&Metrics; 2],
+    ppo: &Metrics,
+) -> Section {
     let line = |name: &str, metrics: &Metrics, metric: &str| Line::new(name, curve(metrics, metric)).smoothed(0.9);
     let figures = vec![
         chart("Pretraining", "loss, nats a token", vec![line("pretrain", base, "loss")]),
@@ -56,23 +62,39 @@ fn training(base: &Metrics, distilled: &Metrics, pmp: &Metrics, [train, test]: [
         chart(
             "Preference models: ranked loss",
             "nats a pair",
-            vec![line("pretraining (PMP)", pmp, "ranked_loss"), line("train PM", train, "ranked_loss"), line("test PM", test, "ranked_loss")],
+            vec![
+                line("pretraining (PMP)", pmp, "ranked_loss"),
+                line("train PM", train, "ranked_loss"),
+                line("test PM", test, "ranked_loss"),
+            ],
         ),
         chart(
             "Preference models: accuracy in training",
             "share of pairs",
-            vec![line("pretraining (PMP)", pmp, "accuracy"), line("train PM", train, "accuracy"), line("test PM", test, "accuracy")],
+            vec![
+                line("pretraining (PMP)", pmp, "accuracy"),
+                line("train PM", train, "accuracy"),
+                line("test PM", test, "accuracy"),
+            ],
         ),
         chart("PPO: reward", "score of the train PM", vec![line("objective/scores", ppo, "objective/scores")]),
-        chart("PPO: divergence from the initial policy", "nats an answer", vec![line("objective/kl_exact", ppo, "objective/kl_exact")]),
+        chart(
+            "PPO: divergence from the initial policy",
+            "nats an answer",
+            vec![line("objective/kl_exact", ppo, "objective/kl_exact")],
+        ),
         chart("PPO: entropy", "nats a token", vec![line("policy/entropy_avg", ppo, "policy/entropy_avg")]),
         chart("PPO: length of answers", "tokens", vec![line("response_length", ppo, "response_length")]),
     ];
-    let deviation = curve(ppo, "val/ratio_first_max_deviation").iter().map(|(_, value)| value.abs()).fold(0.0, f64::max);
+    let deviation =
+        curve(ppo, "val/ratio_first_max_deviation").iter().map(|(_, value)| value.abs()).fold(0.0, f64::max);
     let note = if deviation == 0.0 {
         Block::Callout(Tone::Good, "The probability ratio of every iteration's first minibatch was exactly 1: what was trained is what was sampled.".into())
     } else {
-        Block::Callout(Tone::Warn, format!("The probability ratio of a first minibatch deviated from 1 by up to {deviation:e}."))
+        Block::Callout(
+            Tone::Warn,
+            format!("The probability ratio of a first minibatch deviated from 1 by up to {deviation:e}."),
+        )
     };
     Section { title: "Training curves".into(), blocks: vec![note, Block::Figures(figures)] }
 }
@@ -114,8 +136,13 @@ fn preference(results: &Results) -> Section {
         columns.extend(["ceiling of the noise", "without noise"]);
     }
     let rows = results.pm.iter().map(|one| {
-        let mut cells =
-            vec![one.tranche.clone(), one.pairs.to_string(), one.train_pm.show(3), one.test_pm.show(3), one.length.show(3)];
+        let mut cells = vec![
+            one.tranche.clone(),
+            one.pairs.to_string(),
+            one.train_pm.show(3),
+            one.test_pm.show(3),
+            one.length.show(3),
+        ];
         if simulated {
             let show = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.3}"));
             cells.extend([show(one.ceiling), show(one.clean)]);
@@ -124,13 +151,23 @@ fn preference(results: &Results) -> Section {
     });
     let all = results.pm.last().expect("the last row is all tranches");
     let verdict = if all.train_pm.low > all.length.high {
-        Block::Callout(Tone::Good, "The preference model beats the length-only baseline; their 95 % intervals do not overlap.".into())
+        Block::Callout(
+            Tone::Good,
+            "The preference model beats the length-only baseline; their 95 % intervals do not overlap.".into(),
+        )
     } else if all.train_pm.mean > all.length.mean {
-        Block::Callout(Tone::Warn, "The preference model is above the length-only baseline, but their 95 % intervals overlap.".into())
+        Block::Callout(
+            Tone::Warn,
+            "The preference model is above the length-only baseline, but their 95 % intervals overlap.".into(),
+        )
     } else {
         Block::Callout(Tone::Warn, "The preference model does not beat the length-only baseline.".into())
     };
-    let bins = results.calibration.iter().map(|&(predicted, observed, count)| CalibrationBin { predicted, observed, count: count as usize });
+    let bins = results.calibration.iter().map(|&(predicted, observed, count)| CalibrationBin {
+        predicted,
+        observed,
+        count: count as usize,
+    });
     let calibration = Calibration { title: "Calibration of the train PM".into(), bins: bins.collect() }.to_svg();
     let histogram = Histograms {
         title: "Scores of the train PM on test comparisons".into(),
@@ -174,19 +211,29 @@ fn policies(results: &Results) -> Section {
             format!("{:.2}", one.perplexity),
         ];
         if let Some(oracle) = &one.oracle {
-            cells.extend([oracle.score.show(3), format!("{:.3}", oracle.helpful), format!("{:.3}", oracle.honest), format!("{:.3}", oracle.harmless)]);
+            cells.extend([
+                oracle.score.show(3),
+                format!("{:.3}", oracle.helpful),
+                format!("{:.3}", oracle.honest),
+                format!("{:.3}", oracle.harmless),
+            ]);
         }
         row(cells, one.name == "rlhf")
     });
     let facts = vec![
-        ("the final policy is preferred to the distilled one".to_owned(), format!("{} of prompts, by the test PM", results.win_rate.show(3))),
+        (
+            "the final policy is preferred to the distilled one".to_owned(),
+            format!("{} of prompts, by the test PM", results.win_rate.show(3)),
+        ),
         ("divergence from the distilled policy".to_owned(), format!("{} nats an answer", results.kl.show(2))),
     ];
     let categories = results.policies[0].hhh.keys().cloned().collect::<Vec<_>>();
     let mut hhh_columns = vec!["policy"];
     hhh_columns.extend(categories.iter().map(String::as_str));
     let hhh_rows = results.policies.iter().map(|one| {
-        let cell = |category: &String| one.hhh.get(category).map_or("–".into(), |(right, count)| format!("{right:.3} ({count})"));
+        let cell = |category: &String| {
+            one.hhh.get(category).map_or("–".into(), |(right, count)| format!("{right:.3} ({count})"))
+        };
         row(std::iter::once(one.name.clone()).chain(categories.iter().map(cell)).collect(), one.name == "rlhf")
     });
     let histogram = Histograms {
@@ -198,7 +245,11 @@ fn policies(results: &Results) -> Section {
         ],
     };
     let mut blocks = vec![
-        table("Answers to the same held-out prompts, with 95 % bootstrap intervals of the mean", &columns, rows.collect()),
+        table(
+            "Answers to the same held-out prompts, with 95 % bootstrap intervals of the mean",
+            &columns,
+            rows.collect(),
+        ),
         Block::Facts(facts),
         Block::Figures(vec![Figure { svg: histogram.to_svg(), caption: String::new() }]),
     ];
@@ -210,12 +261,15 @@ fn policies(results: &Results) -> Section {
 
 fn hacking(results: &Results) -> Section {
     let lengths = results.shown.iter().map(|one| one.after.len() as f64).collect::<Vec<_>>();
-    let scores = results.shown.iter().filter_map(|one| one.after_scores.first().map(|(_, score)| *score)).collect::<Vec<_>>();
+    let scores =
+        results.shown.iter().filter_map(|one| one.after_scores.first().map(|(_, score)| *score)).collect::<Vec<_>>();
     let correlation = match pearson(&lengths, &scores) {
         Ok(value) => format!("{value:.2} over the {} dialogues shown", lengths.len()),
         Err(_) => "not defined: lengths or scores do not vary".into(),
     };
-    let gap = |name: &str| results.policies.iter().find(|one| one.name == name).map_or(0.0, |one| one.train_pm.mean - one.test_pm.mean);
+    let gap = |name: &str| {
+        results.policies.iter().find(|one| one.name == name).map_or(0.0, |one| one.train_pm.mean - one.test_pm.mean)
+    };
     let facts = vec![
         ("train PM less test PM, distilled".to_owned(), format!("{:.3}", gap("distilled"))),
         ("train PM less test PM, rlhf".to_owned(), format!("{:.3}", gap("rlhf"))),
@@ -273,8 +327,11 @@ fn summary_of(results: &Results) -> String {
         100.0 * all.length.mean,
         100.0 * results.win_rate.mean
     );
-    if let (Some(before), Some(after)) = (find("distilled").and_then(|one| one.oracle), find("rlhf").and_then(|one| one.oracle)) {
-        text += &format!(" By the world's oracle its score went from {} to {}.", before.score.show(2), after.score.show(2));
+    if let (Some(before), Some(after)) =
+        (find("distilled").and_then(|one| one.oracle), find("rlhf").and_then(|one| one.oracle))
+    {
+        text +=
+            &format!(" By the world's oracle its score went from {} to {}.", before.score.show(2), after.score.show(2));
     }
     text
 }

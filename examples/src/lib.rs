@@ -1,1 +1,1 @@
-//! Examples.
+#![doc = include_str!("../README.md")]

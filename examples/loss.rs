@@ -1,0 +1,23 @@
+//! The ranked loss and generalised advantages on tensors of your own.
+#![allow(clippy::print_stdout)]
+
+use burn::tensor::{Device, Tensor};
+use firebrick_preference::ranked_loss;
+use firebrick_rl::gae;
+use firebrick_tensor::Mask;
+
+fn main() {
+    let device = Device::flex().autodiff();
+    let better = Tensor::<1>::from_floats([2.0, 0.1], &device).require_grad();
+    let worse = Tensor::<1>::from_floats([0.5, 0.4], &device);
+    let loss = ranked_loss(better.clone(), worse).mean();
+    let gradients = loss.backward();
+    println!("ranked loss {loss}");
+    println!("its gradient with respect to the better scores {}", better.grad(&gradients).expect("it was asked for"));
+
+    let device = Device::flex();
+    let rewards = Tensor::<2>::from_floats([[0.0, 0.0, 1.0]], &device);
+    let values = Tensor::<2>::from_floats([[0.5, 0.6, 0.7]], &device);
+    let mask = Mask::from_spans(&[(0, 3)], 3, &device);
+    println!("advantages {}", gae(rewards, values, &mask, 1.0, 0.95));
+}

@@ -73,7 +73,8 @@ mod tests {
     impl CausalLm for Bigram {
         fn logits(&self, ids: Tensor<2, Int>) -> Tensor<3> {
             let [batch, seq] = ids.dims();
-            let rows = ids.into_data().iter::<i64>().flat_map(|id| {
+            let ids = ids.into_data();
+            let rows = ids.iter::<i64>().flat_map(|id| {
                 let specific: f32 = if id == 1 { 0.5 } else { 0.1 };
                 let rest = (1.0 - 0.45 - specific) / 2.0;
                 [rest.ln(), rest.ln(), 0.45_f32.ln(), specific.ln()]

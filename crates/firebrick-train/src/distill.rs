@@ -16,6 +16,8 @@ pub struct TeacherTop {
     pub ids: Tensor<3, Int>,
     /// Their log-probabilities, `[batch, steps, k]`.
     pub log_probs: Tensor<3>,
+    /// The probability of all the others together, `[batch, steps, 1]`; exactly 0 if there are none.
+    rest: Tensor<3>,
     /// 0 on the likeliest tokens, a large negative number on the others, `[batch, steps, vocab]`: what [`Self::new`] derives
     /// from `ids`.
     inside: Tensor<3>,
@@ -34,7 +36,7 @@ impl TeacherTop {
         assert!((1..=vocab).contains(&k), "k = {k} of a vocabulary of {vocab}");
         let device = logits.device();
         let log_probs = log_softmax(logits).into_data().try_to_vec::<f32>().expect("logits are f32");
-        let (mut ids, mut top) = (Vec::new(), Vec::new());
+        let (mut ids, mut top, mut rest) = (Vec::new(), Vec::new(), Vec::new());
         let mut inside = vec![HIDDEN; log_probs.len()];
         for (row, log_probs) in log_probs.chunks_exact(vocab).enumerate() {
             let mut order = (0..vocab).collect::<Vec<_>>();
@@ -49,10 +51,14 @@ impl TeacherTop {
                 top.push(log_probs[id]);
                 inside[row * vocab + id] = 0.0;
             }
+            // Summed over the tokens themselves: one less the others' sum would be rounding where it is small.
+            let outside = log_probs.iter().zip(&inside[row * vocab..]).filter(|&(_, &inside)| inside < 0.0);
+            rest.push(outside.map(|(&log_prob, _)| f64::from(log_prob).exp()).sum::<f64>() as f32);
         }
         Self {
             ids: Tensor::from_data(TensorData::new(ids, [batch, steps, k]), &device),
             log_probs: Tensor::from_data(TensorData::new(top, [batch, steps, k]), &device),
+            rest: Tensor::from_data(TensorData::new(rest, [batch, steps, 1]), &device),
             inside: Tensor::from_data(TensorData::new(inside, [batch, steps, vocab]), &device),
         }
     }
@@ -60,7 +66,12 @@ impl TeacherTop {
     /// The same on the training device, as constants.
     #[must_use]
     pub fn autodiff(self) -> Self {
-        Self { ids: self.ids.autodiff(), log_probs: self.log_probs.autodiff(), inside: self.inside.autodiff() }
+        Self {
+            ids: self.ids.autodiff(),
+            log_probs: self.log_probs.autodiff(),
+            rest: self.rest.autodiff(),
+            inside: self.inside.autodiff(),
+        }
     }
 }
 
@@ -70,8 +81,8 @@ impl TeacherTop {
 /// Σₖ pₖ (log pₖ − log qₖ) + p_rest (log p_rest − log q_rest)        p_rest = 1 − Σₖ pₖ
 /// ```
 ///
-/// Askell et al. 2021, eq. 2.1 and appendix B.5. Spec: A-07, T-29. The student's rest is summed over the tokens outside in log
-/// space, the teacher's follows from the stored ones; with `k = vocab` the rest vanishes and this is the full divergence.
+/// Askell et al. 2021, eq. 2.1 and appendix B.5. Spec: A-07, T-29. Both rests are summed over the tokens
+/// outside; with `k = vocab` the rest vanishes and this is the full divergence.
 ///
 /// # Shapes
 /// - `student`: logits `[batch, steps, vocab]`
@@ -86,13 +97,13 @@ pub fn top_k_kl(teacher: &TeacherTop, student: Tensor<3>) -> Tensor<2> {
     let log_q = log_softmax(student);
     let log_p = teacher.log_probs.clone();
     let p = log_p.clone().exp();
-    let top = p.clone() * (log_p - log_q.clone().gather(axis, teacher.ids.clone()));
+    let top = p * (log_p - log_q.clone().gather(axis, teacher.ids.clone()));
     // The tokens outside the top: hidden where `inside` is 0.
     let outside = log_q + (teacher.inside.clone() * -1.0 + HIDDEN);
     let largest = outside.clone().detach().max_dim(axis);
     let log_q_rest = (outside - largest.clone()).exp().sum_dim(axis).log() + largest;
-    let p_rest = (p.sum_dim(axis) * -1.0 + 1.0).clamp_min(0.0);
-    let log_p_rest = p_rest.clone().clamp_min(1e-12).log();
+    let p_rest = teacher.rest.clone();
+    let log_p_rest = p_rest.clone().clamp_min(1e-30).log();
     let empty = p_rest.clone().lower_equal_elem(0.0);
     let rest = (p_rest * (log_p_rest - log_q_rest)).mask_fill(empty, 0.0);
     (top.sum_dim(axis) + rest).reshape([batch, steps])

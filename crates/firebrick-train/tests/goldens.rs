@@ -48,7 +48,7 @@ fn schedules_are_the_references() {
     let case = golden(OPTIM, "linear_to_zero");
     let total = case.number("total_samples") as u64;
     let schedule = Schedule::Linear { warmup: 0, total };
-    let found = case.ints("samples").iter().map(|&samples| case.number("peak") * schedule.factor(samples as u64));
+    let found = case.ints("samples").into_iter().map(|samples| case.number("peak") * schedule.factor(samples as u64));
     assert_close(found.collect::<Vec<_>>(), case.floats("learning_rates"), 1e-9);
 }
 

@@ -1,7 +1,7 @@
 //! Proximal policy optimisation of a language model against a preference model.
 //!
-//! One readable loop: [`collect`] samples responses, [`score`] gives them log-probabilities, values and scores,
-//! [`advantages`] turns those into targets, [`update`] takes the optimiser steps. Everything a rollout holds is kept on the host, and
+//! One readable loop: `collect` samples responses, `score` gives them log-probabilities, values and scores,
+//! `advantages` turns those into targets, `update` takes the optimiser steps. Everything a rollout holds is kept on the host, and
 //! every random number is named by iteration and sample, so a killed run goes on from its last checkpoint to the same bits.
 
 use burn::module::Module;

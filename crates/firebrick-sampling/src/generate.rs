@@ -102,7 +102,8 @@ mod tests {
     fn cached_greedy_decoding_is_the_argmax_of_the_full_pass() {
         let model = model();
         let prompt = vec![3, 1, 2];
-        let sample = &generate(&model, &[prompt.clone()], &seeds(1), &Sampler::GREEDY, &NEVER, &Device::flex())[0];
+        let sample =
+            &generate(&model, std::slice::from_ref(&prompt), &seeds(1), &Sampler::GREEDY, &NEVER, &Device::flex())[0];
         let mut sequence = prompt;
         for &token in &sample.tokens {
             let batch = TokenBatch::from_ragged(&[&sequence], &Device::flex());

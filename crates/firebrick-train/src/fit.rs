@@ -79,7 +79,7 @@ where
     let mut total = Gradients::default();
     let mut values: Values = vec![("loss".to_owned(), 0.0)];
     for (gradients, share, tokens, metrics) in results {
-        total = total.add(gradients);
+        total = total + gradients;
         read += tokens;
         values[0].1 += share;
         for (name, share) in metrics {

@@ -1,6 +1,7 @@
 //! Gradients by the name of their parameter.
 
 use std::collections::BTreeMap;
+use std::ops::Add;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
@@ -20,19 +21,6 @@ impl Gradients {
         let mut collect = Collect { path: Vec::new(), gradients: loss.backward(), found: Self::default() };
         module.visit(&mut collect);
         collect.found
-    }
-
-    /// The sum of these and the others.
-    #[must_use]
-    pub fn add(mut self, others: Self) -> Self {
-        for (name, gradient) in others.0 {
-            let sum = match self.0.remove(&name) {
-                Some(mine) => mine + gradient,
-                None => gradient,
-            };
-            self.0.insert(name, sum);
-        }
-        self
     }
 
     /// The length of all gradients as one vector.
@@ -64,6 +52,22 @@ impl Gradients {
     /// The gradient of one parameter, flat.
     pub fn named(&self, name: &str) -> Option<&Tensor<1>> {
         self.0.get(name)
+    }
+}
+
+/// The sum, parameter by parameter.
+impl Add for Gradients {
+    type Output = Self;
+
+    fn add(mut self, others: Self) -> Self {
+        for (name, gradient) in others.0 {
+            let sum = match self.0.remove(&name) {
+                Some(mine) => mine + gradient,
+                None => gradient,
+            };
+            self.0.insert(name, sum);
+        }
+        self
     }
 }
 

@@ -81,7 +81,6 @@ pub const OPEN_ROWS: usize = 32;
 ///
 /// # Errors
 /// See [`fit`]; also if there is no document.
-#[expect(clippy::too_many_arguments, reason = "a loop is named by its parts; a struct would only rename them")]
 pub fn pretrain<M: CausalLm + Module + Send>(
     model: M,
     documents: &[Vec<TokenId>],

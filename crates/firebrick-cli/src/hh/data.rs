@@ -47,7 +47,7 @@ impl Data {
         Self { seed: recipe.seed, source, recipe: recipe.data.clone() }
     }
 
-    fn from_world(&self) -> Result<Collected> {
+    fn collect_world(&self) -> Result<Collected> {
         let world = World::new(self.recipe.world, Seed::new(self.seed))?;
         let seed = Seed::new(self.seed).derive("hh/data");
         let at = |name: &str, index: usize| seed.derive(name).at(&[index as u64]);
@@ -78,7 +78,7 @@ impl Data {
         })
     }
 
-    fn from_folder(&self, dir: &Path) -> Result<Collected> {
+    fn collect_folder(&self, dir: &Path) -> Result<Collected> {
         let sources = folder::discover(dir)?;
         let seed = Seed::new(self.seed).derive("hh/data");
         let mut all = Collected::default();
@@ -189,8 +189,8 @@ impl Stage<Env> for Data {
 
     fn run(&self, (): (), ctx: &StageContext, env: &Env) -> Result<(), BoxError> {
         let all = match &env.data {
-            Some(dir) => self.from_folder(dir)?,
-            None => self.from_world()?,
+            Some(dir) => self.collect_folder(dir)?,
+            None => self.collect_world()?,
         };
         let places = [
             ("the text to learn from", all.train_text.len(), "data.documents"),

@@ -147,6 +147,12 @@ struct Policy<'a> {
     prefix: &'a [TokenId],
 }
 
+/// Scores of the better and the worse answer of every pair.
+type Scores = Vec<(f64, f64)>;
+
+/// A prompt and the answer to it.
+type Exchange<'a> = (&'a Vec<TokenId>, &'a Vec<TokenId>);
+
 /// The answers of a policy.
 struct Answers {
     texts: Vec<String>,
@@ -184,7 +190,7 @@ impl Evaluate {
         corpus: &Corpus,
         tokenizer: &Tokenizer,
         [train_pm, test_pm]: [&ScoredDecoder; 2],
-    ) -> Result<(Vec<PmAccuracy>, Vec<(f64, f64)>)> {
+    ) -> Result<(Vec<PmAccuracy>, Scores)> {
         let (train, test) = (corpus.train_comparisons()?, corpus.test_comparisons()?);
         let probabilities = corpus.test_probabilities()?;
         let lengths = |comparisons: &[Comparison]| {
@@ -286,19 +292,16 @@ impl Evaluate {
         let whole = prompts.iter().zip(&answers.tokens).collect::<Vec<_>>();
         let chunks =
             whole.chunks(self.recipe.micro_batch_size).map(|chunk| (policy.clone(), initial.clone(), chunk)).collect();
-        let rows =
-            parallel_map(chunks, |(policy, initial, chunk): (Decoder, Decoder, &[(&Vec<TokenId>, &Vec<TokenId>)])| {
-                let sequences = chunk.iter().map(|(prompt, answer)| [&prompt[..], answer].concat()).collect::<Vec<_>>();
-                let batch = TokenBatch::from_ragged(&sequences, device);
-                let span = |(prompt, answer): &(&Vec<TokenId>, &Vec<TokenId>)| {
-                    (prompt.len() - 1, prompt.len() - 1 + answer.len())
-                };
-                let spans = chunk.iter().map(span).collect::<Vec<_>>();
-                let [_, seq] = batch.dims();
-                let mask = firebrick_tensor::Mask::from_spans(&spans, seq - 1, device);
-                let divergence = kl(policy.logits(batch.inputs()), initial.logits(batch.inputs()));
-                masked::row_sums(divergence, &mask).into_data().try_to_vec::<f32>().expect("divergences are f32")
-            });
+        let rows = parallel_map(chunks, |(policy, initial, chunk): (Decoder, Decoder, &[Exchange<'_>])| {
+            let sequences = chunk.iter().map(|(prompt, answer)| [&prompt[..], answer].concat()).collect::<Vec<_>>();
+            let batch = TokenBatch::from_ragged(&sequences, device);
+            let span = |(prompt, answer): &Exchange<'_>| (prompt.len() - 1, prompt.len() - 1 + answer.len());
+            let spans = chunk.iter().map(span).collect::<Vec<_>>();
+            let [_, seq] = batch.dims();
+            let mask = firebrick_tensor::Mask::from_spans(&spans, seq - 1, device);
+            let divergence = kl(policy.logits(batch.inputs()), initial.logits(batch.inputs()));
+            masked::row_sums(divergence, &mask).into_data().try_to_vec::<f32>().expect("divergences are f32")
+        });
         rows.into_iter().flatten().map(f64::from).collect()
     }
 

@@ -219,7 +219,7 @@ impl Recipe {
                 self.model.context
             );
         }
-        if !(self.ppo.temperature > 0.0) {
+        if self.ppo.temperature <= 0.0 || self.ppo.temperature.is_nan() {
             bail!("recipe: `ppo.temperature` is {}; it must be above 0", self.ppo.temperature);
         }
         Ok(())

@@ -24,11 +24,8 @@ pub(crate) const RECIPES: &[(&str, &str)] = &[
     ("smoke", include_str!("../../recipes/smoke.toml")),
 ];
 
-/// The expected band of every metric, for the recipes that have one.
-pub(crate) const BANDS: &[(&str, &str)] = &[
-    ("world", include_str!("../../recipes/world.bands.toml")),
-    ("smoke", include_str!("../../recipes/smoke.bands.toml")),
-];
+/// The expected bands of metrics, for the recipes that have them.
+pub(crate) const BANDS: &[(&str, &str)] = &[("smoke", include_str!("../../recipes/smoke.bands.toml"))];
 
 /// The stages of the pipeline, and its evaluation and report.
 pub(crate) fn pipeline(recipe: &Recipe, from_folder: bool) -> (Pipeline<Env>, Output<Evaluation>, Output<Report>) {

@@ -93,9 +93,12 @@ impl Stage<Env> for Pmp {
             better: judged_text(&tokenizer, &pair.better),
             worse: judged_text(&tokenizer, &pair.worse),
         });
+        // Cutting a longer sample from the left would cut off its label, and leave nothing to learn.
+        let fits = |pair: &Pair| pair.better.len().max(pair.worse.len()) <= self.model.context;
+        let pairs = pairs.filter(fits).collect::<Vec<_>>();
         let body = base.load(&env.device.clone().autodiff())?;
         let model = ScoredDecoder::from_body(body, seed);
-        let model = fit(model, &pairs.collect::<Vec<_>>(), &self.recipe, seed, ctx, env)?;
+        let model = fit(model, &pairs, &self.recipe, seed, ctx, env)?;
         keep(&model, &self.model, ctx)?;
         Ok(())
     }

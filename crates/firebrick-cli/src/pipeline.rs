@@ -1,6 +1,5 @@
 //! `firebrick pipeline …`
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -124,8 +123,7 @@ fn execute_run(run: &Run) -> Result<ExitCode> {
         rebuild: run.rebuild.clone(),
         versions: versions.map(|(name, version)| (name.to_owned(), version.to_owned())).into(),
     };
-    let mut times = BTreeMap::new();
-    pipeline.run(&out, &env, &options, &mut |event| tell(&event, voice, &mut times))?;
+    pipeline.run(&out, &env, &options, &mut |event| tell(&event, voice))?;
     if run.until.as_deref().is_some_and(|stage| stage != "report") {
         return Ok(ExitCode::SUCCESS);
     }
@@ -180,7 +178,7 @@ fn stage_folder(out: &Path, stage: &str) -> Result<PathBuf> {
     found.ok_or_else(|| anyhow::anyhow!("{}: there is no stage `{stage}`", out.display()))
 }
 
-fn tell(event: &Event<'_>, voice: Voice, times: &mut BTreeMap<String, Duration>) {
+fn tell(event: &Event<'_>, voice: Voice) {
     if voice == Voice::Quiet {
         return;
     }
@@ -190,7 +188,6 @@ fn tell(event: &Event<'_>, voice: Voice, times: &mut BTreeMap<String, Duration>)
             println!("[{index}/{total}] {name}{}", if *resumed { ": goes on where it was interrupted" } else { "" });
         }
         Event::Finished { index, total, name, wall, digest } => {
-            times.insert((*name).to_owned(), *wall);
             println!("[{index}/{total}] {name}: {:.1} s, {}", wall.as_secs_f64(), &digest[..12]);
         }
         _ => {}

@@ -25,7 +25,6 @@ pub(crate) struct Progress<'a> {
     unit: &'static str,
     steps: u64,
     units: u64,
-    samples: u64,
     began: Instant,
     told: Instant,
 }
@@ -43,7 +42,6 @@ impl<'a> Progress<'a> {
             unit: "",
             steps: 0,
             units: 0,
-            samples: 0,
             began: now,
             told: now,
         }
@@ -92,7 +90,6 @@ impl Observer for Progress<'_> {
             }
             Event::Step { done, units, values } => {
                 self.units += units;
-                self.samples += units;
                 let values = values.iter().map(|(name, value)| (name.as_str(), *value)).collect::<Vec<_>>();
                 if let Some(log) = &mut self.log {
                     log.append(done, done, &values)?;

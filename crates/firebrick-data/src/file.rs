@@ -107,19 +107,15 @@ impl Iterator for Lines<'_> {
 /// Those of `write`, and if the file cannot be created, synchronised or renamed.
 pub(crate) fn write_atomically(path: &Path, write: impl FnOnce(&mut File) -> Result<(), Error>) -> Result<(), Error> {
     let failed = |source| Error::Write { path: path.into(), source };
-    let name = path.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidFilename.into()))?;
-    // The process id keeps two runs that write one artifact out of each other's way.
-    let beside = path.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
-    let written = File::create(&beside).map_err(failed).and_then(|mut file| {
-        write(&mut file)?;
-        file.sync_all().map_err(failed)
-    });
-    let renamed = written.and_then(|()| std::fs::rename(&beside, path).map_err(failed));
-    if renamed.is_err() {
-        // The first error is the one to tell; the leftover has a hidden name.
-        let _ = std::fs::remove_file(&beside);
-    }
-    renamed
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut beside = tempfile::Builder::new();
+    #[cfg(unix)]
+    beside.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // Less what the user's mask takes.
+    let mut file = beside.tempfile_in(folder).map_err(failed)?;
+    write(file.as_file_mut())?;
+    file.as_file().sync_all().map_err(failed)?;
+    file.persist(path).map_err(|error| failed(error.error))?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use firebrick_report::metrics::MetricsLog;
 use firebrick_report::tensorboard::EventWriter;
 use firebrick_train::{Event, Observer, ObserverError};
 use indicatif::{ProgressBar, ProgressStyle};
+use serde::{Deserialize, Serialize};
 
 use crate::env::Voice;
 
@@ -27,6 +28,32 @@ pub(crate) struct Progress<'a> {
     units: u64,
     began: Instant,
     told: Instant,
+}
+
+/// How fast a stage went, in the process that finished it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Speed {
+    pub(crate) unit: String,
+    pub(crate) units: u64,
+    pub(crate) seconds: f64,
+}
+
+impl Speed {
+    const FILE: &str = "speed.json";
+
+    /// What a finished stage left in its working folder, if it counts anything.
+    pub(crate) fn read(work: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(work.join(Self::FILE)).ok()?).ok()
+    }
+
+    fn write(&self, work: &Path) -> std::io::Result<()> {
+        std::fs::write(work.join(Self::FILE), serde_json::to_vec(self)?)
+    }
+
+    /// Units a second.
+    pub(crate) fn rate(&self) -> f64 {
+        self.units as f64 / self.seconds
+    }
 }
 
 impl<'a> Progress<'a> {
@@ -88,11 +115,11 @@ impl Observer for Progress<'_> {
                     self.bar = Some(bar.with_position(done));
                 }
             }
-            Event::Step { done, units, values } => {
+            Event::Step { done, samples, units, values } => {
                 self.units += units;
                 let values = values.iter().map(|(name, value)| (name.as_str(), *value)).collect::<Vec<_>>();
                 if let Some(log) = &mut self.log {
-                    log.append(done, done, &values)?;
+                    log.append(done, samples, &values)?;
                 }
                 if let Some(events) = &mut self.events {
                     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
@@ -110,6 +137,10 @@ impl Observer for Progress<'_> {
                     None => summary.join(", "),
                 };
                 self.tell(done, &summary);
+                if done == self.steps {
+                    let seconds = self.began.elapsed().as_secs_f64();
+                    Speed { unit: self.unit.to_owned(), units: self.units, seconds }.write(self.work)?;
+                }
             }
         }
         Ok(())

@@ -98,10 +98,12 @@ pub fn train<M: ScoringLm + Module + Send>(
     let device = model.devices().into_iter().next().expect("a module has parameters");
     let mut pairs = pairs.iter().map(|pair| pair.within(model.context())).collect::<Vec<_>>();
     pairs.shuffle(&mut seed.derive("preference/order").rng());
-    let steps = pairs.len().div_ceil(config.batch_size) as u64;
+    let samples = pairs.len() as u64;
     let batch = |step: u64| {
         let start = step as usize * config.batch_size;
-        let pairs = &pairs[start..pairs.len().min(start + config.batch_size)];
+        let mut pairs = pairs[start..pairs.len().min(start + config.batch_size)].to_vec();
+        // Pairs of a length together, so that little is filled in.
+        pairs.sort_by_key(|pair| pair.better.len().max(pair.worse.len()));
         let micro_batch = |chunk: &[Pair]| {
             let better = chunk.iter().map(|pair| &pair.better).collect::<Vec<_>>();
             let worse = chunk.iter().map(|pair| &pair.worse).collect::<Vec<_>>();
@@ -129,10 +131,10 @@ pub fn train<M: ScoringLm + Module + Send>(
             .into_iter()
             .fold(Loss::new(total * *share, tokens), |loss, (name, value)| loss.with(name, value * share))
     };
-    fit(model, &config.fit, steps, config.batch_size as u64, checkpoints, observer, batch, loss)
+    fit(model, &config.fit, samples, config.batch_size as u64, checkpoints, observer, batch, loss)
 }
 
-/// The score of every sequence, computed `micro_batch_size` at a time on the machine's cores.
+/// The score of every sequence, computed `micro_batch_size` at a time on the machine's cores, those of a length together.
 ///
 /// Sequences longer than `context` are cut from the left (T-12).
 pub fn scores<M: SequenceScorer + Module + Send>(
@@ -142,11 +144,15 @@ pub fn scores<M: SequenceScorer + Module + Send>(
     micro_batch_size: usize,
 ) -> Vec<f64> {
     let device = model.devices().into_iter().next().expect("a module has parameters");
-    let tail = |sequence: &Vec<TokenId>| sequence[sequence.len().saturating_sub(context)..].to_vec();
-    let chunks = sequences.chunks(micro_batch_size).map(|chunk| (model.clone(), chunk)).collect();
-    let scores = parallel_map(chunks, |(model, chunk): (M, &[Vec<TokenId>])| {
-        let batch = TokenBatch::from_ragged(&chunk.iter().map(tail).collect::<Vec<_>>(), &device);
+    let tail = |index: usize| &sequences[index][sequences[index].len().saturating_sub(context)..];
+    let mut order = (0..sequences.len()).collect::<Vec<_>>();
+    order.sort_by_key(|&index| tail(index).len());
+    let chunks = order.chunks(micro_batch_size).map(|chunk| (model.clone(), chunk)).collect();
+    let chunks = parallel_map(chunks, |(model, chunk): (M, &[usize])| {
+        let batch = TokenBatch::from_ragged(&chunk.iter().map(|&index| tail(index)).collect::<Vec<_>>(), &device);
         model.scores(&batch).without_autodiff().into_data().try_to_vec::<f32>().expect("scores are f32")
     });
-    scores.into_iter().flatten().map(f64::from).collect()
+    let mut scores = vec![0.0; sequences.len()];
+    order.iter().zip(chunks.into_iter().flatten()).for_each(|(&index, score)| scores[index] = f64::from(score));
+    scores
 }

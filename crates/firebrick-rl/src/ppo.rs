@@ -117,6 +117,13 @@ struct Rollout {
     reward: f64,
 }
 
+impl Rollout {
+    /// Tokens of the prompt and the response.
+    fn length(&self) -> usize {
+        self.prompt.len() + self.response.len()
+    }
+}
+
 /// The policy and critic after all iterations.
 ///
 /// The reference is the policy as it is handed over (T-21); prompts are taken in an order drawn from the seed, again and again. Metrics
@@ -167,7 +174,7 @@ where
         value_optimizer = AdamW::restore(config.adamw, value_steps, &tensors.under("value_adamw."), &device);
         start = checkpoint.steps;
     }
-    observer.on(Event::Begin { unit: "samples", steps: config.iterations as u64, done: start })?;
+    observer.on(Event::Begin { unit: "tokens", steps: config.iterations as u64, done: start })?;
     for iteration in start..config.iterations as u64 {
         let mut rollouts = collect(&policy.valid(), prompts, turns, config, seed, iteration, &device);
         score(&policy, &reference, &critic, scorer, turns, config, &mut rollouts);
@@ -188,7 +195,9 @@ where
         (policy, critic) =
             trained.map_err(|(what, value)| Error::NonFinite { what, value, step: iteration, samples, checkpoint })?;
         let done = iteration + 1;
-        observer.on(Event::Step { done, units: config.samples_per_iteration() as u64, values: &values })?;
+        let samples = samples + config.samples_per_iteration() as u64;
+        let units = rollouts.iter().map(Rollout::length).sum::<usize>() as u64;
+        observer.on(Event::Step { done, samples, units, values: &values })?;
         if let Some(checkpoints) = checkpoints.as_deref_mut().filter(|checkpoints| checkpoints.due()) {
             let ((policy_steps, policy_state), (value_steps, value_state)) =
                 (policy_optimizer.state(), value_optimizer.state());
@@ -235,7 +244,10 @@ fn collect<P: Incremental + Module + Send>(
         };
         prompts.into_iter().zip(samples).map(rollout).collect::<Vec<_>>()
     });
-    rollouts.into_iter().flatten().collect()
+    let mut rollouts = rollouts.into_iter().flatten().collect::<Vec<_>>();
+    // Those of a length together, so that little is filled in.
+    rollouts.chunks_mut(config.sequences_per_update).for_each(|update| update.sort_by_key(Rollout::length));
+    rollouts
 }
 
 /// The prompt at this place of the endless order: one permutation of all prompts after another.
@@ -409,7 +421,9 @@ where
             // The first pass keeps the order in which the rollouts were scored.
             order.shuffle(&mut seed.at(&[pass as u64]).rng());
         }
-        for minibatch in order.chunks(config.sequences_per_update) {
+        for minibatch in order.chunks_mut(config.sequences_per_update) {
+            // Stable: the first pass is in this order already.
+            minibatch.sort_by_key(|rollout| rollout.length());
             let tokens = minibatch.iter().map(|rollout| rollout.response.len()).sum::<usize>() as f64;
             let chunks = || minibatch.chunks(config.micro_batch_size).collect::<Vec<_>>();
             let (policy_gradients, policy_values, _) = gradients_of(&policy, chunks(), |policy, rollouts| {
@@ -475,7 +489,7 @@ fn policy_share<P: CausalLm>(
         .with("policy/clipfrac_avg", share(losses.clipped))
         .with("val/ratio", share(losses.ratio.clone()))
         .with("val/ratio_var", share((losses.ratio - 1.0).square()))
-        .with("val/ratio_first_max_deviation", f64::from(largest))
+        .with_greatest("val/ratio_first_max_deviation", f64::from(largest))
 }
 
 /// A micro-batch's share of the value loss of a minibatch of this many response tokens.

@@ -154,11 +154,12 @@ pub fn context_distill<M: CausalLm + Module + Send + Sync>(
         });
     }
     texts.shuffle(&mut seed.derive("distill/order").rng());
-    let steps = texts.len().div_ceil(config.batch_size) as u64;
     let vocab = model.vocab();
     let batch = |step: u64| {
         let start = step as usize * config.batch_size;
-        let texts = &texts[start..texts.len().min(start + config.batch_size)];
+        let mut texts = texts[start..texts.len().min(start + config.batch_size)].to_vec();
+        // Texts of a length together, so that little is filled in.
+        texts.sort_by_key(|text| text.len());
         let tokens = texts.iter().map(|text| text.len()).sum::<usize>() as f32;
         let groups = texts.chunks(config.micro_batch_size).map(|texts| (teacher.clone(), texts)).collect();
         Ok(parallel_map(groups, |(teacher, texts)| {
@@ -170,7 +171,7 @@ pub fn context_distill<M: CausalLm + Module + Send + Sync>(
     fit(
         model,
         &config.fit,
-        steps,
+        texts.len() as u64,
         config.batch_size as u64,
         checkpoints,
         observer,

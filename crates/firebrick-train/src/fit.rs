@@ -40,8 +40,17 @@ pub struct Loss {
     pub share: Tensor<1>,
     /// The tokens read, of which throughput is told.
     pub tokens: u64,
-    /// Shares of metrics, by name.
-    pub metrics: Vec<(&'static str, f64)>,
+    /// What each micro-batch says of the metrics, by name.
+    pub metrics: Vec<(&'static str, Part)>,
+}
+
+/// What a micro-batch says of a metric of its batch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Part {
+    /// A share: those of all micro-batches are added up.
+    Share(f64),
+    /// An extreme: the greatest counts.
+    Greatest(f64),
 }
 
 impl Loss {
@@ -53,7 +62,14 @@ impl Loss {
     /// With the share of one more metric.
     #[must_use]
     pub fn with(mut self, name: &'static str, share: f64) -> Self {
-        self.metrics.push((name, share));
+        self.metrics.push((name, Part::Share(share)));
+        self
+    }
+
+    /// With one more metric of which the greatest value counts.
+    #[must_use]
+    pub fn with_greatest(mut self, name: &'static str, value: f64) -> Self {
+        self.metrics.push((name, Part::Greatest(value)));
         self
     }
 }
@@ -82,17 +98,19 @@ where
         total = total + gradients;
         read += tokens;
         values[0].1 += share;
-        for (name, share) in metrics {
-            match values.iter_mut().find(|(known, _)| known == name) {
-                Some((_, value)) => *value += share,
-                None => values.push((name.to_owned(), share)),
+        for (name, part) in metrics {
+            let known = values.iter_mut().find(|(known, _)| known == name).map(|(_, value)| value);
+            match (known, part) {
+                (Some(value), Part::Share(share)) => *value += share,
+                (Some(value), Part::Greatest(other)) => *value = value.max(other),
+                (None, Part::Share(value) | Part::Greatest(value)) => values.push((name.to_owned(), value)),
             }
         }
     }
     (total, values, read)
 }
 
-/// The model after `steps` optimiser steps of `samples_per_step` samples each.
+/// The model after one pass over `samples` samples, `samples_per_step` of them an optimiser step; the last may have fewer.
 ///
 /// `batch` gives the micro-batches of a step, `loss` their shares. With `checkpoints` the loop goes on from the newest one, to the
 /// bits it would have reached without interruption: nothing it computes depends on anything but the step.
@@ -103,7 +121,7 @@ where
 pub fn fit<M, S>(
     mut model: M,
     config: &FitConfig,
-    steps: u64,
+    samples: u64,
     samples_per_step: u64,
     mut checkpoints: Option<&mut Checkpoints>,
     observer: &mut dyn Observer,
@@ -121,22 +139,24 @@ where
         (model, optimizer) = restore(model, &checkpoint, config, &device, checkpoints.as_deref())?;
         start = checkpoint.steps;
     }
+    let steps = samples.div_ceil(samples_per_step);
     observer.on(Event::Begin { unit: "tokens", steps, done: start })?;
     for step in start..steps {
-        let samples = step * samples_per_step;
-        let learning_rate = config.learning_rate * config.schedule.factor(samples);
+        let before = step * samples_per_step;
+        let learning_rate = config.learning_rate * config.schedule.factor(before);
         let (gradients, mut values, tokens) = gradients_of(&model, batch(step)?, &loss);
         let norm = gradients.global_norm();
         for (what, value) in [("loss", values[0].1), ("grad_norm", norm)] {
             if !value.is_finite() {
                 let checkpoint = checkpoints.as_deref().and_then(Checkpoints::newest);
-                return Err(Error::NonFinite { what, value, step, samples, checkpoint });
+                return Err(Error::NonFinite { what, value, step, samples: before, checkpoint });
             }
         }
         model = optimizer.step(model, gradients.clip(norm, config.clip_norm), learning_rate);
         values.push(("grad_norm".to_owned(), norm));
         values.push(("lr".to_owned(), learning_rate));
-        observer.on(Event::Step { done: step + 1, units: tokens, values: &values })?;
+        let seen = samples.min(before + samples_per_step);
+        observer.on(Event::Step { done: step + 1, samples: seen, units: tokens, values: &values })?;
         if let Some(checkpoints) = checkpoints.as_deref_mut().filter(|checkpoints| checkpoints.due()) {
             let (optimizer_steps, state) = optimizer.state();
             let tensors = Parameters::default().with("model.", Parameters::of(&model)).with("adamw.", state);

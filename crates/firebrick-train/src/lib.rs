@@ -13,7 +13,7 @@ mod schedule;
 
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use error::{Error, ObserverError};
-pub use fit::{FitConfig, Loss, fit, gradients_of};
+pub use fit::{FitConfig, Loss, Part, fit, gradients_of};
 pub use gradients::Gradients;
 pub use observe::{Event, Observer, Silent, Values};
 pub use optimizer::{AdamW, AdamWConfig, EpsilonForm};

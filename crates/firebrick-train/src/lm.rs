@@ -98,7 +98,7 @@ pub fn pretrain<M: CausalLm + Module + Send>(
     }
     pieces.shuffle(&mut seed.derive("lm/order").rng());
     let rows = pack(&pieces, context);
-    let steps = rows.len().div_ceil(config.batch_size) as u64;
+    let samples = rows.len() as u64;
     let batch = |step: u64| {
         let start = step as usize * config.batch_size;
         let rows = &rows[start..rows.len().min(start + config.batch_size)];
@@ -110,7 +110,8 @@ pub fn pretrain<M: CausalLm + Module + Send>(
         let targets = batches.iter().map(|batch| batch.target_mask().total()).sum::<f32>();
         Ok(batches.into_iter().map(|batch| (batch, targets)).collect())
     };
-    fit(model, &config.fit, steps, config.batch_size as u64, checkpoints, observer, batch, |model, (batch, targets)| {
+    let per_step = config.batch_size as u64;
+    fit(model, &config.fit, samples, per_step, checkpoints, observer, batch, |model, (batch, targets)| {
         let total = masked::sum(packed_token_losses(model, batch), batch.target_mask());
         Loss::new(total / *targets, batch.tokens() as u64)
     })

@@ -21,6 +21,8 @@ pub enum Event<'a> {
     Step {
         /// Steps done, this one included.
         done: u64,
+        /// Samples seen, those of this step included.
+        samples: u64,
         /// Units (tokens, pairs …) in this step.
         units: u64,
         /// What was measured; names as the field has them.

@@ -1,0 +1,321 @@
+//! Traps of preference modeling, through the whole training with small models.
+
+#![cfg(feature = "train")]
+
+use std::time::Duration;
+
+use burn::tensor::{Device, Tensor};
+use firebrick_models::{DecoderConfig, ScoredDecoder};
+use firebrick_preference::{Pair, PairLosses, PreferenceConfig, pair_accuracy, scores, train};
+use firebrick_tensor::{Parameters, ScoringLm, SequenceScorer, TokenBatch};
+use firebrick_testkit::{assert_close, cpu};
+use firebrick_train::{
+    AdamWConfig, Checkpoints, Error, Event, FitConfig, Gradients, Observer, ObserverError, Schedule, Silent, Values,
+};
+use firebrick_types::{Seed, TokenId};
+use rand::Rng;
+
+const EOC: TokenId = 1;
+const BETTER: TokenId = 2;
+const WORSE: TokenId = 3;
+const CONTEXT: usize = 16;
+const D_MODEL: usize = 16;
+
+fn model_on(device: &Device) -> ScoredDecoder {
+    let shape = DecoderConfig { vocab: 20, context: CONTEXT, n_layer: 1, d_model: D_MODEL, heads: 2, d_ff: 32 };
+    shape.init_scored(Seed::new(1), device)
+}
+
+fn model() -> ScoredDecoder {
+    model_on(&cpu().autodiff())
+}
+
+/// Pairs that share a prompt; a token at a random place of each answer marks which is better.
+fn pairs(count: usize, seed: u64) -> Vec<Pair> {
+    let mut rng = Seed::new(seed).rng();
+    let mut words = |count: usize| (0..count).map(|_| rng.random_range(4..20)).collect::<Vec<TokenId>>();
+    let mut pair = || {
+        let prompt = words(3);
+        let mut side = |mark| {
+            let length = 2 + words(1)[0] as usize % 4;
+            let mut answer = words(length);
+            answer.insert(words(1)[0] as usize % (length + 1), mark);
+            [&prompt[..], &answer, &[EOC]].concat()
+        };
+        Pair { better: side(BETTER), worse: side(WORSE) }
+    };
+    (0..count).map(|_| pair()).collect()
+}
+
+fn config() -> PreferenceConfig {
+    PreferenceConfig {
+        batch_size: 16,
+        micro_batch_size: 8,
+        ranked_weight: 1.0,
+        lm_weight: 0.0,
+        fit: FitConfig {
+            learning_rate: 1e-2,
+            schedule: Schedule::Constant,
+            clip_norm: 1.0,
+            adamw: AdamWConfig { weight_decay: 0.0, ..AdamWConfig::default() },
+        },
+    }
+}
+
+/// An optimiser whose step is proportional to the gradient: with a small ε the rounding of a gradient near 0 would become a step
+/// of full length.
+fn linear() -> FitConfig {
+    FitConfig {
+        learning_rate: 1.0,
+        clip_norm: 100.0,
+        adamw: AdamWConfig { epsilon: 1.0, weight_decay: 0.0, ..AdamWConfig::default() },
+        ..FitConfig::default()
+    }
+}
+
+/// What a run has told, up to the step at which it is killed.
+#[derive(Default)]
+struct Record {
+    promised: u64,
+    units: u64,
+    steps: Vec<Values>,
+    killed_at: Option<u64>,
+}
+
+impl Observer for Record {
+    fn on(&mut self, event: Event<'_>) -> Result<(), ObserverError> {
+        match event {
+            Event::Begin { steps, .. } => self.promised = steps,
+            Event::Step { done, units, values, .. } => {
+                self.steps.push(values.clone());
+                self.units += units;
+                if self.killed_at == Some(done) {
+                    return Err("killed".into());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn trained(pairs: &[Pair], config: &PreferenceConfig) -> (ScoredDecoder, Record) {
+    let mut record = Record::default();
+    let model = train(model(), pairs, config, Seed::new(5), None, &mut record).unwrap();
+    (model, record)
+}
+
+fn numbers(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&value| f64::from(value)).collect()
+}
+
+#[track_caller]
+fn assert_close_parameters(found: &ScoredDecoder, expected: &ScoredDecoder, tolerance: f64) {
+    for ((_, _, found), (_, _, expected)) in Parameters::of(found).iter().zip(Parameters::of(expected).iter()) {
+        assert_close(numbers(found), numbers(expected), tolerance);
+    }
+}
+
+#[track_caller]
+fn assert_close_steps(found: &[Values], expected: &[Values], tolerance: f64) {
+    assert_eq!(found.len(), expected.len());
+    for (step, (found, expected)) in found.iter().zip(expected).enumerate() {
+        for ((name, found), (_, expected)) in found.iter().zip(expected) {
+            let allowed = tolerance * expected.abs().max(1.0);
+            assert!((found - expected).abs() <= allowed, "`{name}` of step {step}: {found}, expected {expected}");
+        }
+    }
+}
+
+#[test]
+fn t12_a_long_sequence_is_scored_by_its_end() {
+    let sequence = (0..40).map(|place| 4 + place % 16).chain([EOC]).collect::<Vec<TokenId>>();
+    let end = sequence[sequence.len() - CONTEXT..].to_vec();
+    let pair = Pair { better: sequence.clone(), worse: vec![5, EOC] }.within(CONTEXT);
+    assert_eq!(pair, Pair { better: end.clone(), worse: vec![5, EOC] });
+    let model = model_on(&cpu());
+    assert_eq!(scores(&model, &[sequence], CONTEXT, 4), scores(&model, &[end], CONTEXT, 4));
+}
+
+/// The hidden state that a row's score reads, all gradients of that score, and the row's hidden states, `[seq, d_model]`.
+///
+/// The head is linear, so the gradient of a score with respect to the head's weights is the state that it reads.
+fn read_out(sequences: &[Vec<TokenId>], row: usize) -> (Tensor<1>, Gradients, Tensor<2>) {
+    let model = model();
+    let batch = TokenBatch::from_ragged(sequences, &cpu().autodiff());
+    let [_, seq] = batch.dims();
+    let gradients = Gradients::of(&model, &model.scores(&batch).narrow(0, row, 1));
+    let hidden = model.body().hidden(batch.ids().clone()).without_autodiff();
+    let hidden = hidden.slice([row..row + 1, 0..seq, 0..D_MODEL]).reshape([seq, D_MODEL]);
+    (gradients.named("head.weight").unwrap().clone(), gradients, hidden)
+}
+
+#[test]
+fn t13_padding_changes_no_score_and_no_loss() {
+    let device = cpu();
+    let model = model_on(&device);
+    let (short, long) = (vec![5, 6, EOC], vec![7, 8, 9, 10, 11, 12, 13, 14, 15, EOC]);
+    let batch = |sequences: &[&Vec<TokenId>]| TokenBatch::from_ragged(sequences, &device);
+    let alone = model.scores(&batch(&[&short]));
+    assert_close(model.scores(&batch(&[&short, &long])).narrow(0, 0, 1), alone, 1e-5);
+    let alone = PairLosses::of(&model, &batch(&[&short]), &batch(&[&short]));
+    let beside = PairLosses::of(&model, &batch(&[&short, &long]), &batch(&[&short, &long]));
+    assert_close(beside.lm.narrow(0, 0, 1), alone.lm, 1e-5);
+    assert_close(beside.ranked.narrow(0, 0, 1), alone.ranked, 1e-5);
+}
+
+#[test]
+fn t13_the_score_and_its_gradient_are_of_the_end_of_context_alone() {
+    let sequences = [vec![5, 6, 7, EOC], vec![7, 8, 9, 10, 11, 12, EOC]];
+    for (row, sequence) in sequences.iter().enumerate() {
+        let (read, gradients, hidden) = read_out(&sequences, row);
+        let last = sequence.len() - 1;
+        assert_close(read, hidden.slice([last..last + 1, 0..D_MODEL]).reshape([D_MODEL]), 1e-5);
+        assert_close(gradients.named("head.bias").unwrap().clone(), [1.0], 0.0);
+        // What is filled in behind the end has no part in the score, down to the embedding of its position.
+        let positions = gradients.named("body.wpe.weight").unwrap().clone().into_data().try_to_vec::<f32>().unwrap();
+        for (position, gradient) in positions.chunks(D_MODEL).enumerate() {
+            let read = gradient.iter().any(|&gradient| gradient != 0.0);
+            assert_eq!(read, position <= last, "position {position} of a sequence of {}", sequence.len());
+        }
+    }
+}
+
+/// The token that ends a sequence is found by its length, not by a search for it.
+#[test]
+fn t42_the_score_is_read_at_the_last_token_whatever_stands_before_it() {
+    for sequence in [vec![5, 6, 7, 8], vec![5, EOC, 7, EOC], vec![EOC, 6, EOC, EOC], vec![EOC, EOC, 7, 8]] {
+        let (read, _, hidden) = read_out(&[sequence.clone(), vec![9; 6]], 0);
+        let states = (0..4).map(|place| hidden.clone().slice([place..place + 1, 0..D_MODEL]).reshape([D_MODEL]));
+        let distance = |state: Tensor<1>| (state - read.clone()).abs().max().into_scalar::<f32>();
+        let distances = states.map(distance).collect::<Vec<_>>();
+        assert!(distances[3] < 1e-5 && distances[..3].iter().all(|&distance| distance > 1e-3), "{distances:?}");
+    }
+}
+
+/// Accuracy on pairs that training has not seen.
+fn accuracy(model: &ScoredDecoder, pairs: &[Pair]) -> f64 {
+    let side = |side: fn(&Pair) -> Vec<TokenId>| {
+        let sequences = pairs.iter().map(side).collect::<Vec<_>>();
+        let scores = scores(model, &sequences, CONTEXT, 32).into_iter().map(|score| score as f32).collect::<Vec<_>>();
+        Tensor::<1>::from_floats(scores.as_slice(), &cpu())
+    };
+    let right = pair_accuracy(side(|pair| pair.better.clone()), side(|pair| pair.worse.clone()));
+    right.iter().map(|&right| f64::from(right)).sum::<f64>() / right.len() as f64
+}
+
+#[test]
+fn t23_one_pass_over_marked_pairs_orders_unseen_ones() {
+    let (model, _) = trained(&pairs(384, 1), &config());
+    let accuracy = accuracy(&model, &pairs(100, 2));
+    assert!(accuracy > 0.9, "{accuracy} of the held-out pairs");
+}
+
+/// The same pairs the other way round teach the opposite.
+#[test]
+fn t22_labels_the_other_way_round_turn_the_scores_round() {
+    let turned = |pair: Pair| Pair { better: pair.worse, worse: pair.better };
+    let (model, _) = trained(&pairs(384, 1).into_iter().map(turned).collect::<Vec<_>>(), &config());
+    let accuracy = accuracy(&model, &pairs(100, 2));
+    assert!(accuracy < 0.1, "{accuracy} of the held-out pairs");
+}
+
+#[test]
+fn t27_the_language_model_loss_is_not_of_the_worse_sequence() {
+    let (these, others) = (pairs(24, 1), pairs(24, 2));
+    let mixed = these.iter().zip(&others);
+    let mixed = mixed.map(|(one, other)| Pair { better: one.better.clone(), worse: other.worse.clone() });
+    let mixed = mixed.collect::<Vec<_>>();
+    let parameters = |pairs: &[Pair], ranked_weight: f64| {
+        // A batch of several pairs is sorted by the longer side of each, so that other worse sequences change the order of
+        // summation: one pair a batch.
+        let config = PreferenceConfig { batch_size: 1, micro_batch_size: 1, ranked_weight, lm_weight: 1.0, ..config() };
+        Parameters::of(&trained(pairs, &config).0)
+    };
+    assert!(parameters(&these, 0.0) == parameters(&mixed, 0.0), "the worse sequences have been learnt");
+    assert!(parameters(&these, 1.0) != parameters(&mixed, 1.0), "the ranked loss does not read the worse sequences");
+}
+
+/// The mean of −log p over every token but the first, prompt and end included, from the logits by hand.
+#[test]
+fn t27_the_language_model_loss_is_of_every_token_of_the_better_sequence() {
+    let model = model_on(&cpu());
+    let sequences = [vec![5, 6, 7, 8, EOC], vec![9, 10, 11, 12, 13, 14, 15, EOC]];
+    let batch = TokenBatch::from_ragged(&sequences, &cpu());
+    let (_, logits) = model.scores_and_logits(&batch);
+    let [_, seq, vocab] = logits.dims();
+    let logits = numbers(&logits.into_data().try_to_vec::<f32>().unwrap());
+    let loss = |(row, sequence): (usize, &Vec<TokenId>)| {
+        let token = |place: usize| {
+            let at = &logits[(row * seq + place) * vocab..][..vocab];
+            at.iter().map(|logit| logit.exp()).sum::<f64>().ln() - at[sequence[place + 1] as usize]
+        };
+        (0..sequence.len() - 1).map(token).sum::<f64>() / (sequence.len() - 1) as f64
+    };
+    let expected = sequences.iter().enumerate().map(loss).collect::<Vec<_>>();
+    assert_close(PairLosses::of(&model, &batch, &batch).lm, expected, 1e-5);
+}
+
+#[test]
+fn t28_every_pair_is_read_once() {
+    for (count, batch_size, steps) in [(10, 4, 3), (12, 4, 3), (3, 8, 1)] {
+        let pairs = pairs(count, 1);
+        let (_, record) = trained(&pairs, &PreferenceConfig { batch_size, micro_batch_size: 3, ..config() });
+        assert_eq!((record.promised, record.steps.len()), (steps, steps as usize), "{count} pairs");
+        let tokens = pairs.iter().map(|pair| (pair.better.len() + pair.worse.len()) as u64).sum::<u64>();
+        assert_eq!(record.units, tokens, "{count} pairs");
+    }
+}
+
+#[test]
+fn micro_batches_change_nothing_but_the_rounding() {
+    let pairs = pairs(20, 1);
+    let run = |micro_batch_size| {
+        // 8, 8 and 4 pairs: none of the sizes below divides all of them.
+        let config = PreferenceConfig { batch_size: 8, micro_batch_size, lm_weight: 1.0, fit: linear(), ..config() };
+        trained(&pairs, &config)
+    };
+    let (whole, record) = run(8);
+    assert!(Parameters::of(&whole) != Parameters::of(&model()));
+    for micro_batch_size in [1, 3, 5] {
+        let (parts, parts_record) = run(micro_batch_size);
+        // Sums of some hundred numbers of size 1 in f32 differ by some 10⁻⁶ when they are cut otherwise.
+        assert_close_steps(&parts_record.steps, &record.steps, 1e-5);
+        assert_close_parameters(&parts, &whole, 1e-5);
+    }
+}
+
+#[test]
+fn the_order_of_pairs_inside_a_batch_changes_nothing_but_the_rounding() {
+    let pairs = pairs(12, 1);
+    let config = PreferenceConfig { batch_size: 12, micro_batch_size: 5, lm_weight: 1.0, fit: linear(), ..config() };
+    let (forwards, record) = trained(&pairs, &config);
+    let (backwards, other) = trained(&pairs.iter().rev().cloned().collect::<Vec<_>>(), &config);
+    assert_close_steps(&other.steps, &record.steps, 1e-5);
+    assert_close_parameters(&backwards, &forwards, 1e-5);
+}
+
+#[test]
+fn a_killed_run_goes_on_to_the_same_bits() {
+    let pairs = pairs(40, 1);
+    let config = PreferenceConfig { batch_size: 8, micro_batch_size: 3, lm_weight: 0.5, ..config() };
+    let (whole, record) = trained(&pairs, &config);
+    for killed_at in [1, 3, 5] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut killed = Record { killed_at: Some(killed_at), ..Record::default() };
+        let mut checkpoints = Checkpoints::new(dir.path(), Duration::ZERO);
+        let result = train(model(), &pairs, &config, Seed::new(5), Some(&mut checkpoints), &mut killed);
+        assert!(matches!(result.map(|_| ()), Err(Error::Observer(_))));
+        let mut rest = Record::default();
+        let mut checkpoints = Checkpoints::new(dir.path(), Duration::ZERO);
+        let again = train(model(), &pairs, &config, Seed::new(5), Some(&mut checkpoints), &mut rest).unwrap();
+        // The step that was told last had no checkpoint yet.
+        assert_eq!(rest.steps, record.steps[killed_at as usize - 1..], "killed at {killed_at}");
+        assert!(Parameters::of(&again).to_bytes() == Parameters::of(&whole).to_bytes(), "killed at {killed_at}");
+    }
+}
+
+#[test]
+fn a_run_without_pairs_says_so() {
+    let result = train(model(), &[], &config(), Seed::new(5), None, &mut Silent);
+    assert!(matches!(result.map(|_| ()), Err(Error::Empty { .. })));
+}

@@ -8,11 +8,12 @@ use anyhow::{Result, bail};
 use burn::tensor::Device;
 use clap::{Args, Subcommand};
 use firebrick_data::hub;
-use firebrick_pipeline::{Event, Options, open};
+use firebrick_pipeline::{Event, Options, Plan, open, read_record};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::env::{Env, Voice};
 use crate::hh::{self, Evaluation, Recipe, Report};
+use crate::progress::Speed;
 use crate::{bands, recipe};
 
 #[derive(Subcommand)]
@@ -129,7 +130,7 @@ fn execute_run(run: &Run) -> Result<ExitCode> {
     }
     let Evaluation(results) = open(&out, "evaluate")?;
     if voice > Voice::Quiet {
-        println!("\n{}", summary(&results));
+        println!("\n{}\n{}", summary(&results), times(&out, &pipeline.plan(&out, &env)?)?);
     }
     println!("report: {}", stage_folder(&out, "report")?.join("artifact").join(Report::FILE).display());
     if run.check_bands {
@@ -178,6 +179,21 @@ fn stage_folder(out: &Path, stage: &str) -> Result<PathBuf> {
     found.ok_or_else(|| anyhow::anyhow!("{}: there is no stage `{stage}`", out.display()))
 }
 
+/// What every stage took, and how fast it went.
+fn times(out: &Path, plan: &Plan) -> Result<String> {
+    let mut lines = vec![format!("{:12} {:>9}", "stage", "seconds")];
+    let mut total = 0.0;
+    for stage in plan.stages.iter().map(|stage| stage.name.as_str()) {
+        let seconds = read_record(out, stage)?.wall_seconds;
+        total += seconds;
+        let speed = Speed::read(&stage_folder(out, stage)?.join("work"));
+        let speed = speed.map_or(String::new(), |speed| format!("  {:.0} {}/s", speed.rate(), speed.unit));
+        lines.push(format!("{stage:12} {seconds:>9.1}{speed}"));
+    }
+    lines.push(format!("{:12} {total:>9.1}", "all"));
+    Ok(lines.join("\n"))
+}
+
 fn tell(event: &Event<'_>, voice: Voice) {
     if voice == Voice::Quiet {
         return;
@@ -214,21 +230,15 @@ fn summary(results: &hh::Results) -> String {
     ));
     for one in &results.pm {
         let show = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.3}"));
-        let verdict = if one.train_pm.low > one.length.high {
-            "beats length"
-        } else if one.train_pm.mean > one.length.mean {
-            "above length, intervals overlap"
-        } else {
-            "does not beat length"
-        };
         lines.push(format!(
-            "{:30} {:>6} {:>22} {:>22} {:>8} {:>8}  {verdict}",
+            "{:30} {:>6} {:>22} {:>22} {:>8} {:>8}  {}",
             one.tranche,
             one.pairs,
             one.train_pm.show(3),
             one.length.show(3),
             show(one.ceiling),
-            show(one.clean)
+            show(one.clean),
+            one.verdict().text()
         ));
     }
     lines.push(format!(

@@ -16,7 +16,7 @@ use firebrick_types::{Comparison, Seed};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::evaluate::Results;
+use super::results::Results;
 
 /// Reads a JSON file of an artifact.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {

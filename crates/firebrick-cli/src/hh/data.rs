@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use firebrick_data::hhh_tasks::HhhItem;
 use firebrick_data::pmp::{RankedPair, ranked_pairs, stackexchange_score};
 use firebrick_data::synthetic::World;
@@ -84,22 +84,6 @@ impl Data {
         let mut all = Collected::default();
         let name = |path: &Path| path.strip_prefix(dir).unwrap_or(path).display().to_string();
 
-        let mut documents = Vec::new();
-        for path in &sources.texts {
-            let read = text::read(path, self.recipe.document_characters)?;
-            all.notes.push(format!("{}: {} documents", name(path), read.len()));
-            documents.extend(read);
-        }
-        if documents.is_empty() {
-            bail!(
-                "{} holds no text to pretrain on: add .txt files, or JSONL with a `text` field, plain or as .gz",
-                dir.display()
-            );
-        }
-        documents.shuffle(&mut seed.derive("documents").rng());
-        documents.truncate(self.recipe.documents);
-        (all.train_text, all.held_out_text) = self.split_text(documents);
-
         let mut questions = Vec::new();
         for path in &sources.threads {
             let read = threads::read(path)?;
@@ -110,6 +94,9 @@ impl Data {
         questions.truncate(self.recipe.threads);
         all.dialogues = questions.iter().filter_map(as_dialogue).collect();
         all.ranked = ranked_pairs(&questions, seed);
+        if all.ranked.is_empty() {
+            all.notes.push("no ranked answers: preference models are not pretrained".to_owned());
+        }
 
         for tranche in &sources.tranches {
             for (path, test) in [(&tranche.train, false), (&tranche.test, true)] {
@@ -138,6 +125,23 @@ impl Data {
         }
         all.train.shuffle(&mut seed.derive("comparisons").rng());
         all.train.truncate(self.recipe.comparisons);
+        let mut documents = Vec::new();
+        for path in &sources.texts {
+            let read = text::read(path, self.recipe.document_characters)?;
+            all.notes.push(format!("{}: {} documents", name(path), read.len()));
+            documents.extend(read);
+        }
+        if documents.is_empty() {
+            all.notes.push("no text: the preferred dialogues of the training comparisons are pretrained on".to_owned());
+            let preferred = |one: &Comparison| {
+                dialogue::render(&one.prompt.with(Message::assistant(one.chosen.clone()))).trim_start().to_owned()
+            };
+            documents.extend(all.train.iter().map(preferred));
+        }
+        documents.shuffle(&mut seed.derive("documents").rng());
+        documents.truncate(self.recipe.documents);
+        (all.train_text, all.held_out_text) = self.split_text(documents);
+
         for path in &sources.hhh_tasks {
             let items = hhh_tasks::read(path)?;
             all.notes.push(format!("{}: {} evaluation items", name(path), items.len()));
@@ -148,16 +152,12 @@ impl Data {
         Ok(all)
     }
 
-    /// Documents to learn from and to measure on, by the digest of their text.
+    /// Documents to learn from and to measure on, by the digest of their text; of equal ones the first.
     fn split_text(&self, documents: Vec<String>) -> (Vec<String>, Vec<String>) {
         let mut seen = HashSet::new();
-        let unique = documents.into_iter().filter(|document| seen.insert(blake(document))).collect::<Vec<_>>();
+        let unique = documents.into_iter().filter(|document| seen.insert(document.clone())).collect::<Vec<_>>();
         unique.into_iter().partition(|document| split::bucket(document) >= self.recipe.held_out)
     }
-}
-
-fn blake(text: &str) -> u64 {
-    (split::bucket(text) * 2.0_f64.powi(53)) as u64
 }
 
 /// A question and its best answer as a dialogue.
@@ -192,15 +192,14 @@ impl Stage<Env> for Data {
             Some(dir) => self.collect_folder(dir)?,
             None => self.collect_world()?,
         };
-        let places = [
+        let parts = [
             ("the text to learn from", all.train_text.len(), "data.documents"),
             ("the held-out text", all.held_out_text.len(), "data.held_out"),
             ("the training comparisons", all.train.len(), "data.comparisons"),
             ("the test comparisons", all.test.len(), "data.held_out"),
-            ("the ranked pairs for preference-model pretraining", all.ranked.len(), "data.threads"),
         ];
-        if let Some((what, _, key)) = places.iter().find(|(_, count, _)| *count == 0) {
-            let counts = places.map(|(what, count, _)| format!("{what}: {count}")).join(", ");
+        if let Some((what, _, key)) = parts.iter().find(|(_, count, _)| *count == 0) {
+            let counts = parts.map(|(what, count, _)| format!("{what}: {count}")).join(", ");
             return Err(anyhow::anyhow!("{what} are empty ({counts}); raise `{key}` or give more data").into());
         }
         let dir = ctx.artifact();

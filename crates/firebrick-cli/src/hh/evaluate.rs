@@ -13,120 +13,23 @@ use firebrick_preference::scores;
 use firebrick_rl::ppo::Turns;
 use firebrick_sampling::{Finish, Sampler, generate};
 use firebrick_stats::{
-    Interval, bootstrap_mean, brier_score, calibration_curve, calibration_slope, elo_ratings,
-    expected_calibration_error, wilson,
+    bootstrap_mean, brier_score, calibration_curve, calibration_slope, elo_ratings, expected_calibration_error, wilson,
 };
 use firebrick_tensor::{CausalLm, TokenBatch, kl, masked};
-use firebrick_train::{lm, parallel_map};
-use firebrick_types::{Comparison, Dialogue, Seed, TokenId};
+use firebrick_train::{Event, Observer, lm, parallel_map};
+use firebrick_types::{Comparison, Dialogue, Role, Seed, TokenId};
 use rand::seq::SliceRandom;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::artifacts::{Corpus, Evaluation, LanguageModel, PreferenceModel, Vocabulary, write_json};
 use super::policy::{fitting, turns};
 use super::preference::{pair, prompt_tokens};
 use super::recipe::{EvaluateRecipe, ModelRecipe, Recipe};
+use super::results::{Calibration, Estimate, Oracle, PmAccuracy, PolicyResult, Results, Shown, TurnAccuracy};
 use crate::env::Env;
-
-/// An estimate and its 95 % interval.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) struct Estimate {
-    pub(crate) mean: f64,
-    pub(crate) low: f64,
-    pub(crate) high: f64,
-}
-
-impl From<Interval> for Estimate {
-    fn from(Interval { estimate, low, high }: Interval) -> Self {
-        Self { mean: estimate, low, high }
-    }
-}
-
-impl Estimate {
-    /// The estimate with its interval.
-    pub(crate) fn show(&self, decimals: usize) -> String {
-        format!("{:.decimals$} [{:.decimals$}, {:.decimals$}]", self.mean, self.low, self.high)
-    }
-}
+use crate::progress::Progress;
 
 const CONFIDENCE: f64 = 0.95;
-
-/// How often a preference model is right on the test comparisons of a tranche.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct PmAccuracy {
-    pub(crate) tranche: String,
-    pub(crate) pairs: usize,
-    pub(crate) train_pm: Estimate,
-    pub(crate) test_pm: Estimate,
-    /// The length-only baseline on the same pairs.
-    pub(crate) length: Estimate,
-    /// The same labels without noise, where the annotators are simulated.
-    pub(crate) clean: Option<f64>,
-    /// What the best possible predictor reaches on the noisy labels.
-    pub(crate) ceiling: Option<f64>,
-}
-
-/// What a policy's answers to the held-out prompts are worth.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct PolicyResult {
-    pub(crate) name: String,
-    pub(crate) train_pm: Estimate,
-    pub(crate) test_pm: Estimate,
-    pub(crate) oracle: Option<Oracle>,
-    pub(crate) elo: f64,
-    pub(crate) elo_error: f64,
-    /// Share of answers that ended by themselves.
-    pub(crate) finished: f64,
-    /// Mean length of an answer, in tokens.
-    pub(crate) length: f64,
-    pub(crate) perplexity: f64,
-    pub(crate) hhh: BTreeMap<String, (f64, usize)>,
-}
-
-/// The oracle's means over a policy's answers.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) struct Oracle {
-    /// Mean of the three.
-    pub(crate) score: Estimate,
-    pub(crate) helpful: f64,
-    pub(crate) honest: f64,
-    pub(crate) harmless: f64,
-}
-
-/// A held-out dialogue answered before and after.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Shown {
-    pub(crate) prompt: String,
-    pub(crate) before: String,
-    pub(crate) after: String,
-    pub(crate) before_scores: Vec<(String, f64)>,
-    pub(crate) after_scores: Vec<(String, f64)>,
-}
-
-/// Everything measured.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Results {
-    pub(crate) pm: Vec<PmAccuracy>,
-    pub(crate) brier: f64,
-    pub(crate) ece: f64,
-    pub(crate) calibration_slope: f64,
-    /// Predicted, observed, count.
-    pub(crate) calibration: Vec<(f64, f64, u64)>,
-    /// Scores of the chosen and rejected test answers by the train preference model.
-    pub(crate) chosen_scores: Vec<f64>,
-    pub(crate) rejected_scores: Vec<f64>,
-    pub(crate) policies: Vec<PolicyResult>,
-    /// Share of prompts on which the test preference model prefers the final policy to the initial one.
-    pub(crate) win_rate: Estimate,
-    /// Divergence of the final policy from the initial one on its own answers, in nats an answer.
-    pub(crate) kl: Estimate,
-    /// Train-PM scores of the initial and the final policy's answers.
-    pub(crate) before_scores: Vec<f64>,
-    pub(crate) after_scores: Vec<f64>,
-    pub(crate) shown: Vec<Shown>,
-    /// Every number that has a band, by name.
-    pub(crate) metrics: BTreeMap<String, f64>,
-}
 
 /// The recipe of the stage.
 #[derive(Clone, Debug, Serialize)]
@@ -147,8 +50,16 @@ struct Policy<'a> {
     prefix: &'a [TokenId],
 }
 
-/// Scores of the better and the worse answer of every pair.
-type Scores = Vec<(f64, f64)>;
+/// The preference models on the test comparisons.
+struct Preference {
+    /// Tranche by tranche, then all together.
+    accuracy: Vec<PmAccuracy>,
+    by_turns: Vec<TurnAccuracy>,
+    /// Predicted, observed, count.
+    curve: Vec<(f64, f64, u64)>,
+    /// The train preference model's, of the better and the worse answer of every pair.
+    scores: Vec<(f64, f64)>,
+}
 
 /// A prompt and the answer to it.
 type Exchange<'a> = (&'a Vec<TokenId>, &'a Vec<TokenId>);
@@ -184,13 +95,13 @@ impl Evaluate {
         Ok(bootstrap_mean(values, self.recipe.resamples, CONFIDENCE, &mut rng).with_context(|| name.to_owned())?.into())
     }
 
-    /// The preference models on the test comparisons, tranche by tranche and all together.
+    /// The preference models on the test comparisons.
     fn preference(
         &self,
         corpus: &Corpus,
         tokenizer: &Tokenizer,
         [train_pm, test_pm]: [&ScoredDecoder; 2],
-    ) -> Result<(Vec<PmAccuracy>, Scores)> {
+    ) -> Result<Preference> {
         let (train, test) = (corpus.train_comparisons()?, corpus.test_comparisons()?);
         let probabilities = corpus.test_probabilities()?;
         let lengths = |comparisons: &[Comparison]| {
@@ -209,17 +120,12 @@ impl Evaluate {
         };
         let (train_scores, test_scores) = (score(train_pm), score(test_pm));
         let (train_right, test_right) = (accuracy(&train_scores), accuracy(&test_scores));
-        let mut tranches = test.iter().map(|one| one.tranche.clone()).collect::<Vec<_>>();
-        tranches.sort();
-        tranches.dedup();
-        tranches.push("all".to_owned());
-        let row = |tranche: String| {
-            let chosen =
-                (0..test.len()).filter(|&index| tranche == "all" || test[index].tranche == tranche).collect::<Vec<_>>();
-            let estimate = |right: &[f64]| -> Result<Estimate> {
-                let right = chosen.iter().map(|&index| right[index]).sum::<f64>();
-                Ok(wilson(right.round() as u64, chosen.len() as u64, CONFIDENCE)?.into())
-            };
+        let differences = train_scores.iter().map(|(better, worse)| better - worse).collect::<Vec<_>>();
+        let share = |right: &[f64], chosen: &[usize]| -> Result<Estimate> {
+            let right = chosen.iter().map(|&index| right[index]).sum::<f64>();
+            Ok(wilson(right.round() as u64, chosen.len() as u64, CONFIDENCE)?.into())
+        };
+        let row = |tranche: &str, chosen: &[usize]| -> Result<PmAccuracy> {
             let mean =
                 |f: &dyn Fn(usize) -> f64| chosen.iter().map(|&index| f(index)).sum::<f64>() / chosen.len() as f64;
             let (clean, ceiling) = match &probabilities {
@@ -229,17 +135,42 @@ impl Evaluate {
                 ),
                 None => (None, None),
             };
+            let differences = chosen.iter().map(|&index| differences[index]).collect::<Vec<_>>();
             Ok(PmAccuracy {
+                tranche: tranche.to_owned(),
                 pairs: chosen.len(),
-                train_pm: estimate(&train_right)?,
-                test_pm: estimate(&test_right)?,
-                length: estimate(&length_outcomes)?,
+                train_pm: share(&train_right, chosen)?,
+                test_pm: share(&test_right, chosen)?,
+                length: share(&length_outcomes, chosen)?,
                 clean,
                 ceiling,
-                tranche,
+                calibration: Calibration {
+                    brier: brier_score(&differences)?,
+                    ece: expected_calibration_error(&differences, self.recipe.calibration_bins)?,
+                    slope: calibration_slope(&differences).ok(),
+                },
             })
         };
-        Ok((tranches.into_iter().map(row).collect::<Result<_>>()?, train_scores))
+        let human_turns = |one: &Comparison| one.prompt.messages.iter().filter(|turn| turn.role == Role::Human).count();
+        let (mut tranches, mut turns) = (BTreeMap::<_, Vec<_>>::new(), BTreeMap::<_, Vec<_>>::new());
+        for (index, one) in test.iter().enumerate() {
+            tranches.entry(one.tranche.as_str()).or_default().push(index);
+            turns.entry(human_turns(one)).or_default().push(index);
+        }
+        let mut accuracy = tranches.iter().map(|(tranche, chosen)| row(tranche, chosen)).collect::<Result<Vec<_>>>()?;
+        accuracy.push(row("all", &(0..test.len()).collect::<Vec<_>>())?);
+        let by_turns = turns.iter().map(|(&turns, chosen)| {
+            Ok(TurnAccuracy { turns, pairs: chosen.len(), accuracy: share(&train_right, chosen)? })
+        });
+        Ok(Preference {
+            by_turns: by_turns.collect::<Result<_>>()?,
+            curve: calibration_curve(&differences, self.recipe.calibration_bins)?
+                .into_iter()
+                .map(|bin| (bin.mean_prediction, bin.observed, bin.count))
+                .collect(),
+            accuracy,
+            scores: train_scores,
+        })
     }
 
     /// A policy's answers, each with a seed of its own, and what they are worth.
@@ -339,6 +270,31 @@ impl Evaluate {
     }
 }
 
+/// Policies that are measured.
+const POLICIES: usize = 4;
+
+/// How far the stage is: the preference models are a step, and of each policy its answers and its measures.
+struct Steps<'a> {
+    progress: Progress<'a>,
+    done: u64,
+}
+
+impl<'a> Steps<'a> {
+    const ALL: u64 = 1 + 2 * POLICIES as u64;
+
+    fn begin(mut progress: Progress<'a>) -> Result<Self> {
+        let begin = Event::Begin { unit: "parts", steps: Self::ALL, done: 0 };
+        progress.on(begin).map_err(anyhow::Error::from_boxed)?;
+        Ok(Self { progress, done: 0 })
+    }
+
+    fn step(&mut self) -> Result<()> {
+        self.done += 1;
+        let step = Event::Step { done: self.done, samples: 0, units: 1, values: &Vec::new() };
+        self.progress.on(step).map_err(anyhow::Error::from_boxed)
+    }
+}
+
 fn text_of(tokenizer: &Tokenizer, turns: &Turns, tokens: &[TokenId]) -> String {
     tokenizer.decode(turns.text(tokens)).trim().to_owned()
 }
@@ -376,11 +332,16 @@ impl Stage<Env> for Evaluate {
         let world = corpus.world()?;
         let mut metrics = BTreeMap::new();
 
-        let (pm, pm_scores) = self.preference(&corpus, &tokenizer, [&train_pm, &test_pm])?;
-        let differences = pm_scores.iter().map(|(better, worse)| better - worse).collect::<Vec<_>>();
-        let overall = pm.last().expect("the last row is all tranches");
+        let mut progress = Steps::begin(Progress::new(ctx.work(), ctx.stage(), env.voice))?;
+
+        let preference = self.preference(&corpus, &tokenizer, [&train_pm, &test_pm])?;
+        progress.step()?;
+        let overall = preference.accuracy.last().expect("the last row is all tranches");
         metrics.insert("pm/accuracy".to_owned(), overall.train_pm.mean);
+        metrics.insert("pm/test_pm_accuracy".to_owned(), overall.test_pm.mean);
         metrics.insert("pm/length_baseline".to_owned(), overall.length.mean);
+        metrics.insert("pm/brier".to_owned(), overall.calibration.brier);
+        metrics.insert("pm/ece".to_owned(), overall.calibration.ece);
         metrics.extend(overall.clean.map(|clean| ("pm/clean_accuracy".to_owned(), clean)));
         metrics.extend(overall.ceiling.map(|ceiling| ("pm/ceiling".to_owned(), ceiling)));
 
@@ -402,15 +363,19 @@ impl Stage<Env> for Evaluate {
             )
             .into());
         }
-        let policies = [
+        let policies: [_; POLICIES] = [
             Policy { name: "pretrained", model: &base, prefix: &[] },
             Policy { name: "prompted", model: &base, prefix: &prefix },
             Policy { name: "distilled", model: &distilled, prefix: &[] },
             Policy { name: "rlhf", model: &rlhf, prefix: &[] },
         ];
-        let answers = policies
-            .each_ref()
-            .map(|policy| self.answers(policy, &prompts, &tokenizer, world.as_ref(), [&train_pm, &test_pm], device));
+        let mut answer = |policy: &Policy<'_>| -> Result<Answers> {
+            let answers = self.answers(policy, &prompts, &tokenizer, world.as_ref(), [&train_pm, &test_pm], device);
+            progress.step()?;
+            Ok(answers)
+        };
+        let answers: [_; POLICIES] =
+            policies.iter().map(&mut answer).collect::<Result<Vec<_>>>()?.try_into().ok().expect("as many as policies");
         let scored =
             policies.iter().zip(&answers).map(|(policy, answers)| (policy.name, answers.test_scores.as_slice()));
         let elo = elo_ratings(&win_table(&scored.collect::<Vec<_>>()), 0.5)?;
@@ -428,6 +393,9 @@ impl Stage<Env> for Evaluate {
                     let means = judged.iter().map(|one| one.iter().sum::<f64>() / 3.0).collect::<Vec<_>>();
                     let score = self.mean(&means, &format!("oracle/{name}"))?;
                     metrics.insert(format!("oracle/{name}"), score.mean);
+                    for (axis, axis_name) in ["helpful", "honest", "harmless"].into_iter().enumerate() {
+                        metrics.insert(format!("oracle/{name}/{axis_name}"), mean(axis));
+                    }
                     Some(Oracle { score, helpful: mean(0), honest: mean(1), harmless: mean(2) })
                 }
             };
@@ -437,6 +405,7 @@ impl Stage<Env> for Evaluate {
             metrics.extend(hhh.get("all").map(|(right, _)| (format!("hhh/{name}"), *right)));
             let perplexity = lm::perplexity(policy.model, &held_out, tokenizer.eoc(), self.recipe.micro_batch_size);
             metrics.insert(format!("perplexity/{name}"), perplexity);
+            progress.step()?;
             results.push(PolicyResult {
                 name: name.to_owned(),
                 train_pm: self.mean(&answers.train_scores, &format!("train_pm/{name}"))?,
@@ -481,16 +450,11 @@ impl Stage<Env> for Evaluate {
             after_scores: scores_of(after, index),
         });
         let results = Results {
-            brier: brier_score(&differences)?,
-            ece: expected_calibration_error(&differences, self.recipe.calibration_bins)?,
-            calibration_slope: calibration_slope(&differences).unwrap_or(f64::NAN),
-            calibration: calibration_curve(&differences, self.recipe.calibration_bins)?
-                .into_iter()
-                .map(|bin| (bin.mean_prediction, bin.observed, bin.count))
-                .collect(),
-            chosen_scores: pm_scores.iter().map(|(better, _)| *better).collect(),
-            rejected_scores: pm_scores.iter().map(|(_, worse)| *worse).collect(),
-            pm,
+            by_turns: preference.by_turns,
+            calibration_curve: preference.curve,
+            chosen_scores: preference.scores.iter().map(|(better, _)| *better).collect(),
+            rejected_scores: preference.scores.iter().map(|(_, worse)| *worse).collect(),
+            pm: preference.accuracy,
             policies: results,
             win_rate,
             kl: divergence,

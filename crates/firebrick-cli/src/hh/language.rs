@@ -21,11 +21,11 @@ pub(crate) fn checkpoints(ctx: &StageContext, env: &Env) -> Checkpoints {
     Checkpoints::new(ctx.work().join("checkpoint"), env.checkpoint_every)
 }
 
-/// Puts what was measured into the artifact.
+/// Puts what was measured into the artifact: nothing if nothing was trained.
 pub(crate) fn keep_metrics(ctx: &StageContext) -> Result<()> {
-    let from = Progress::metrics(ctx.work());
-    std::fs::copy(&from, ctx.artifact().join(METRICS)).with_context(|| format!("cannot copy {}", from.display()))?;
-    Ok(())
+    let (from, to) = (Progress::metrics(ctx.work()), ctx.artifact().join(METRICS));
+    let kept = if from.exists() { std::fs::copy(&from, &to).map(drop) } else { std::fs::write(&to, "") };
+    kept.with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
 }
 
 /// Writes a language model with what was measured while it was trained.

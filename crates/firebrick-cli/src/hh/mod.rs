@@ -8,10 +8,11 @@ mod policy;
 mod preference;
 mod recipe;
 mod report;
+mod results;
 
 pub(crate) use artifacts::{Evaluation, Report};
-pub(crate) use evaluate::Results;
 pub(crate) use recipe::Recipe;
+pub(crate) use results::Results;
 
 use firebrick_pipeline::{Output, Pipeline};
 

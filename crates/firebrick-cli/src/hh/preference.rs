@@ -98,7 +98,7 @@ impl Stage<Env> for Pmp {
         let pairs = pairs.filter(fits).collect::<Vec<_>>();
         let body = base.load(&env.device.clone().autodiff())?;
         let model = ScoredDecoder::from_body(body, seed);
-        let model = fit(model, &pairs, &self.recipe, seed, ctx, env)?;
+        let model = if pairs.is_empty() { model } else { fit(model, &pairs, &self.recipe, seed, ctx, env)? };
         keep(&model, &self.model, ctx)?;
         Ok(())
     }

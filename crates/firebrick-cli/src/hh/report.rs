@@ -9,8 +9,8 @@ use firebrick_stats::{least_squares_line, pearson};
 use serde::Serialize;
 
 use super::artifacts::{Corpus, Evaluation, LanguageModel, PreferenceModel, Report, Summary};
-use super::evaluate::Results;
 use super::recipe::Recipe;
+use super::results::{Results, Verdict};
 use crate::env::Env;
 
 /// The recipe of the stage: the whole run's, which the page states.
@@ -131,7 +131,7 @@ fn robustness(ppo: &Metrics) -> Section {
 
 fn preference(results: &Results) -> Section {
     let simulated = results.pm.iter().any(|one| one.ceiling.is_some());
-    let mut columns = vec!["tranche", "pairs", "train PM", "test PM", "length only"];
+    let mut columns = vec!["tranche", "pairs", "train PM", "test PM", "length only", "Brier", "ECE"];
     if simulated {
         columns.extend(["ceiling of the noise", "without noise"]);
     }
@@ -142,6 +142,8 @@ fn preference(results: &Results) -> Section {
             one.train_pm.show(3),
             one.test_pm.show(3),
             one.length.show(3),
+            format!("{:.3}", one.calibration.brier),
+            format!("{:.3}", one.calibration.ece),
         ];
         if simulated {
             let show = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.3}"));
@@ -150,20 +152,13 @@ fn preference(results: &Results) -> Section {
         row(cells, one.tranche == "all")
     });
     let all = results.pm.last().expect("the last row is all tranches");
-    let verdict = if all.train_pm.low > all.length.high {
-        Block::Callout(
-            Tone::Good,
-            "The preference model beats the length-only baseline; their 95 % intervals do not overlap.".into(),
-        )
-    } else if all.train_pm.mean > all.length.mean {
-        Block::Callout(
-            Tone::Warn,
-            "The preference model is above the length-only baseline, but their 95 % intervals overlap.".into(),
-        )
-    } else {
-        Block::Callout(Tone::Warn, "The preference model does not beat the length-only baseline.".into())
+    let (tone, verdict) = match all.verdict() {
+        Verdict::Beats => (Tone::Good, "beats the length-only baseline; their 95 % intervals do not overlap"),
+        Verdict::Above => (Tone::Warn, "is above the length-only baseline, but their 95 % intervals overlap"),
+        Verdict::DoesNot => (Tone::Warn, "does not beat the length-only baseline"),
     };
-    let bins = results.calibration.iter().map(|&(predicted, observed, count)| CalibrationBin {
+    let verdict = Block::Callout(tone, format!("The preference model {verdict}."));
+    let bins = results.calibration_curve.iter().map(|&(predicted, observed, count)| CalibrationBin {
         predicted,
         observed,
         count: count as usize,
@@ -181,16 +176,22 @@ fn preference(results: &Results) -> Section {
         Figure {
             svg: calibration,
             caption: format!(
-                "Brier score {:.3}, expected calibration error {:.3}, slope {:.2} (1 is calibrated, below is over-confident).",
-                results.brier, results.ece, results.calibration_slope
+                "All test comparisons. Slope {} (1 is calibrated, below is over-confident).",
+                all.calibration.slope.map_or("not defined".to_owned(), |slope| format!("{slope:.2}"))
             ),
         },
         Figure { svg: histogram.to_svg(), caption: String::new() },
     ];
-    let caption = "Accuracy on held-out comparisons, with 95 % Wilson intervals";
+    let caption = "Accuracy on held-out comparisons, with 95 % Wilson intervals; Brier score and expected calibration error of the train PM";
+    let turns = results
+        .by_turns
+        .iter()
+        .map(|one| row(vec![one.turns.to_string(), one.pairs.to_string(), one.accuracy.show(3)], false));
+    let turns =
+        table("Accuracy by the human turns of the conversation", &["turns", "pairs", "train PM"], turns.collect());
     Section {
         title: "Preference models".into(),
-        blocks: vec![verdict, table(caption, &columns, rows.collect()), Block::Figures(figures)],
+        blocks: vec![verdict, table(caption, &columns, rows.collect()), turns, Block::Figures(figures)],
     }
 }
 
@@ -281,7 +282,7 @@ fn hacking(results: &Results) -> Section {
 }
 
 fn dialogues(results: &Results) -> Section {
-    let block = |shown: &super::evaluate::Shown| {
+    let block = |shown: &super::results::Shown| {
         let answer = |label: &str, text: &String, scores: &Vec<(String, f64)>| Answer {
             label: label.to_owned(),
             text: text.clone(),

@@ -30,6 +30,10 @@ enum Command {
 
 fn main() -> ExitCode {
     let Cli { command: Command::Pipeline(command) } = Cli::parse();
+    firebrick_kernels::keep_freed_memory();
+    // Micro-batches keep the cores busy: operations that split themselves as well would wait for each other.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1);
+    pool.build_global().expect("no other pool was made before");
     match pipeline::execute(command) {
         Ok(code) => code,
         Err(error) => {

@@ -2,7 +2,8 @@
 
 use burn::module::Module;
 use burn::nn::{Embedding, Linear};
-use burn::tensor::{Device, Int, Tensor, TensorData, activation::gelu};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use firebrick_kernels::{Reach, gelu};
 use firebrick_tensor::{CausalLm, Incremental, PackedBatch, TokenBatch};
 use firebrick_types::Seed;
 
@@ -44,13 +45,17 @@ impl Mlp {
 }
 
 impl Decoder {
-    /// Normal weights of standard deviation 0.02, those that write into the residual stream smaller by `√(2 n_layer)`.
+    /// Normal weights of standard deviation `1/√d_input`, those that write into the residual stream smaller by
+    /// `√(2 n_layer)`; embeddings of `¾/√d_model`, positions of half of that.
+    ///
+    /// GPT-2's 0.02 is about this at its width; a narrow model that starts with it learns far more slowly.
     pub(crate) fn new(config: &DecoderConfig, seed: Seed, device: &Device) -> Self {
         if let Err(error) = config.validate() {
             panic!("{error}");
         }
         let DecoderConfig { vocab, context, n_layer, d_model, heads, d_ff } = *config;
-        let residual = 0.02 / (2.0 * n_layer as f64).sqrt();
+        let residual = 1.0 / (2.0 * n_layer as f64).sqrt();
+        let embedded = 0.75 / (d_model as f64).sqrt();
         let block = |layer: usize| {
             let seed = seed.derive("block").at(&[layer as u64]);
             Block {
@@ -58,14 +63,14 @@ impl Decoder {
                 attn: Attention::new(d_model, heads, residual, seed.derive("attn"), device),
                 ln_2: LayerNorm::new(d_model, device),
                 mlp: Mlp {
-                    fc: linear(d_model, d_ff, 0.02, seed.derive("fc"), device),
+                    fc: linear(d_model, d_ff, 1.0, seed.derive("fc"), device),
                     proj: linear(d_ff, d_model, residual, seed.derive("mlp.proj"), device),
                 },
             }
         };
         Self {
-            wte: embedding(vocab, d_model, 0.02, seed.derive("wte"), device),
-            wpe: embedding(context, d_model, 0.01, seed.derive("wpe"), device),
+            wte: embedding(vocab, d_model, embedded, seed.derive("wte"), device),
+            wpe: embedding(context, d_model, 0.5 * embedded, seed.derive("wpe"), device),
             blocks: (0..n_layer).map(block).collect(),
             ln_f: LayerNorm::new(d_model, device),
         }
@@ -87,7 +92,7 @@ impl Decoder {
     /// If the sequence is longer than the context.
     pub fn hidden(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let [batch, seq] = ids.dims();
-        self.read(ids, |_, _, _| ()).reshape([batch, seq, self.d_model()])
+        self.read(ids, |_, _| ()).reshape([batch, seq, self.d_model()])
     }
 
     /// The logits of hidden states `[tokens, d_model]`, `[tokens, vocab]`.
@@ -96,55 +101,43 @@ impl Decoder {
     }
 
     /// One causal pass, `[batch · seq, d_model]`; `keep` sees each layer's keys and values.
-    fn read(&self, ids: Tensor<2, Int>, keep: impl FnMut(usize, Tensor<4>, Tensor<4>)) -> Tensor<2> {
-        let [_, seq] = ids.dims();
+    fn read(&self, ids: Tensor<2, Int>, keep: impl FnMut(usize, [Tensor<4>; 2])) -> Tensor<2> {
+        let [batch, seq] = ids.dims();
         let context = self.context();
         assert!(seq <= context, "a sequence of {seq} tokens does not fit the context of {context}");
         let positions = self.wpe.weight.val().slice([0..seq, 0..self.d_model()]).unsqueeze::<3>();
-        let bias = causal_bias(seq, &self.device());
-        self.blocks(ids, positions, bias, keep)
+        self.blocks(ids, positions, &Reach::causal(batch, seq), keep)
     }
 
-    /// The blocks over ids at these positions `[1 or batch, seq, d_model]` with this attention bias.
+    /// The blocks over ids at these positions `[1 or batch, seq, d_model]`.
     fn blocks(
         &self,
         ids: Tensor<2, Int>,
         positions: Tensor<3>,
-        bias: Tensor<4>,
-        mut keep: impl FnMut(usize, Tensor<4>, Tensor<4>),
+        reach: &Reach,
+        mut keep: impl FnMut(usize, [Tensor<4>; 2]),
     ) -> Tensor<2> {
         let [batch, seq] = ids.dims();
         let mut x = (self.wte.forward(ids) + positions).reshape([batch * seq, self.d_model()]);
         for (layer, block) in self.blocks.iter().enumerate() {
-            let (read, keys, values) = block.attn.forward(block.ln_1.forward(x.clone()), batch, bias.clone());
-            keep(layer, keys, values);
-            x = x + read;
+            x = x.clone() + block.attn.forward(block.ln_1.forward(x), reach, |kept| keep(layer, kept));
             x = x.clone() + block.mlp.forward(block.ln_2.forward(x));
         }
         self.ln_f.forward(x)
     }
 }
 
-/// 0 where a position may read, a large negative number where it may not, `[1, 1, seq, seq]`.
-fn causal_bias(seq: usize, device: &Device) -> Tensor<4> {
-    let bias = (0..seq)
-        .flat_map(|row| (0..seq).map(move |column| if column <= row { 0.0 } else { HIDDEN }))
-        .collect::<Vec<f32>>();
-    Tensor::from_data(TensorData::new(bias, [1, 1, seq, seq]), device)
-}
-
 impl CausalLm for Decoder {
     fn logits(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let [batch, seq] = ids.dims();
-        let hidden = self.read(ids, |_, _, _| ());
+        let hidden = self.read(ids, |_, _| ());
         self.unembed(hidden).reshape([batch, seq, self.vocab()])
     }
 
     fn packed_logits(&self, packed: &PackedBatch) -> Tensor<3> {
         let [batch, seq] = packed.ids().dims();
         let positions = self.wpe.forward(packed.positions().clone());
-        let bias = ((packed.visible().clone() - 1.0) * -HIDDEN).unsqueeze_dim(1); // [batch, 1, seq, seq]
-        let hidden = self.blocks(packed.ids().clone(), positions, bias, |_, _, _| ());
+        let hidden = self.blocks(packed.ids().clone(), positions, packed.reach(), |_, _| ());
         self.unembed(hidden).reshape([batch, seq, self.vocab()])
     }
 
@@ -171,7 +164,7 @@ impl Incremental for Decoder {
             Tensor::zeros([batch, heads, capacity, d_head], &device)
                 .slice_assign([0..batch, 0..heads, 0..seq, 0..d_head], tensor)
         };
-        let hidden = self.read(prompts.ids().clone(), |_, k, v| {
+        let hidden = self.read(prompts.ids().clone(), |_, [k, v]| {
             keys.push(roomy(k));
             values.push(roomy(v));
         });

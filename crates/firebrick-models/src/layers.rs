@@ -1,10 +1,12 @@
-//! Layer norm and linear maps, in elementary operations, with weights from named seeds.
+//! Layer norm and linear maps, with weights from named seeds.
 
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Tensor, TensorData};
 use firebrick_types::Seed;
 use rand::Rng;
+
+const EPSILON: f64 = 1e-5;
 
 /// Layer normalisation.
 ///
@@ -27,9 +29,7 @@ impl LayerNorm {
 
     /// `[tokens, d_model]` to the same.
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let centred = x.clone() - x.mean_dim(1);
-        let deviation = (centred.clone().square().mean_dim(1) + 1e-5).sqrt();
-        centred / deviation * self.weight.val().unsqueeze() + self.bias.val().unsqueeze()
+        firebrick_kernels::layer_norm(x, self.weight.val(), self.bias.val(), EPSILON)
     }
 }
 
@@ -49,8 +49,10 @@ pub(crate) fn normal(shape: [usize; 2], deviation: f64, seed: Seed, device: &Dev
     Tensor::from_data(TensorData::new(values, shape), device)
 }
 
-/// A linear map with weights `[d_input, d_output]` and zero bias.
-pub(crate) fn linear(d_input: usize, d_output: usize, deviation: f64, seed: Seed, device: &Device) -> Linear {
+/// A linear map with weights `[d_input, d_output]` of standard deviation `gain / √d_input`, and zero bias: `gain` 1 keeps the
+/// size of what it reads.
+pub(crate) fn linear(d_input: usize, d_output: usize, gain: f64, seed: Seed, device: &Device) -> Linear {
+    let deviation = gain / (d_input as f64).sqrt();
     Linear {
         weight: Param::from_tensor(normal([d_input, d_output], deviation, seed, device)),
         bias: Some(Param::from_tensor(Tensor::zeros([d_output], device))),

@@ -21,7 +21,8 @@ impl ScoredDecoder {
     /// This body with a new head, its weights drawn with standard deviation `1/√(d_model + 1)`, its bias 0 (T-18).
     pub fn from_body(body: Decoder, seed: Seed) -> Self {
         let d_model = body.d_model();
-        let head = linear(d_model, 1, 1.0 / (d_model as f64 + 1.0).sqrt(), seed.derive("head"), &body.device());
+        let gain = (d_model as f64 / (d_model as f64 + 1.0)).sqrt();
+        let head = linear(d_model, 1, gain, seed.derive("head"), &body.device());
         Self { body, head }
     }
 

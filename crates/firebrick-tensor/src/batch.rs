@@ -1,6 +1,7 @@
 //! Ragged token sequences as rectangular tensors.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use firebrick_kernels::Reach;
 use firebrick_types::TokenId;
 
 /// Which positions count: 1 where they do, 0 where they do not.
@@ -139,7 +140,7 @@ impl TokenBatch {
 pub struct PackedBatch {
     ids: Tensor<2, Int>,
     positions: Tensor<2, Int>,
-    visible: Tensor<3>,
+    reach: Reach,
     target_mask: Mask,
     tokens: usize,
 }
@@ -153,7 +154,7 @@ impl PackedBatch {
         assert!(!rows.is_empty(), "a batch needs at least one row");
         let cells = rows.len() * seq;
         let (mut ids, mut positions) = (vec![0_i64; cells], vec![0_i64; cells]);
-        let mut visible = vec![0.0_f32; cells * seq];
+        let mut first = vec![0; cells];
         let mut targets = vec![vec![false; seq - 1]; rows.len()];
         let mut tokens = 0;
         for (row, sequences) in rows.iter().enumerate() {
@@ -164,7 +165,7 @@ impl PackedBatch {
                     let cell = row * seq + start + position;
                     ids[cell] = i64::from(id);
                     positions[cell] = position as i64;
-                    visible[cell * seq + start..=cell * seq + start + position].fill(1.0);
+                    first[cell] = start;
                     if position > 0 {
                         targets[row][start + position - 1] = true;
                     }
@@ -173,12 +174,12 @@ impl PackedBatch {
             }
             tokens += start;
             // What is filled in sees itself alone, so that no row of the attention is empty.
-            (start..seq).for_each(|column| visible[(row * seq + column) * seq + column] = 1.0);
+            (start..seq).for_each(|column| first[row * seq + column] = column);
         }
         Self {
             ids: Tensor::from_data(TensorData::new(ids, [rows.len(), seq]), device),
             positions: Tensor::from_data(TensorData::new(positions, [rows.len(), seq]), device),
-            visible: Tensor::from_data(TensorData::new(visible, [rows.len(), seq, seq]), device),
+            reach: Reach::packed(first, seq),
             target_mask: Mask::from_rows(&targets, device),
             tokens,
         }
@@ -194,9 +195,9 @@ impl PackedBatch {
         &self.positions
     }
 
-    /// 1 where a row's position (second axis) may read another (third axis), `[batch, seq, seq]`.
-    pub fn visible(&self) -> &Tensor<3> {
-        &self.visible
+    /// Where each position begins to read.
+    pub fn reach(&self) -> &Reach {
+        &self.reach
     }
 
     /// Which positions have a next token in their own sequence, `[batch, seq - 1]`.

@@ -36,13 +36,10 @@ pub fn softmax<const D: usize>(logits: Tensor<D>) -> Tensor<D> {
 /// # Panics
 /// If the shapes disagree.
 pub fn token_log_probs(logits: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<2> {
-    let [batch, seq, _] = logits.dims();
+    let [batch, seq, vocab] = logits.dims();
     assert_shape!(targets, [batch, seq]);
-    let axis = 2;
-    let shifted = logits.clone() - logits.detach().max_dim(axis);
-    let log_sum = shifted.clone().exp().sum_dim(axis).log(); // [batch, seq, 1]
-    let chosen = shifted.gather(axis, targets.reshape([batch, seq, 1]));
-    (chosen - log_sum).reshape([batch, seq])
+    let tokens = batch * seq;
+    firebrick_kernels::token_log_probs(logits.reshape([tokens, vocab]), targets.reshape([tokens])).reshape([batch, seq])
 }
 
 /// The entropy of each position's distribution, in nats.

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use firebrick_tensor::Parameters;
 use serde::{Deserialize, Serialize};
 
-use crate::Gradients;
+use crate::{Gradients, parallel_map};
 
 /// Where AdamW's ε stands (T-19).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,9 +73,28 @@ impl AdamW {
     }
 
     /// The module after one step along these gradients; parameters without one stay as they are.
-    pub fn step<M: Module>(&mut self, module: M, gradients: Gradients, learning_rate: f64) -> M {
+    ///
+    /// Parameters are updated on the machine's cores, each by itself.
+    pub fn step<M: Module>(&mut self, module: M, mut gradients: Gradients, learning_rate: f64) -> M {
         self.steps += 1;
-        module.map(&mut Update { path: Vec::new(), optimizer: self, gradients, learning_rate })
+        let mut weights = Weights { path: Vec::new(), found: Vec::new() };
+        module.visit(&mut weights);
+        let work = weights.found.into_iter().filter_map(|weights| {
+            let gradient = gradients.0.remove(&weights.name)?;
+            let moments = self.moments.remove(&weights.name);
+            Some((weights, gradient, moments))
+        });
+        let updated = parallel_map(work.collect(), |(weights, gradient, moments)| {
+            let decay = if weights.is_matrix { self.config.weight_decay } else { 0.0 };
+            let (updated, moments) = self.update(weights.values, gradient, moments, learning_rate, decay);
+            (weights.name, updated, moments)
+        });
+        let mut replace = Replace { path: Vec::new(), updated: BTreeMap::new() };
+        for (name, weights, moments) in updated {
+            self.moments.insert(name.clone(), moments);
+            replace.updated.insert(name, weights);
+        }
+        module.map(&mut replace)
     }
 
     /// The moments by name, under `mean.` and `square.`, and the number of steps.
@@ -107,9 +126,17 @@ impl AdamW {
         Self { config, steps, moments }
     }
 
-    fn update(&mut self, name: &str, weights: Tensor<1>, gradient: Tensor<1>, rate: f64, decay: f64) -> Tensor<1> {
+    /// Weights and moments after this step.
+    fn update(
+        &self,
+        weights: Tensor<1>,
+        gradient: Tensor<1>,
+        moments: Option<Moments>,
+        rate: f64,
+        decay: f64,
+    ) -> (Tensor<1>, Moments) {
         let AdamWConfig { beta_1, beta_2, epsilon, epsilon_form, .. } = self.config;
-        let (mean, square) = match self.moments.remove(name) {
+        let (mean, square) = match moments {
             Some(Moments { mean, square }) => (
                 mean * beta_1 + gradient.clone() * (1.0 - beta_1),
                 square * beta_2 + gradient.square() * (1.0 - beta_2),
@@ -124,19 +151,44 @@ impl AdamW {
         };
         let denominator = square.clone().sqrt() * (1.0 / correction_2.sqrt()) + epsilon;
         let step = mean.clone() / denominator * (rate / correction_1);
-        self.moments.insert(name.to_owned(), Moments { mean, square });
-        weights * (1.0 - rate * decay) - step
+        (weights * (1.0 - rate * decay) - step, Moments { mean, square })
     }
 }
 
-struct Update<'a> {
-    path: Vec<String>,
-    optimizer: &'a mut AdamW,
-    gradients: Gradients,
-    learning_rate: f64,
+/// A parameter, flat, on the plain device.
+struct Weight {
+    name: String,
+    values: Tensor<1>,
+    is_matrix: bool,
 }
 
-impl ModuleMapper for Update<'_> {
+struct Weights {
+    path: Vec<String>,
+    found: Vec<Weight>,
+}
+
+impl ModuleVisitor for Weights {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let tensor = param.val().without_autodiff();
+        let length = tensor.shape().num_elements();
+        self.found.push(Weight { name: self.path.join("."), values: tensor.reshape([length]), is_matrix: D > 1 });
+    }
+}
+
+struct Replace {
+    path: Vec<String>,
+    updated: BTreeMap<String, Tensor<1>>,
+}
+
+impl ModuleMapper for Replace {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.push(name.to_owned());
     }
@@ -146,16 +198,10 @@ impl ModuleMapper for Update<'_> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let name = self.path.join(".");
-        let Some(gradient) = self.gradients.0.remove(&name) else { return param };
-        let decay = if D > 1 { self.optimizer.config.weight_decay } else { 0.0 };
+        let Some(updated) = self.updated.remove(&self.path.join(".")) else { return param };
         param.map(|tensor| {
-            let shape = tensor.dims();
-            let length = shape.iter().product::<usize>();
-            let training = tensor.is_autodiff();
-            let weights = tensor.without_autodiff().reshape([length]);
-            let updated = self.optimizer.update(&name, weights, gradient, self.learning_rate, decay).reshape(shape);
-            if training { updated.autodiff().require_grad() } else { updated }
+            let updated = updated.reshape(tensor.dims());
+            if tensor.is_autodiff() { updated.autodiff().require_grad() } else { updated }
         })
     }
 }

@@ -1,0 +1,99 @@
+//! A preference model, from comparisons to its accuracy on conversations it has not seen.
+//!
+//! The comparisons are those of the built-in world, with annotators who are right nine times in ten, or of a folder in
+//! the layout of HH-RLHF: rows of `chosen` and `rejected` in `NAME/train.jsonl`, plain or as `.gz`. From what real people
+//! chose, a model so small that was not pretrained learns little.
+//!
+//! `cargo run -p firebrick-examples --example preference_model [FOLDER]`
+#![allow(clippy::print_stdout)]
+
+use std::path::Path;
+
+use anyhow::Result;
+use burn::module::Module;
+use burn::tensor::Device;
+use firebrick_data::{Tokenizer, dialogue, folder, hh, split, synthetic};
+use firebrick_eval::{LengthBaseline, accuracy};
+use firebrick_models::DecoderConfig;
+use firebrick_preference::{Pair, PreferenceConfig, scores, train};
+use firebrick_train::{Event, FitConfig, Observer, ObserverError, Schedule};
+use firebrick_types::{Comparison, Message, Seed};
+
+/// At most so many comparisons are taken.
+const COMPARISONS: usize = 10_000;
+
+fn main() -> Result<()> {
+    let seed = Seed::new(17);
+    let world = synthetic::World::new(synthetic::WorldConfig { agreement: 0.9, ..Default::default() }, seed)?;
+    let comparisons = match std::env::args_os().nth(1) {
+        Some(dir) => of_folder(Path::new(&dir))?,
+        None => (0..COMPARISONS as u64).map(|index| world.comparison(seed.at(&[index])).comparison).collect(),
+    };
+    let split = split::by_conversation(comparisons, 0.1, |one: &Comparison| one.prompt.opening().unwrap_or_default())?;
+    let tokenizer = Tokenizer::train(split.train.iter().flat_map(texts), 512)?;
+    let pairs = |part: &[Comparison]| part.iter().map(|one| pair(&tokenizer, one)).collect::<Vec<_>>();
+    let (training, held_out) = (pairs(&split.train), pairs(&split.held_out));
+    println!("{} comparisons to learn from, {} held out", training.len(), held_out.len());
+
+    let vocab = tokenizer.vocab_size();
+    let shape = DecoderConfig { vocab, context: 128, n_layer: 1, d_model: 64, heads: 2, d_ff: 256 };
+    let model = shape.init_scored(seed, &Device::flex().autodiff());
+    let schedule = Schedule::Linear { warmup: 64, total: training.len() as u64 };
+    let fit = FitConfig { learning_rate: 3e-3, schedule, ..FitConfig::default() };
+    let config = PreferenceConfig { batch_size: 32, micro_batch_size: 16, ranked_weight: 1.0, lm_weight: 1.0, fit };
+    let model = train(model, &training, &config, seed, None, &mut Progress(Vec::new()))?.valid();
+
+    let sequences = held_out.iter().flat_map(|pair| [pair.better.clone(), pair.worse.clone()]).collect::<Vec<_>>();
+    let scored = scores(&model, &sequences, shape.context, 32);
+    let scored = scored.chunks(2).map(|pair| (pair[0], pair[1])).collect::<Vec<_>>();
+    let lengths = |pairs: &[Pair]| pairs.iter().map(|pair| (pair.better.len(), pair.worse.len())).collect::<Vec<_>>();
+    let by_length = LengthBaseline::fit(&lengths(&training)).outcomes(&lengths(&held_out));
+    println!("held-out pairs right (a coin: 50 %):");
+    println!("  by the model     {:.0} %", percent(&accuracy(&scored)));
+    println!("  by length alone  {:.0} %", percent(&by_length));
+    Ok(())
+}
+
+/// Comparisons from all files of the folder, evenly.
+fn of_folder(dir: &Path) -> Result<Vec<Comparison>> {
+    let mut all = Vec::new();
+    for tranche in folder::discover(dir)?.tranches {
+        for file in [&tranche.train, &tranche.test].into_iter().flatten() {
+            all.extend(hh::read(file, &tranche.name)?.0);
+        }
+    }
+    let step = all.len().div_ceil(COMPARISONS).max(1);
+    Ok(all.into_iter().step_by(step).collect())
+}
+
+/// The conversation with the chosen and with the rejected answer.
+fn texts(one: &Comparison) -> [String; 2] {
+    [&one.chosen, &one.rejected].map(|answer| dialogue::render(&one.prompt.with(Message::assistant(answer))))
+}
+
+/// Both conversations between two ends of context; the score is read on the second.
+fn pair(tokenizer: &Tokenizer, one: &Comparison) -> Pair {
+    let eoc = [tokenizer.eoc()];
+    let [better, worse] = texts(one).map(|text| [&eoc, &tokenizer.encode(&text)[..], &eoc].concat());
+    Pair { better, worse }
+}
+
+/// The mean of outcomes from 0 to 1.
+fn percent(outcomes: &[f64]) -> f64 {
+    100.0 * outcomes.iter().sum::<f64>() / outcomes.len() as f64
+}
+
+/// Prints every 40 steps in how many pairs the preferred answer had the higher score.
+struct Progress(Vec<f64>);
+
+impl Observer for Progress {
+    fn on(&mut self, event: Event<'_>) -> Result<(), ObserverError> {
+        let Event::Step { done, values, .. } = event else { return Ok(()) };
+        self.0.extend(values.iter().filter(|(name, _)| name == "accuracy").map(|(_, value)| value));
+        if done % 40 == 0 {
+            println!("step {done:3}: {:.0} % of the training pairs right", percent(&self.0));
+            self.0.clear();
+        }
+        Ok(())
+    }
+}

@@ -10,7 +10,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 use firebrick_rl::ppo::{PpoConfig, Turns, train};
-use firebrick_tensor::{CausalLm, Incremental, PackedBatch, SequenceScorer, TokenBatch, TokenValues, softmax};
+use firebrick_tensor::{CausalLm, Incremental, SequenceScorer, TokenBatch, TokenValues, softmax};
 use firebrick_train::{AdamWConfig, Error, Schedule, Silent};
 use firebrick_types::{Seed, TokenId};
 
@@ -42,9 +42,6 @@ impl CausalLm for Policy {
         self.next_token(batch * seq).reshape([batch, seq, ACTIONS])
     }
 
-    fn packed_logits(&self, batch: &PackedBatch) -> Tensor<3> {
-        self.logits(batch.ids().clone())
-    }
 
     fn vocab(&self) -> usize {
         ACTIONS

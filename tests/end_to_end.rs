@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 fn firebrick(out: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_firebrick"));
@@ -59,37 +59,119 @@ fn pipeline_runs_skips_and_refuses_a_changed_recipe() {
     assert!(message.contains("--rebuild ppo") && message.contains("--out"), "{message}");
 }
 
-/// Killed with SIGKILL at growing moments until it ends by itself, the run leaves the artifacts of an uninterrupted one.
+/// Starts the run anew, and kills it when it has told this step of this stage.
+fn kill_at(out: &Path, stage: &str, step: u64) {
+    let mut command = firebrick(out, &["--verbose"]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary was built");
+    let lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+    let told = format!("{stage}: step {step} of ");
+    let reached = lines.map_while(Result::ok).any(|line| line.trim_start().starts_with(&told));
+    child.kill().expect("a child can be killed");
+    child.wait().expect("a child can be waited for");
+    assert!(reached, "{stage} never told step {step}");
+}
+
+/// Killed with SIGKILL at nine moments in seven stages, the run leaves the artifacts of an uninterrupted one.
 #[test]
 fn pipeline_killed_anywhere_goes_on_to_the_same_bits() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let (whole, killed) = (dir.path().join("whole"), dir.path().join("killed"));
-    let began = Instant::now();
     succeed(&whole, &[]);
-    let span = began.elapsed();
-    let mut kills = 0;
-    loop {
-        let mut child = firebrick(&killed, &["--quiet"]).stdout(Stdio::null()).spawn().expect("the binary was built");
-        // Short enough for many kills, and each a little later in the work than the one before.
-        let patience = span.mul_f64(0.08) + Duration::from_millis(37 * kills);
-        let deadline = Instant::now() + patience;
-        let status = loop {
-            match child.try_wait().expect("a child can be waited for") {
-                Some(status) => break Some(status),
-                None if Instant::now() >= deadline => break None,
-                None => std::thread::yield_now(),
-            }
-        };
-        if let Some(status) = status {
-            assert!(status.success());
-            break;
-        }
-        child.kill().expect("a child can be killed");
-        child.wait().expect("a child can be waited for");
-        kills += 1;
+    let moments = [
+        ("pretrain", 2),
+        ("pretrain", 17),
+        ("distill", 1),
+        ("pmp", 3),
+        ("pm-train", 2),
+        ("pm-test", 4),
+        ("ppo", 1),
+        ("ppo", 2),
+        ("evaluate", 3),
+    ];
+    for (stage, step) in moments {
+        kill_at(&killed, stage, step);
+        let finished = digests(&killed);
+        assert!(!finished.keys().any(|folder| folder.ends_with(&format!("-{stage}"))), "{stage} was killed too late");
     }
-    assert!(kills >= 5, "only {kills} kills");
+    succeed(&killed, &[]);
     assert_eq!(digests(&whole), digests(&killed));
+}
+
+/// On a disk that is full the run stops and says so; with more room the same command goes on to the same bits.
+#[cfg(target_os = "linux")]
+#[test]
+fn pipeline_on_a_full_disk_names_the_file_and_goes_on_when_there_is_room() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let (disk, kept, whole) = (dir.path().join("disk"), dir.path().join("kept"), dir.path().join("whole"));
+    [&disk, &kept].map(|folder| fs::create_dir(folder).expect("a folder can be made"));
+    // A small disk of its own, which nobody outside of the script sees.
+    let script = r#"
+        mount -t tmpfs -o size=1500k none "$DISK" || exit 77
+        "$@" 2>"$KEPT/message" && exit 1
+        mount -o remount,size=200m "$DISK"
+        "$@" || exit 2
+        for stage in "$DISK"/run/*/; do
+            mkdir "$KEPT/$(basename "$stage")" && cp "$stage/record.json" "$KEPT/$(basename "$stage")"
+        done
+    "#;
+    let run = firebrick(&disk.join("run"), &["--quiet", "--until", "distill"]);
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]);
+    command.arg(run.get_program()).args(run.get_args()).env("DISK", &disk).env("KEPT", &kept);
+    let output = match command.stdin(Stdio::null()).output() {
+        Ok(output) if output.status.code() != Some(77) && output.status.code() != Some(1) => output,
+        Ok(output) if output.status.code() == Some(1) && kept.join("message").exists() => {
+            panic!("it succeeded on a full disk: {}", String::from_utf8_lossy(&output.stderr))
+        }
+        _ => {
+            println!("skipped: no disk can be mounted here");
+            return;
+        }
+    };
+    let message = fs::read_to_string(kept.join("message")).expect("it said something");
+    assert!(output.status.success(), "{message}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(message.contains("No space left on device") && message.contains("disk/run"), "{message}");
+    succeed(&whole, &["--until", "distill"]);
+    assert_eq!(digests(&whole), digests(&kept));
+}
+
+/// What the cache of the Hugging Face Hub holds is found without a network, and comparisons alone are enough for a run.
+#[test]
+fn pipeline_runs_on_a_cached_dataset_of_the_hub() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let cache = dir.path().join("hub/datasets--some--set");
+    let tranche = cache.join("snapshots/c0ffee/helpful-base");
+    fs::create_dir_all(&tranche).expect("a folder can be made");
+    fs::create_dir(cache.join("refs")).expect("a folder can be made");
+    fs::write(cache.join("refs/main"), "c0ffee").expect("a file can be written");
+    for (name, rows) in [("train", 0..120), ("test", 120..150)] {
+        let row = |index: u32| {
+            let asked = format!("\\n\\nHuman: What is {index} and {}?\\n\\nAssistant: It is", index % 7);
+            format!(r#"{{"chosen": "{asked} {}.", "rejected": "{asked} not for me to say."}}"#, index + index % 7) + "\n"
+        };
+        let file = fs::File::create(tranche.join(format!("{name}.jsonl.gz"))).expect("a file can be made");
+        let mut file = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+        let rows = rows.map(row).collect::<String>();
+        file.write_all(rows.as_bytes()).and_then(|()| file.finish().map(drop)).expect("a file can be written");
+    }
+    let small = ["data.prompt_conversations=1", "model.context=512", "pm.train.batch_size=8", "distill.texts=32"];
+    let settings = small.iter().flat_map(|setting| ["--set", *setting]).collect::<Vec<_>>();
+    let out = dir.path().join("run");
+    let offline = |repo: &str| {
+        let mut command = firebrick(&out, &[&["--data", repo], &settings[..]].concat());
+        command.env("HF_HOME", dir.path()).env("HF_HUB_OFFLINE", "1");
+        command.output().expect("the binary was built")
+    };
+    let output = offline("hub:some/set");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told = String::from_utf8(output.stdout).expect("output is text");
+    assert!(told.contains("helpful-base") && told.contains("report: "), "{told}");
+    let report = fs::read_to_string(out.join("10-report/artifact/report.html")).expect("the report was written");
+    assert!(report.contains("no ranked answers: preference models are not pretrained"), "the data's notes are told");
+
+    let output = offline("hub:other/set");
+    let message = String::from_utf8(output.stderr).expect("messages are text");
+    assert!(!output.status.success() && message.contains("other/set"), "{message}");
 }
 
 #[test]

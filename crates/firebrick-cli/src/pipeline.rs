@@ -8,13 +8,14 @@ use anyhow::{Result, bail};
 use burn::tensor::Device;
 use clap::{Args, Subcommand};
 use firebrick_data::hub;
-use firebrick_pipeline::{Event, Options, Plan, open, read_record};
+use firebrick_pipeline::{Event, Options, open, read_record};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::env::{Env, Voice};
 use crate::hh::{self, Evaluation, Recipe, Report};
 use crate::progress::Speed;
-use crate::{bands, recipe};
+use crate::bands::Bands;
+use crate::recipe;
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -23,6 +24,12 @@ pub(crate) enum Command {
     /// Run a pipeline; what is finished is skipped, what was interrupted goes on.
     #[command(after_help = EXAMPLES)]
     Run(Box<Run>),
+    /// Print the bands of metrics that finished runs of one recipe with different seeds give.
+    Bands {
+        /// The folders of the runs.
+        #[arg(required = true)]
+        runs: Vec<PathBuf>,
+    },
 }
 
 const EXAMPLES: &str = "Examples:
@@ -82,6 +89,10 @@ pub(crate) fn execute(command: Command) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Run(run) => execute_run(&run),
+        Command::Bands { runs } => {
+            print!("{}", Bands::of(&runs)?.to_toml());
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 
@@ -124,13 +135,19 @@ fn execute_run(run: &Run) -> Result<ExitCode> {
         rebuild: run.rebuild.clone(),
         versions: versions.map(|(name, version)| (name.to_owned(), version.to_owned())).into(),
     };
-    pipeline.run(&out, &env, &options, &mut |event| tell(&event, voice))?;
+    let mut stages = Vec::new();
+    pipeline.run(&out, &env, &options, &mut |event| {
+        if let Event::Planned(plan) = event {
+            stages = plan.stages.iter().map(|stage| stage.name.clone()).collect();
+        }
+        tell(&event, voice);
+    })?;
     if run.until.as_deref().is_some_and(|stage| stage != "report") {
         return Ok(ExitCode::SUCCESS);
     }
     let Evaluation(results) = open(&out, "evaluate")?;
     if voice > Voice::Quiet {
-        println!("\n{}\n{}", summary(&results), times(&out, &pipeline.plan(&out, &env)?)?);
+        println!("\n{}\n{}", summary(&results), times(&out, &stages)?);
     }
     println!("report: {}", stage_folder(&out, "report")?.join("artifact").join(Report::FILE).display());
     if run.check_bands {
@@ -140,7 +157,7 @@ fn execute_run(run: &Run) -> Result<ExitCode> {
                 hh::BANDS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
             );
         };
-        if !bands::check(text, &results.metrics)? {
+        if !Bands::parse(text)?.check(&results.metrics) {
             eprintln!("error: a metric lies outside its band");
             return Ok(ExitCode::FAILURE);
         }
@@ -180,10 +197,10 @@ fn stage_folder(out: &Path, stage: &str) -> Result<PathBuf> {
 }
 
 /// What every stage took, and how fast it went.
-fn times(out: &Path, plan: &Plan) -> Result<String> {
+fn times(out: &Path, stages: &[String]) -> Result<String> {
     let mut lines = vec![format!("{:12} {:>9}", "stage", "seconds")];
     let mut total = 0.0;
-    for stage in plan.stages.iter().map(|stage| stage.name.as_str()) {
+    for stage in stages {
         let seconds = read_record(out, stage)?.wall_seconds;
         total += seconds;
         let speed = Speed::read(&stage_folder(out, stage)?.join("work"));

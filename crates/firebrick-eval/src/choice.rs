@@ -62,7 +62,6 @@ fn log_prob<M: CausalLm>(model: &M, context: &[TokenId], answer: &[TokenId], dev
 #[cfg(test)]
 mod tests {
     use burn::tensor::{Int, Tensor, TensorData};
-    use firebrick_tensor::PackedBatch;
 
     use super::*;
 
@@ -80,10 +79,6 @@ mod tests {
                 [rest.ln(), rest.ln(), 0.45_f32.ln(), specific.ln()]
             });
             Tensor::from_data(TensorData::new(rows.collect::<Vec<_>>(), [batch, seq, 4]), &Device::flex())
-        }
-
-        fn packed_logits(&self, _batch: &PackedBatch) -> Tensor<3> {
-            unreachable!("choices are not packed")
         }
 
         fn vocab(&self) -> usize {

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use firebrick_kernels::{Reach, gelu};
-use firebrick_tensor::{CausalLm, Incremental, PackedBatch, TokenBatch};
+use firebrick_tensor::{CausalLm, Incremental, PackedBatch, PackedLm, TokenBatch};
 use firebrick_types::Seed;
 
 use crate::DecoderConfig;
@@ -134,19 +134,21 @@ impl CausalLm for Decoder {
         self.unembed(hidden).reshape([batch, seq, self.vocab()])
     }
 
-    fn packed_logits(&self, packed: &PackedBatch) -> Tensor<3> {
-        let [batch, seq] = packed.ids().dims();
-        let positions = self.wpe.forward(packed.positions().clone());
-        let hidden = self.blocks(packed.ids().clone(), positions, packed.reach(), |_, _| ());
-        self.unembed(hidden).reshape([batch, seq, self.vocab()])
-    }
-
     fn vocab(&self) -> usize {
         self.wte.weight.dims()[0]
     }
 
     fn context(&self) -> usize {
         self.wpe.weight.dims()[0]
+    }
+}
+
+impl PackedLm for Decoder {
+    fn packed_logits(&self, packed: &PackedBatch) -> Tensor<3> {
+        let [batch, seq] = packed.ids().dims();
+        let positions = self.wpe.forward(packed.positions().clone());
+        let hidden = self.blocks(packed.ids().clone(), positions, packed.reach(), |_, _| ());
+        self.unembed(hidden).reshape([batch, seq, self.vocab()])
     }
 }
 

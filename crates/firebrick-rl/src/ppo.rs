@@ -4,6 +4,8 @@
 //! `advantages` turns those into targets, `update` takes the optimiser steps. Everything a rollout holds is kept on the host, and
 //! every random number is named by iteration and sample, so a killed run goes on from its last checkpoint to the same bits.
 
+use std::ops::Range;
+
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use firebrick_sampling::{Finish, Sampler, Stop, generate};
@@ -132,6 +134,8 @@ impl Rollout {
 /// `objective/kl_exact`, `val/ratio_first_max_deviation` (0 says that what is trained is what was sampled),
 /// `response_length`, `grad_norm/{policy,value}`.
 ///
+/// The scorer is read on the plain device: hand over its `valid()`.
+///
 /// # Errors
 /// If there is no prompt, a loss or gradient is not finite, a checkpoint cannot be written, or the observer fails.
 ///
@@ -223,8 +227,9 @@ fn collect<P: Incremental + Module + Send>(
     device: &Device,
 ) -> Vec<Rollout> {
     let first = iteration as usize * config.prompts_per_iteration;
-    let asked = (first..first + config.prompts_per_iteration).flat_map(|place| {
-        let prompt = &prompts[prompt_at(place, prompts.len(), seed)];
+    let places = first..first + config.prompts_per_iteration;
+    let asked = places.clone().zip(prompts_at(places, prompts.len(), seed)).flat_map(|(place, index)| {
+        let prompt = &prompts[index];
         (0..config.samples_per_prompt).map(move |sample| (place, sample, prompt))
     });
     let asked = asked.collect::<Vec<_>>();
@@ -250,11 +255,15 @@ fn collect<P: Incremental + Module + Send>(
     rollouts
 }
 
-/// The prompt at this place of the endless order: one permutation of all prompts after another.
-fn prompt_at(place: usize, prompts: usize, seed: Seed) -> usize {
-    let mut order = (0..prompts).collect::<Vec<_>>();
-    order.shuffle(&mut seed.derive("ppo/prompts").at(&[(place / prompts) as u64]).rng());
-    order[place % prompts]
+/// The prompts at these places of the endless order: one permutation of all prompts after another.
+fn prompts_at(places: Range<usize>, prompts: usize, seed: Seed) -> Vec<usize> {
+    let rounds = places.start / prompts..places.end.div_ceil(prompts);
+    let order = rounds.clone().flat_map(|round| {
+        let mut order = (0..prompts).collect::<Vec<_>>();
+        order.shuffle(&mut seed.derive("ppo/prompts").at(&[round as u64]).rng());
+        order
+    });
+    order.skip(places.start - rounds.start * prompts).take(places.len()).collect()
 }
 
 /// Sequences of rollouts with the places of their responses.

@@ -13,7 +13,7 @@ use firebrick_rl::ppo::{self, PpoConfig, Turns};
 use firebrick_rl::{policy_loss, shaped_rewards};
 use firebrick_sampling::{Finish, Sample, Sampler, generate};
 use firebrick_tensor::{
-    CausalLm, Incremental, Mask, PackedBatch, Parameters, SequenceScorer, TokenBatch, TokenValues, masked,
+    CausalLm, Incremental, Mask, Parameters, SequenceScorer, TokenBatch, TokenValues, masked,
 };
 use firebrick_testkit::{assert_close, cpu, gradient};
 use firebrick_train::{
@@ -162,11 +162,6 @@ impl CausalLm for Table {
         self.rows(positions, &ids.device()).reshape([batch, seq, VOCAB])
     }
 
-    fn packed_logits(&self, batch: &PackedBatch) -> Tensor<3> {
-        let [rows, seq] = batch.ids().dims();
-        let positions = batch.positions().clone().reshape([rows * seq]);
-        self.logits.val().select(0, positions).reshape([rows, seq, VOCAB])
-    }
 
     fn vocab(&self) -> usize {
         VOCAB

@@ -9,14 +9,17 @@ pub trait CausalLm {
     /// Next-token logits, `[batch, seq, vocab]`, of ids `[batch, seq]`.
     fn logits(&self, ids: Tensor<2, Int>) -> Tensor<3>;
 
-    /// Next-token logits, `[batch, seq, vocab]`, of packed sequences.
-    fn packed_logits(&self, batch: &PackedBatch) -> Tensor<3>;
-
     /// The number of tokens in the vocabulary.
     fn vocab(&self) -> usize;
 
     /// The longest sequence it can read, in tokens.
     fn context(&self) -> usize;
+}
+
+/// A [`CausalLm`] that reads several sequences side by side in one row.
+pub trait PackedLm: CausalLm {
+    /// Next-token logits, `[batch, seq, vocab]`, of packed sequences.
+    fn packed_logits(&self, batch: &PackedBatch) -> Tensor<3>;
 }
 
 /// A [`CausalLm`] that reads on where it stopped.

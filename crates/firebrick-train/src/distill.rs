@@ -126,7 +126,10 @@ pub struct DistillConfig {
 /// The student after one pass over the texts, each of which the teacher read after `prompt`.
 ///
 /// The teacher is the model itself before the first step, with the prompt before it; the student sees the text alone. Both begin
-/// with the end-of-context token. Metrics: `loss` (mean divergence a token, nats), `grad_norm`, `lr`.
+/// with the end-of-context token.
+///
+/// Deviation: the paper stores the teacher's predictions once and puts generic text behind `Human:`; here the teacher is read
+/// anew for every step, and texts stand as they are. Metrics: `loss` (mean divergence a token, nats), `grad_norm`, `lr`.
 ///
 /// # Errors
 /// See [`fit`]; also if there is no text, or the prompt leaves no room for one.

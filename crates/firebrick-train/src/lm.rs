@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use firebrick_tensor::{CausalLm, PackedBatch, TokenBatch, masked, token_log_probs};
+use firebrick_tensor::{CausalLm, PackedBatch, PackedLm, TokenBatch, masked, token_log_probs};
 use firebrick_types::{Seed, TokenId};
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ pub fn token_losses<M: CausalLm>(model: &M, batch: &TokenBatch) -> Tensor<2> {
 }
 
 /// [`token_losses`] of packed sequences; reduce with [`PackedBatch::target_mask`].
-pub fn packed_token_losses<M: CausalLm>(model: &M, batch: &PackedBatch) -> Tensor<2> {
+pub fn packed_token_losses<M: PackedLm>(model: &M, batch: &PackedBatch) -> Tensor<2> {
     let logits = model.packed_logits(batch);
     let [rows, seq, vocab] = logits.dims();
     token_log_probs(logits.slice([0..rows, 0..seq - 1, 0..vocab]), batch.targets()).neg()
@@ -81,7 +81,7 @@ pub const OPEN_ROWS: usize = 32;
 ///
 /// # Errors
 /// See [`fit`]; also if there is no document.
-pub fn pretrain<M: CausalLm + Module + Send>(
+pub fn pretrain<M: PackedLm + Module + Send>(
     model: M,
     documents: &[Vec<TokenId>],
     eoc: TokenId,
@@ -123,7 +123,7 @@ pub fn pretrain<M: CausalLm + Module + Send>(
 ///
 /// # Panics
 /// If there is no document.
-pub fn perplexity<M: CausalLm + Module + Send>(
+pub fn perplexity<M: PackedLm + Module + Send>(
     model: &M,
     documents: &[Vec<TokenId>],
     eoc: TokenId,

@@ -4,6 +4,8 @@
 pub use firebrick_data as data;
 #[cfg(feature = "eval")]
 pub use firebrick_eval as eval;
+#[cfg(feature = "kernels")]
+pub use firebrick_kernels as kernels;
 #[cfg(feature = "models")]
 pub use firebrick_models as models;
 #[cfg(feature = "pipeline")]

@@ -189,6 +189,22 @@ model!(
     PreferenceModel, "preference model", ScoredDecoder, open_scored
 );
 
+/// What a preference model learnt from.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Used {
+    pub(crate) pairs: usize,
+    /// Pairs left out because the context does not hold them.
+    pub(crate) too_long: usize,
+}
+
+impl PreferenceModel {
+    pub(crate) const USED: &str = "used.json";
+
+    pub(crate) fn used(&self) -> Result<Used> {
+        read_json(&self.0.join(Self::USED))
+    }
+}
+
 /// What was measured of the finished models.
 pub(crate) struct Evaluation(pub(crate) Results);
 

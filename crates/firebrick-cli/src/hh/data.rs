@@ -52,7 +52,7 @@ impl Data {
         let seed = Seed::new(self.seed).derive("hh/data");
         let at = |name: &str, index: usize| seed.derive(name).at(&[index as u64]);
         let documents =
-            (0..self.recipe.documents).map(|index| world.document(at("documents", index))).collect::<Vec<_>>();
+            (0..self.recipe.documents).map(|index| Document::from(world.document(at("documents", index)))).collect();
         let (train_text, held_out_text) = self.split_text(documents);
         let labelled = (0..self.recipe.comparisons).map(|index| world.comparison(at("comparisons", index))).collect();
         let labelled = split::by_conversation(
@@ -129,12 +129,14 @@ impl Data {
         for path in &sources.texts {
             let read = text::read(path, self.recipe.document_characters)?;
             all.notes.push(format!("{}: {} documents", name(path), read.len()));
-            documents.extend(read);
+            documents.extend(read.into_iter().map(Document::from));
         }
         if documents.is_empty() {
             all.notes.push("no text: the preferred dialogues of the training comparisons are pretrained on".to_owned());
-            let preferred = |one: &Comparison| {
-                dialogue::render(&one.prompt.with(Message::assistant(one.chosen.clone()))).trim_start().to_owned()
+            // Those of one conversation stay on one side of the split (T-24).
+            let preferred = |one: &Comparison| Document {
+                key: one.prompt.opening().unwrap_or_default().to_owned(),
+                text: dialogue::render(&one.prompt.with(Message::assistant(one.chosen.clone()))),
             };
             documents.extend(all.train.iter().map(preferred));
         }
@@ -152,11 +154,26 @@ impl Data {
         Ok(all)
     }
 
-    /// Documents to learn from and to measure on, by the digest of their text; of equal ones the first.
-    fn split_text(&self, documents: Vec<String>) -> (Vec<String>, Vec<String>) {
+    /// Documents to learn from and to measure on, by the digest of their key; of equal texts the first.
+    fn split_text(&self, documents: Vec<Document>) -> (Vec<String>, Vec<String>) {
         let mut seen = HashSet::new();
-        let unique = documents.into_iter().filter(|document| seen.insert(document.clone())).collect::<Vec<_>>();
-        unique.into_iter().partition(|document| split::bucket(document) >= self.recipe.held_out)
+        let unique = documents.into_iter().filter(|document| seen.insert(document.text.clone())).collect::<Vec<_>>();
+        let (train, held_out): (Vec<_>, Vec<_>) =
+            unique.into_iter().partition(|document| split::bucket(&document.key) >= self.recipe.held_out);
+        let text = |document: Document| document.text;
+        (train.into_iter().map(text).collect(), held_out.into_iter().map(text).collect())
+    }
+}
+
+/// A text, and what decides on which side of the split it falls.
+struct Document {
+    key: String,
+    text: String,
+}
+
+impl From<String> for Document {
+    fn from(text: String) -> Self {
+        Self { key: text.clone(), text }
     }
 }
 
@@ -170,7 +187,7 @@ fn as_dialogue(thread: &Thread) -> Option<String> {
 }
 
 impl Stage<Env> for Data {
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     type Inputs = ();
     type Output = Corpus;
 

@@ -230,7 +230,8 @@ impl Evaluate {
             let spans = chunk.iter().map(span).collect::<Vec<_>>();
             let [_, seq] = batch.dims();
             let mask = firebrick_tensor::Mask::from_spans(&spans, seq - 1, device);
-            let divergence = kl(policy.logits(batch.inputs()), initial.logits(batch.inputs()));
+            let tempered = |model: &Decoder| model.logits(batch.inputs()) / self.temperature;
+            let divergence = kl(tempered(&policy), tempered(&initial));
             masked::row_sums(divergence, &mask).into_data().try_to_vec::<f32>().expect("divergences are f32")
         });
         rows.into_iter().flatten().map(f64::from).collect()
@@ -290,7 +291,7 @@ impl<'a> Steps<'a> {
 
     fn step(&mut self) -> Result<()> {
         self.done += 1;
-        let step = Event::Step { done: self.done, samples: 0, units: 1, values: &Vec::new() };
+        let step = Event::Step { done: self.done, samples: self.done, units: 1, values: &Vec::new() };
         self.progress.on(step).map_err(anyhow::Error::from_boxed)
     }
 }
@@ -300,7 +301,7 @@ fn text_of(tokenizer: &Tokenizer, turns: &Turns, tokens: &[TokenId]) -> String {
 }
 
 impl Stage<Env> for Evaluate {
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     type Inputs = (
         Output<Corpus>,
         Output<Vocabulary>,

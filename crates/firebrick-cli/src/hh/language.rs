@@ -45,7 +45,7 @@ pub(crate) struct TrainTokenizer {
 }
 
 impl Stage<Env> for TrainTokenizer {
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     type Inputs = (Output<Corpus>,);
     type Output = Vocabulary;
 
@@ -72,7 +72,7 @@ impl Pretrain {
 }
 
 impl Stage<Env> for Pretrain {
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     type Inputs = (Output<Corpus>, Output<Vocabulary>);
     type Output = LanguageModel;
 
@@ -146,7 +146,7 @@ impl Distill {
 }
 
 impl Stage<Env> for Distill {
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     type Inputs = (Output<Corpus>, Output<Vocabulary>, Output<LanguageModel>);
     type Output = LanguageModel;
 

@@ -48,7 +48,7 @@ impl Ppo {
 }
 
 impl Stage<Env> for Ppo {
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     type Inputs = (Output<Corpus>, Output<Vocabulary>, Output<LanguageModel>, Output<PreferenceModel>);
     type Output = LanguageModel;
 

@@ -10,7 +10,7 @@ use firebrick_preference::{Pair, PreferenceConfig, train};
 use firebrick_types::{Comparison, Dialogue, Message, Seed, TokenId};
 use serde::Serialize;
 
-use super::artifacts::{Corpus, LanguageModel, PreferenceModel, Vocabulary};
+use super::artifacts::{Corpus, LanguageModel, PreferenceModel, Used, Vocabulary, write_json};
 use super::language::{checkpoints, config_of, keep_metrics};
 use super::recipe::{ModelRecipe, PairRecipe, Recipe};
 use crate::env::Env;
@@ -77,7 +77,7 @@ impl Pmp {
 }
 
 impl Stage<Env> for Pmp {
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     type Inputs = (Output<Corpus>, Output<Vocabulary>, Output<LanguageModel>);
     type Output = PreferenceModel;
 
@@ -95,7 +95,9 @@ impl Stage<Env> for Pmp {
         });
         // Cutting a longer sample from the left would cut off its label, and leave nothing to learn.
         let fits = |pair: &Pair| pair.better.len().max(pair.worse.len()) <= self.model.context;
-        let pairs = pairs.filter(fits).collect::<Vec<_>>();
+        let (pairs, too_long): (Vec<_>, Vec<_>) = pairs.partition(fits);
+        let used = Used { pairs: pairs.len(), too_long: too_long.len() };
+        write_json(&ctx.artifact().join(PreferenceModel::USED), &used)?;
         let body = base.load(&env.device.clone().autodiff())?;
         let model = ScoredDecoder::from_body(body, seed);
         let model = if pairs.is_empty() { model } else { fit(model, &pairs, &self.recipe, seed, ctx, env)? };
@@ -129,7 +131,7 @@ impl Pm {
 }
 
 impl Stage<Env> for Pm {
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     type Inputs = (Output<Corpus>, Output<Vocabulary>, Output<PreferenceModel>);
     type Output = PreferenceModel;
 
@@ -150,6 +152,8 @@ impl Stage<Env> for Pm {
             Half::Second => second,
         };
         let pairs = half.iter().map(|(_, comparison)| pair(&tokenizer, comparison)).collect::<Vec<_>>();
+        let used = Used { pairs: pairs.len(), too_long: 0 };
+        write_json(&ctx.artifact().join(PreferenceModel::USED), &used)?;
         let model = pmp.load(&env.device.clone().autodiff())?;
         let model = fit(model, &pairs, &self.recipe, seed, ctx, env)?;
         keep(&model, &self.model, ctx)?;

@@ -166,6 +166,7 @@ impl Recipe {
         self.data.world.validate()?;
         let positive = [
             ("data.documents", self.data.documents),
+            ("data.document_characters", self.data.document_characters),
             ("data.comparisons", self.data.comparisons),
             ("data.threads", self.data.threads),
             ("pretrain.batch_size", self.pretrain.batch_size),
@@ -185,6 +186,7 @@ impl Recipe {
             ("ppo.passes", self.ppo.passes),
             ("ppo.max_response_tokens", self.ppo.max_response_tokens),
             ("evaluate.prompts", self.evaluate.prompts),
+            ("evaluate.documents", self.evaluate.documents),
             ("evaluate.micro_batch_size", self.evaluate.micro_batch_size),
             ("evaluate.resamples", self.evaluate.resamples),
             ("evaluate.calibration_bins", self.evaluate.calibration_bins),

@@ -40,11 +40,11 @@ fn row(cells: Vec<String>, emphasis: bool) -> Row {
 }
 
 fn curve(metrics: &Metrics, name: &str) -> Vec<(f64, f64)> {
-    metrics.column(name).map(|column| column.by_steps()).unwrap_or_default()
+    metrics.column(name).map(|column| column.by_samples()).unwrap_or_default()
 }
 
 fn chart(title: &str, y: &str, lines: Vec<Line>) -> Figure {
-    let svg = LineChart { title: title.to_owned(), x: "optimiser steps".to_owned(), y: y.to_owned(), lines }.to_svg();
+    let svg = LineChart { title: title.to_owned(), x: "samples".to_owned(), y: y.to_owned(), lines }.to_svg();
     Figure { svg, caption: String::new() }
 }
 
@@ -86,15 +86,18 @@ fn training(
         chart("PPO: entropy", "nats a token", vec![line("policy/entropy_avg", ppo, "policy/entropy_avg")]),
         chart("PPO: length of answers", "tokens", vec![line("response_length", ppo, "response_length")]),
     ];
-    let deviation =
-        curve(ppo, "val/ratio_first_max_deviation").iter().map(|(_, value)| value.abs()).fold(0.0, f64::max);
-    let note = if deviation == 0.0 {
-        Block::Callout(Tone::Good, "The probability ratio of every iteration's first minibatch was exactly 1: what was trained is what was sampled.".into())
-    } else {
-        Block::Callout(
+    let deviations = curve(ppo, "val/ratio_first_max_deviation");
+    let note = match deviations.iter().find(|(_, deviation)| *deviation != 0.0) {
+        None if deviations.is_empty() => Block::Callout(Tone::Warn, "PPO did no iteration.".into()),
+        None => Block::Callout(
+            Tone::Good,
+            "The probability ratio of every iteration's first minibatch was exactly 1: what was trained is what was sampled."
+                .into(),
+        ),
+        Some((samples, deviation)) => Block::Callout(
             Tone::Warn,
-            format!("The probability ratio of a first minibatch deviated from 1 by up to {deviation:e}."),
-        )
+            format!("After {samples} samples the probability ratio of a first minibatch was off 1 by {deviation:e}."),
+        ),
     };
     Section { title: "Training curves".into(), blocks: vec![note, Block::Figures(figures)] }
 }
@@ -297,7 +300,12 @@ fn dialogues(results: &Results) -> Section {
     Section { title: "Dialogues before and after".into(), blocks: results.shown.iter().map(block).collect() }
 }
 
-fn run_of(summary: &Summary, recipe: &Recipe, ctx: &StageContext) -> Result<Section> {
+fn run_of(
+    summary: &Summary,
+    pms: [&PreferenceModel; 3],
+    recipe: &Recipe,
+    ctx: &StageContext,
+) -> Result<Section> {
     let mut facts = vec![
         ("data".to_owned(), summary.source.clone()),
         ("seed".to_owned(), recipe.seed.to_string()),
@@ -306,6 +314,14 @@ fn run_of(summary: &Summary, recipe: &Recipe, ctx: &StageContext) -> Result<Sect
         ("fingerprint of everything this page was made from".to_owned(), ctx.fingerprint().to_owned()),
     ];
     facts.extend(summary.kept.iter().map(|(name, count)| (name.clone(), count.to_string())));
+    for (name, pm) in ["preference-model pretraining", "the train PM", "the test PM"].into_iter().zip(pms) {
+        let used = pm.used()?;
+        let too_long = match used.too_long {
+            0 => String::new(),
+            count => format!("; {count} more do not fit the context"),
+        };
+        facts.push((format!("pairs of {name}"), format!("{}{too_long}", used.pairs)));
+    }
     let text = toml::to_string(recipe).context("a recipe can be written as TOML")?;
     let recipe = Block::Details {
         summary: "The recipe, every number".into(),
@@ -338,7 +354,7 @@ fn summary_of(results: &Results) -> String {
 }
 
 impl Stage<Env> for WriteReport {
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     type Inputs = (
         Output<Corpus>,
         Output<LanguageModel>,
@@ -384,7 +400,7 @@ impl Stage<Env> for WriteReport {
                 hacking(&results),
                 curves,
                 dialogues(&results),
-                run_of(&corpus.summary()?, &self.recipe, ctx)?,
+                run_of(&corpus.summary()?, [&pmp, &train_pm, &test_pm], &self.recipe, ctx)?,
             ],
         };
         let path = ctx.artifact().join(Report::FILE);

@@ -35,9 +35,12 @@ pub(super) const OPENERS: [&str; 3] = ["That is a good question", "Thank you for
 pub(super) const CLOSERS: [&str; 3] = ["I hope that helps you", "Ask me more if you like", "Have a good day"];
 
 /// The share of answers with an opener, whatever their grade.
-const OPENED: f64 = 0.3;
+const OPENED: f64 = 0.15;
 /// The share of answers with a closer, whatever their grade.
-const CLOSED: f64 = 0.2;
+const CLOSED: f64 = 0.1;
+
+/// The share of answers that give the value alone, "It is …".
+const SHORT: f64 = 0.5;
 
 /// How good an answer is meant to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -213,7 +216,7 @@ fn demanded(question: &Question) -> Act {
 
 /// A statement of the fact that was asked for, in short or in full.
 fn reply(place: &str, relation: Relation, value: &str, rng: &mut impl Rng) -> String {
-    let template = if rng.random_bool(0.25) { REPLY } else { pick(&CLAIMS, rng) };
+    let template = if rng.random_bool(SHORT) { REPLY } else { pick(&CLAIMS, rng) };
     claim(template, place, relation, value)
 }
 

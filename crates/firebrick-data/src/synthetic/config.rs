@@ -6,7 +6,7 @@ use super::knowledge::NAMES;
 
 /// How big a world is, what is asked in it and what its annotators value.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct WorldConfig {
     /// Places the world has records of: 4 to 60.
     pub places: usize,
@@ -53,7 +53,7 @@ impl WorldConfig {
             ("weights.harmless", weight(harmless), harmless, "a positive number"),
             ("agreement", self.agreement > 0.5 && self.agreement < 1.0, self.agreement, "above 0.5 and below 1"),
         ];
-        const { assert!(60 + 60 + 20 <= NAMES, "there is a name for every place, ruler and river") };
+        const { assert!(60 + 60 + 10 <= NAMES, "there is a name for every place, ruler and river") };
         match checks.into_iter().find(|(_, holds, ..)| !holds) {
             None => Ok(()),
             Some((field, _, value, expected)) => Err(ConfigError { field, value, expected }),

@@ -5,6 +5,7 @@ use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 
 use super::answer::{CLAIMS, claim, grades, text};
+use super::knowledge::Knowledge;
 use super::question::Kind;
 use super::{Grade, World, pick};
 use crate::dialogue::{SEPARATOR, render};
@@ -79,10 +80,13 @@ impl World {
         }
     }
 
-    /// Four to six facts.
+    /// All that is recorded of one place, in any order.
     fn paragraph(&self, rng: &mut impl Rng) -> String {
-        let count = rng.random_range(4..=6);
-        let facts: Vec<_> = self.knowledge.facts.choose_multiple(rng, count).collect();
+        let Knowledge { places, facts, .. } = &self.knowledge;
+        let of = |place: &String| facts.iter().filter(|fact| fact.place == *place).collect::<Vec<_>>();
+        let described: Vec<_> = places.iter().map(of).filter(|facts| !facts.is_empty()).collect();
+        let mut facts = pick(&described, rng);
+        facts.shuffle(rng);
         let sentences: Vec<_> =
             facts.iter().map(|fact| claim(pick(&CLAIMS, rng), &fact.place, fact.relation, &fact.value)).collect();
         text(&sentences)

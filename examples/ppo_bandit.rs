@@ -42,7 +42,6 @@ impl CausalLm for Policy {
         self.next_token(batch * seq).reshape([batch, seq, ACTIONS])
     }
 
-
     fn vocab(&self) -> usize {
         ACTIONS
     }

@@ -103,7 +103,9 @@ fn pipeline_killed_anywhere_goes_on_to_the_same_bits() {
 fn pipeline_on_a_full_disk_names_the_file_and_goes_on_when_there_is_room() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let (disk, kept, whole) = (dir.path().join("disk"), dir.path().join("kept"), dir.path().join("whole"));
-    [&disk, &kept].map(|folder| fs::create_dir(folder).expect("a folder can be made"));
+    for folder in [&disk, &kept] {
+        fs::create_dir(folder).expect("a folder can be made");
+    }
     // A small disk of its own, which nobody outside of the script sees.
     let script = r#"
         mount -t tmpfs -o size=1500k none "$DISK" || exit 77
@@ -147,14 +149,21 @@ fn pipeline_runs_on_a_cached_dataset_of_the_hub() {
     for (name, rows) in [("train", 0..120), ("test", 120..150)] {
         let row = |index: u32| {
             let asked = format!("\\n\\nHuman: What is {index} and {}?\\n\\nAssistant: It is", index % 7);
-            format!(r#"{{"chosen": "{asked} {}.", "rejected": "{asked} not for me to say."}}"#, index + index % 7) + "\n"
+            format!(r#"{{"chosen": "{asked} {}.", "rejected": "{asked} not for me to say."}}"#, index + index % 7)
+                + "\n"
         };
         let file = fs::File::create(tranche.join(format!("{name}.jsonl.gz"))).expect("a file can be made");
         let mut file = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
         let rows = rows.map(row).collect::<String>();
         file.write_all(rows.as_bytes()).and_then(|()| file.finish().map(drop)).expect("a file can be written");
     }
-    let small = ["data.prompt_conversations=1", "model.context=512", "pm.train.batch_size=8", "distill.texts=32"];
+    let small = [
+        "data.prompt_conversations=1",
+        "model.context=600",
+        "pm.train.batch_size=8",
+        "distill.texts=32",
+        "pretrain.batch_size=2",
+    ];
     let settings = small.iter().flat_map(|setting| ["--set", *setting]).collect::<Vec<_>>();
     let out = dir.path().join("run");
     let offline = |repo: &str| {

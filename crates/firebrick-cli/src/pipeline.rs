@@ -11,10 +11,10 @@ use firebrick_data::hub;
 use firebrick_pipeline::{Event, Options, open, read_record};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::bands::Bands;
 use crate::env::{Env, Voice};
 use crate::hh::{self, Evaluation, Recipe, Report};
 use crate::progress::Speed;
-use crate::bands::Bands;
 use crate::recipe;
 
 #[derive(Subcommand)]

@@ -1,4 +1,6 @@
 #![doc = include_str!("../README.md")]
+#![allow(unsafe_code, reason = "the one crate that may hold it")]
+#![deny(clippy::undocumented_unsafe_blocks)]
 
 #[cfg(feature = "flex")]
 mod flex;

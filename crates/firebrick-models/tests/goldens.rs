@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use firebrick_models::{Decoder, DecoderConfig};
-use firebrick_tensor::{PackedLm, CausalLm, Incremental, PackedBatch, Parameters, TokenBatch};
+use firebrick_tensor::{CausalLm, Incremental, PackedBatch, PackedLm, Parameters, TokenBatch};
 use firebrick_testkit::goldens::TRANSFORMER;
 use firebrick_testkit::{assert_close, cpu, golden};
 use firebrick_types::Seed;

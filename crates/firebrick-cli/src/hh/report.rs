@@ -300,12 +300,7 @@ fn dialogues(results: &Results) -> Section {
     Section { title: "Dialogues before and after".into(), blocks: results.shown.iter().map(block).collect() }
 }
 
-fn run_of(
-    summary: &Summary,
-    pms: [&PreferenceModel; 3],
-    recipe: &Recipe,
-    ctx: &StageContext,
-) -> Result<Section> {
+fn run_of(summary: &Summary, pms: [&PreferenceModel; 3], recipe: &Recipe, ctx: &StageContext) -> Result<Section> {
     let mut facts = vec![
         ("data".to_owned(), summary.source.clone()),
         ("seed".to_owned(), recipe.seed.to_string()),

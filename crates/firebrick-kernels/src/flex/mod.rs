@@ -113,12 +113,13 @@ fn attention_forward(qkv: &FlexTensor, heads: usize, reach: &Reach) -> (FlexTens
     (tensor(out, vec![batch, seq, d_model]), shape, log_sums)
 }
 
-/// The log-probabilities, and each row's logarithm of the sum of exponentials.
-fn token_log_probs_forward(logits: &FlexTensor, targets: &[usize]) -> (FlexTensor, Vec<f32>) {
+/// The log-probabilities, and each row's [`vector::log_sum_exp`].
+fn token_log_probs_forward(logits: &FlexTensor, targets: &[usize]) -> (FlexTensor, Vec<[f32; 2]>) {
     let vocab = dims(logits)[1];
     let rows = elements(logits).chunks_exact(vocab);
     let log_sums = rows.clone().map(vector::log_sum_exp).collect::<Vec<_>>();
-    let log_probs = rows.zip(targets).zip(&log_sums).map(|((row, &target), log_sum)| row[target] - log_sum);
+    let log_probs =
+        rows.zip(targets).zip(&log_sums).map(|((row, &target), [most, log_sum])| (row[target] - most) - log_sum);
     (tensor(log_probs.collect(), vec![targets.len()]), log_sums)
 }
 
@@ -219,7 +220,7 @@ impl Backward<Flex, 1> for AttentionBackward {
 struct LogProbsState {
     logits: FlexTensor,
     targets: Vec<usize>,
-    log_sums: Vec<f32>,
+    log_sums: Vec<[f32; 2]>,
 }
 
 #[derive(Debug)]

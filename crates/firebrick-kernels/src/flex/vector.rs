@@ -184,18 +184,18 @@ pub(super) fn softmax_backward(
     dp[seen..].fill(0.0);
 }
 
-/// ln Σ exp(xᵢ)
+/// max x, and ln Σ exp(xᵢ − max x): apart, since their sum loses the digits of the second where logits are large.
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
-pub(super) fn log_sum_exp(x: &[f32]) -> f32 {
+pub(super) fn log_sum_exp(x: &[f32]) -> [f32; 2] {
     let most = greatest(x);
-    most + sum_of(x, |v| exp(v - most)).ln()
+    [most, sum_of(x, |v| exp(v - most)).ln()]
 }
 
-/// The gradient of xₜ − ln Σ exp(xᵢ) but for the target's own 1: −g exp(xᵢ − log_sum).
+/// The gradient of xₜ − ln Σ exp(xᵢ) but for the target's own 1: −g exp(xᵢ − max x − ln Σ).
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
-pub(super) fn log_prob_backward(x: &[f32], log_sum: f32, g: f32, dx: &mut [f32]) {
+pub(super) fn log_prob_backward(x: &[f32], [most, log_sum]: [f32; 2], g: f32, dx: &mut [f32]) {
     for (dx, &x) in dx.iter_mut().zip(x) {
-        *dx = -g * exp(x - log_sum);
+        *dx = -g * exp((x - most) - log_sum);
     }
 }
 

@@ -29,10 +29,10 @@ struct Band {
 
 impl Band {
     /// From the least to the greatest value seen, and as far again on both sides: by a few seeds the spread is hardly known.
-    /// At least 2 % of the value and 0.01, for other machines' rounding.
+    /// At least 5 % of the value and 0.05: another machine rounds otherwise, and a few answers of a small evaluation differ.
     fn around(seen: Vec<f64>) -> Self {
         let (least, greatest) = seen.iter().fold((f64::MAX, f64::MIN), |(low, high), &x| (low.min(x), high.max(x)));
-        let room = (greatest - least).max(0.02 * greatest.abs().max(least.abs())).max(0.01);
+        let room = (greatest - least).max(0.05 * greatest.abs().max(least.abs())).max(0.05);
         let round = |value: f64| (value * 1000.0).round() / 1000.0;
         let seen = seen.into_iter().map(round).collect();
         Self { low: round(least - room), high: round(greatest + room), seen }
@@ -112,15 +112,15 @@ mod tests {
     fn a_band_leaves_the_spread_again_on_both_sides() {
         let band = Band::around(vec![1.0, 1.5, 1.25]);
         assert_eq!((band.low, band.high), (0.5, 2.0));
-        // The same value thrice: 2 % of it.
+        // The same value thrice: 5 % of it.
         let band = Band::around(vec![2.0, 2.0, 2.0]);
-        assert_eq!((band.low, band.high), (1.96, 2.04));
+        assert_eq!((band.low, band.high), (1.9, 2.1));
     }
 
     #[test]
     fn what_lies_outside_or_was_not_measured_is_no_match() {
         let bands = Bands { seeds: vec![1], metrics: [("a".to_owned(), Band::around(vec![1.0]))].into() };
-        assert!(bands.check(&[("a".to_owned(), 1.01)].into()));
+        assert!(bands.check(&[("a".to_owned(), 1.04)].into()));
         assert!(!bands.check(&[("a".to_owned(), 1.1)].into()));
         assert!(!bands.check(&[("a".to_owned(), f64::NAN)].into()));
         assert!(!bands.check(&BTreeMap::new()));

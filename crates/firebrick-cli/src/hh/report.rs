@@ -4,13 +4,15 @@ use anyhow::{Context, Result};
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
 use firebrick_report::metrics::Metrics;
 use firebrick_report::page::{Align, Answer, Block, Column, DialoguePair, Figure, Page, Row, Section, Table, Tone};
-use firebrick_report::plot::{Calibration, CalibrationBin, Cloud, Fit, Histograms, Line, LineChart, Sample, Scatter};
+use firebrick_report::plot::{
+    Calibration as CalibrationPlot, CalibrationBin, Cloud, Fit, Histograms, Line, LineChart, Sample, Scatter,
+};
 use firebrick_stats::{least_squares_line, pearson};
 use serde::Serialize;
 
 use super::artifacts::{Corpus, Evaluation, LanguageModel, PreferenceModel, Report, Summary};
 use super::recipe::Recipe;
-use super::results::{Results, Verdict};
+use super::results::{Calibration, Results, Verdict};
 use crate::env::Env;
 
 /// The recipe of the stage: the whole run's, which the page states.
@@ -134,7 +136,7 @@ fn robustness(ppo: &Metrics) -> Section {
 
 fn preference(results: &Results) -> Section {
     let simulated = results.pm.iter().any(|one| one.ceiling.is_some());
-    let mut columns = vec!["tranche", "pairs", "train PM", "test PM", "length only", "Brier", "ECE"];
+    let mut columns = vec!["tranche", "pairs", "train PM", "test PM", "length only"];
     if simulated {
         columns.extend(["ceiling of the noise", "without noise"]);
     }
@@ -145,8 +147,6 @@ fn preference(results: &Results) -> Section {
             one.train_pm.show(3),
             one.test_pm.show(3),
             one.length.show(3),
-            format!("{:.3}", one.calibration.brier),
-            format!("{:.3}", one.calibration.ece),
         ];
         if simulated {
             let show = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.3}"));
@@ -166,7 +166,7 @@ fn preference(results: &Results) -> Section {
         observed,
         count: count as usize,
     });
-    let calibration = Calibration { title: "Calibration of the train PM".into(), bins: bins.collect() }.to_svg();
+    let calibration = CalibrationPlot { title: "Calibration of the train PM".into(), bins: bins.collect() }.to_svg();
     let histogram = Histograms {
         title: "Scores of the train PM on test comparisons".into(),
         x: "score".into(),
@@ -178,14 +178,21 @@ fn preference(results: &Results) -> Section {
     let figures = vec![
         Figure {
             svg: calibration,
-            caption: format!(
-                "All test comparisons. Slope {} (1 is calibrated, below is over-confident).",
-                all.calibration.slope.map_or("not defined".to_owned(), |slope| format!("{slope:.2}"))
-            ),
+            caption: "All test comparisons, by the probability that the model gives its choice.".into(),
         },
         Figure { svg: histogram.to_svg(), caption: String::new() },
     ];
-    let caption = "Accuracy on held-out comparisons, with 95 % Wilson intervals; Brier score and expected calibration error of the train PM";
+    let caption = "Accuracy on held-out comparisons, with 95 % Wilson intervals";
+    let calibrated = results.pm.iter().map(|one| {
+        let Calibration { brier, ece, slope } = one.calibration;
+        let slope = slope.map_or("–".to_owned(), |slope| format!("{slope:.2}"));
+        row(vec![one.tranche.clone(), format!("{brier:.3}"), format!("{ece:.3}"), slope], one.tranche == "all")
+    });
+    let calibrated = table(
+        "Calibration of the train PM (a slope of 1 is calibrated, below is over-confident)",
+        &["tranche", "Brier score", "expected calibration error", "slope"],
+        calibrated.collect(),
+    );
     let turns = results
         .by_turns
         .iter()
@@ -194,18 +201,15 @@ fn preference(results: &Results) -> Section {
         table("Accuracy by the human turns of the conversation", &["turns", "pairs", "train PM"], turns.collect());
     Section {
         title: "Preference models".into(),
-        blocks: vec![verdict, table(caption, &columns, rows.collect()), turns, Block::Figures(figures)],
+        blocks: vec![verdict, table(caption, &columns, rows.collect()), turns, calibrated, Block::Figures(figures)],
     }
 }
 
 fn policies(results: &Results) -> Section {
     let simulated = results.policies.iter().any(|one| one.oracle.is_some());
-    let mut columns = vec!["policy", "train PM", "test PM", "Elo by test PM", "ended", "tokens", "perplexity"];
-    if simulated {
-        columns.extend(["oracle", "helpful", "honest", "harmless"]);
-    }
+    let columns = ["policy", "train PM", "test PM", "Elo", "ended", "tokens", "perplexity"];
     let rows = results.policies.iter().map(|one| {
-        let mut cells = vec![
+        let cells = vec![
             one.name.clone(),
             one.train_pm.show(2),
             one.test_pm.show(2),
@@ -214,15 +218,13 @@ fn policies(results: &Results) -> Section {
             format!("{:.1}", one.length),
             format!("{:.2}", one.perplexity),
         ];
-        if let Some(oracle) = &one.oracle {
-            cells.extend([
-                oracle.score.show(3),
-                format!("{:.3}", oracle.helpful),
-                format!("{:.3}", oracle.honest),
-                format!("{:.3}", oracle.harmless),
-            ]);
-        }
         row(cells, one.name == "rlhf")
+    });
+    let judged = results.policies.iter().filter_map(|one| {
+        let oracle = one.oracle.as_ref()?;
+        let axes = [oracle.helpful, oracle.honest, oracle.harmless].map(|axis| format!("{axis:.3}"));
+        let cells = [one.name.clone(), oracle.score.show(3)].into_iter().chain(axes).collect();
+        Some(row(cells, one.name == "rlhf"))
     });
     let facts = vec![
         (
@@ -250,13 +252,17 @@ fn policies(results: &Results) -> Section {
     };
     let mut blocks = vec![
         table(
-            "Answers to the same held-out prompts, with 95 % bootstrap intervals of the mean",
+            "Answers to held-out prompts by the preference models, with 95 % bootstrap intervals of the mean; Elo by the test PM",
             &columns,
             rows.collect(),
         ),
         Block::Facts(facts),
         Block::Figures(vec![Figure { svg: histogram.to_svg(), caption: String::new() }]),
     ];
+    if simulated {
+        let columns = ["policy", "mean of the three", "helpful", "honest", "harmless"];
+        blocks.insert(0, table("Answers to held-out prompts by the world's oracle, 0 to 1, with the 95 % bootstrap interval of the mean", &columns, judged.collect()));
+    }
     if !categories.is_empty() {
         blocks.push(table("HHH comparisons by mutual information: accuracy (items)", &hhh_columns, hhh_rows.collect()));
     }

@@ -35,9 +35,9 @@ pub(super) const OPENERS: [&str; 3] = ["That is a good question", "Thank you for
 pub(super) const CLOSERS: [&str; 3] = ["I hope that helps you", "Ask me more if you like", "Have a good day"];
 
 /// The share of answers with an opener, whatever their grade.
-const OPENED: f64 = 0.25;
+const OPENED: f64 = 0.1;
 /// The share of answers with a closer, whatever their grade.
-const CLOSED: f64 = 0.2;
+const CLOSED: f64 = 0.1;
 
 /// The share of answers that give the value alone, "It is …".
 const SHORT: f64 = 0.5;
@@ -168,7 +168,11 @@ impl World {
             Grade::RightAndTrue => Some(self.aside(question, &CLAIMS, rng)),
             Grade::RightAndFalse => Some(self.false_aside(question, rng)),
             Grade::IgnoranceAndOffer | Grade::RefusalAndOffer => Some(self.aside(question, &OFFERS, rng)),
-            Grade::Wrong => rng.random_bool(0.88).then(|| self.aside(question, &CLAIMS, rng)),
+            // As often as keeps length from telling right from wrong, where right answers are short and where they are long.
+            Grade::Wrong => {
+                let share = if question.kind(&self.knowledge) == Kind::Known { 0.8 } else { 0.95 };
+                rng.random_bool(share).then(|| self.aside(question, &CLAIMS, rng))
+            }
             Grade::Compliance => rng.random_bool(0.5).then(|| self.aside(question, &CLAIMS, rng)),
             Grade::Dodge => rng.random_bool(0.5).then(|| self.aside(question, &OFFERS, rng)),
         };

@@ -217,7 +217,7 @@ impl Stage<Env> for Data {
         ];
         if let Some((what, _, key)) = parts.iter().find(|(_, count, _)| *count == 0) {
             let counts = parts.map(|(what, count, _)| format!("{what}: {count}")).join(", ");
-            return Err(anyhow::anyhow!("{what} are empty ({counts}); raise `{key}` or give more data").into());
+            return Err(anyhow::anyhow!("nothing is left of {what} ({counts}); raise `{key}` or give more data").into());
         }
         let dir = ctx.artifact();
         store::write(&dir.join(Corpus::TRAIN_TEXT), &all.train_text)?;

@@ -205,6 +205,17 @@ fn bad_words_are_answered_with_the_fix() {
     }
 }
 
+/// `firebrick … | head` closes what the command writes to.
+#[test]
+fn a_closed_output_is_no_panic() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_firebrick"));
+    command.args(["pipeline", "run", "hh", "--plan"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary was built");
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("a child can be waited for");
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 #[test]
 fn an_empty_folder_of_data_says_what_was_looked_for() {
     let dir = tempfile::tempdir().expect("a temporary folder");

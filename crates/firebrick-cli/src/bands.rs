@@ -8,6 +8,7 @@ use firebrick_pipeline::{open, read_record};
 use serde::{Deserialize, Serialize};
 
 use crate::hh::Evaluation;
+use crate::say::say;
 
 /// The bands of a recipe, and the runs they come from.
 #[derive(Debug, Serialize, Deserialize)]
@@ -91,13 +92,14 @@ impl Bands {
 
     /// Prints every metric beside its band; whether all lie within.
     pub(crate) fn check(&self, metrics: &BTreeMap<String, f64>) -> bool {
-        println!("\n{:28} {:>10} {:>10} {:>10}", "metric", "value", "low", "high");
+        say(format_args!("\n{:28} {:>10} {:>10} {:>10}", "metric", "value", "low", "high"));
         let mut all = true;
         for (name, &Band { low, high, .. }) in &self.metrics {
             let value = metrics.get(name).copied().unwrap_or(f64::NAN);
             let within = low <= value && value <= high;
             all &= within;
-            println!("{name:28} {value:10.4} {low:10.4} {high:10.4}{}", if within { "" } else { "  OUTSIDE" });
+            let verdict = if within { "" } else { "  OUTSIDE" };
+            say(format_args!("{name:28} {value:10.4} {low:10.4} {high:10.4}{verdict}"));
         }
         all
     }

@@ -1,6 +1,4 @@
 #![doc = include_str!("../README.md")]
-// The command line is this crate's output.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod bands;
 mod env;
@@ -8,10 +6,13 @@ mod hh;
 mod pipeline;
 mod progress;
 mod recipe;
+mod say;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::say::remark;
 
 /// Align models: train, compare, measure and understand them without a cluster.
 #[derive(Parser)]
@@ -37,11 +38,11 @@ fn main() -> ExitCode {
     match pipeline::execute(command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error}");
+            remark(format_args!("error: {error}"));
             for cause in error.chain().skip(1) {
                 // Many errors already quote what caused them.
                 if !error.to_string().contains(&cause.to_string()) {
-                    eprintln!("  because: {cause}");
+                    remark(format_args!("  because: {cause}"));
                 }
             }
             ExitCode::FAILURE

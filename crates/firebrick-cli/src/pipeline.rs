@@ -16,6 +16,7 @@ use crate::env::{Env, Voice};
 use crate::hh::{self, Evaluation, Recipe, Report};
 use crate::progress::Speed;
 use crate::recipe;
+use crate::say::{remark, say};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -83,14 +84,14 @@ pub(crate) struct Run {
 pub(crate) fn execute(command: Command) -> Result<ExitCode> {
     match command {
         Command::List => {
-            println!("hh  from raw preference data to an aligned policy and its report");
+            say("hh  from raw preference data to an aligned policy and its report");
             let names = hh::RECIPES.iter().map(|(name, _)| *name).collect::<Vec<_>>();
-            println!("    recipes: {}", names.join(", "));
+            say(format_args!("    recipes: {}", names.join(", ")));
             Ok(ExitCode::SUCCESS)
         }
         Command::Run(run) => execute_run(&run),
         Command::Bands { runs } => {
-            print!("{}", Bands::of(&runs)?.to_toml());
+            say(Bands::of(&runs)?.to_toml().trim_end());
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -118,15 +119,13 @@ fn execute_run(run: &Run) -> Result<ExitCode> {
     };
     let (pipeline, _, _) = hh::pipeline(&recipe, env.data.is_some());
     if run.plan {
-        print!("{}", pipeline.plan(&out, &env)?);
+        say(pipeline.plan(&out, &env)?.to_string().trim_end());
         let per_iteration = recipe.ppo.samples_per_iteration();
-        println!(
-            "\nderived: {} samples a PPO iteration, {} in all",
-            per_iteration,
-            per_iteration * recipe.ppo.iterations
-        );
-        println!("non-embedding parameters of each model: {}", recipe.model.config(1).non_embedding_parameters());
-        println!("\n{}", toml::to_string(&recipe)?);
+        let in_all = per_iteration * recipe.ppo.iterations;
+        say(format_args!("\nderived: {per_iteration} samples a PPO iteration, {in_all} in all"));
+        let parameters = recipe.model.config(1).non_embedding_parameters();
+        say(format_args!("non-embedding parameters of each model: {parameters}"));
+        say(format_args!("\n{}", toml::to_string(&recipe)?.trim_end()));
         return Ok(ExitCode::SUCCESS);
     }
     let versions = [("firebrick", env!("CARGO_PKG_VERSION")), ("burn", "0.22.1")];
@@ -147,9 +146,10 @@ fn execute_run(run: &Run) -> Result<ExitCode> {
     }
     let Evaluation(results) = open(&out, "evaluate")?;
     if voice > Voice::Quiet {
-        println!("\n{}\n{}", summary(&results), times(&out, &stages)?);
+        say(format_args!("\n{}\n{}", summary(&results), times(&out, &stages)?));
     }
-    println!("report: {}", stage_folder(&out, "report")?.join("artifact").join(Report::FILE).display());
+    let report = stage_folder(&out, "report")?.join("artifact").join(Report::FILE);
+    say(format_args!("report: {}", report.display()));
     if run.check_bands {
         let Some((_, text)) = hh::BANDS.iter().find(|(known, _)| *known == name) else {
             bail!(
@@ -158,7 +158,7 @@ fn execute_run(run: &Run) -> Result<ExitCode> {
             );
         };
         if !Bands::parse(text)?.check(&results.metrics) {
-            eprintln!("error: a metric lies outside its band");
+            remark("error: a metric lies outside its band");
             return Ok(ExitCode::FAILURE);
         }
     }
@@ -216,12 +216,15 @@ fn tell(event: &Event<'_>, voice: Voice) {
         return;
     }
     match event {
-        Event::Skipped { index, total, name } => println!("[{index}/{total}] {name}: finished before, skipped"),
+        Event::Skipped { index, total, name } => {
+            say(format_args!("[{index}/{total}] {name}: finished before, skipped"))
+        }
         Event::Started { index, total, name, resumed } => {
-            println!("[{index}/{total}] {name}{}", if *resumed { ": goes on where it was interrupted" } else { "" });
+            let resumed = if *resumed { ": goes on where it was interrupted" } else { "" };
+            say(format_args!("[{index}/{total}] {name}{resumed}"));
         }
         Event::Finished { index, total, name, wall, digest } => {
-            println!("[{index}/{total}] {name}: {:.1} s, {}", wall.as_secs_f64(), &digest[..12]);
+            say(format_args!("[{index}/{total}] {name}: {:.1} s, {}", wall.as_secs_f64(), &digest[..12]));
         }
         _ => {}
     }

@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
 use crate::env::Voice;
+use crate::say::remark;
 
 /// Between two plain lines where there is no terminal.
 const SPARSE: Duration = Duration::from_secs(10);
@@ -94,7 +95,7 @@ impl<'a> Progress<'a> {
             let line = format!("  {}: step {done} of {}, {rate:.0} {}/s, {summary}", self.stage, self.steps, self.unit);
             match &self.bar {
                 Some(bar) => bar.println(line),
-                None => eprintln!("{line}"),
+                None => remark(line),
             }
         }
     }

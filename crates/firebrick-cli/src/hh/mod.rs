@@ -26,7 +26,10 @@ pub(crate) const RECIPES: &[(&str, &str)] = &[
 ];
 
 /// The expected bands of metrics, for the recipes that have them.
-pub(crate) const BANDS: &[(&str, &str)] = &[("smoke", include_str!("../../recipes/smoke.bands.toml"))];
+pub(crate) const BANDS: &[(&str, &str)] = &[
+    ("world", include_str!("../../recipes/world.bands.toml")),
+    ("smoke", include_str!("../../recipes/smoke.bands.toml")),
+];
 
 /// The stages of the pipeline, and its evaluation and report.
 pub(crate) fn pipeline(recipe: &Recipe, from_folder: bool) -> (Pipeline<Env>, Output<Evaluation>, Output<Report>) {

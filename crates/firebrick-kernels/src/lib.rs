@@ -11,7 +11,9 @@ pub use memory::keep_freed_memory;
 
 use std::sync::Arc;
 
-use burn::tensor::{Device, Int, Tensor};
+#[cfg(feature = "flex")]
+use burn::tensor::Device;
+use burn::tensor::{Int, Tensor};
 
 /// Where each position of a batch begins to read: the first position of its own sequence.
 ///
@@ -146,10 +148,4 @@ pub fn token_log_probs(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> 
 #[cfg(feature = "flex")]
 fn is_flex(device: &Device) -> bool {
     matches!(device.clone().inner().as_dispatch(), burn::backend::DispatchDevice::Flex(_))
-}
-
-#[cfg(not(feature = "flex"))]
-#[expect(dead_code, reason = "every device takes the plain path")]
-fn is_flex(_device: &Device) -> bool {
-    false
 }

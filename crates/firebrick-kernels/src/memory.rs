@@ -3,7 +3,7 @@
 /// Lets the allocator keep freed memory instead of giving it back, for the whole process.
 ///
 /// Tensors come and go with every operation. glibc gives large blocks back to the system each time, which then has to clear
-/// every page anew: a fifth of the time of small models. Programs call this first; elsewhere than with glibc it does nothing.
+/// every page anew: a seventh of the time of small models. Programs call this first; elsewhere than with glibc it does nothing.
 pub fn keep_freed_memory() {
     #[cfg(target_env = "gnu")]
     {

@@ -29,18 +29,18 @@ impl Attention {
         }
     }
 
-    /// Every position reads what it can reach; `keep` sees keys and values, `[batch, heads, seq, d_head]` each.
-    pub(crate) fn forward(&self, x: Tensor<2>, reach: &Reach, keep: impl FnOnce([Tensor<4>; 2])) -> Tensor<2> {
+    /// Every position reads what it can reach; `keep` sees queries, keys and values, `[batch, seq, 3 d_model]`.
+    pub(crate) fn forward(&self, x: Tensor<2>, reach: &Reach, keep: impl FnOnce(&Tensor<3>)) -> Tensor<2> {
         let [tokens, d_model] = x.dims();
         let [batch, seq] = reach.dims();
         let qkv = self.qkv.forward(x).reshape([batch, seq, 3 * d_model]);
-        keep([1, 2].map(|part| self.part(qkv.clone(), part)));
+        keep(&qkv);
         let read = firebrick_kernels::attention(qkv, self.heads, reach);
         self.proj.forward(read.reshape([tokens, d_model]))
     }
 
     /// The queries (0), keys (1) or values (2) of `[batch, seq, 3 d_model]`, `[batch, heads, seq, d_head]`.
-    fn part(&self, qkv: Tensor<3>, part: usize) -> Tensor<4> {
+    pub(crate) fn part(&self, qkv: Tensor<3>, part: usize) -> Tensor<4> {
         let [batch, seq, width] = qkv.dims();
         let d_model = width / 3;
         let part = qkv.slice([0..batch, 0..seq, part * d_model..(part + 1) * d_model]);

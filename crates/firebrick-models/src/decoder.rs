@@ -100,8 +100,8 @@ impl Decoder {
         hidden.matmul(self.wte.weight.val().transpose())
     }
 
-    /// One causal pass, `[batch · seq, d_model]`; `keep` sees each layer's keys and values.
-    fn read(&self, ids: Tensor<2, Int>, keep: impl FnMut(usize, [Tensor<4>; 2])) -> Tensor<2> {
+    /// One causal pass, `[batch · seq, d_model]`; `keep` sees each layer's queries, keys and values.
+    fn read(&self, ids: Tensor<2, Int>, keep: impl FnMut(usize, &Tensor<3>)) -> Tensor<2> {
         let [batch, seq] = ids.dims();
         let context = self.context();
         assert!(seq <= context, "a sequence of {seq} tokens does not fit the context of {context}");
@@ -115,12 +115,12 @@ impl Decoder {
         ids: Tensor<2, Int>,
         positions: Tensor<3>,
         reach: &Reach,
-        mut keep: impl FnMut(usize, [Tensor<4>; 2]),
+        mut keep: impl FnMut(usize, &Tensor<3>),
     ) -> Tensor<2> {
         let [batch, seq] = ids.dims();
         let mut x = (self.wte.forward(ids) + positions).reshape([batch * seq, self.d_model()]);
         for (layer, block) in self.blocks.iter().enumerate() {
-            x = x.clone() + block.attn.forward(block.ln_1.forward(x), reach, |kept| keep(layer, kept));
+            x = x.clone() + block.attn.forward(block.ln_1.forward(x), reach, |qkv| keep(layer, qkv));
             x = x.clone() + block.mlp.forward(block.ln_2.forward(x));
         }
         self.ln_f.forward(x)
@@ -166,7 +166,8 @@ impl Incremental for Decoder {
             Tensor::zeros([batch, heads, capacity, d_head], &device)
                 .slice_assign([0..batch, 0..heads, 0..seq, 0..d_head], tensor)
         };
-        let hidden = self.read(prompts.ids().clone(), |_, [k, v]| {
+        let hidden = self.read(prompts.ids().clone(), |layer, qkv| {
+            let [k, v] = [1, 2].map(|part| self.blocks[layer].attn.part(qkv.clone(), part));
             keys.push(roomy(k));
             values.push(roomy(v));
         });

@@ -18,13 +18,12 @@ pub struct RankedPair {
     pub worse: String,
 }
 
-/// Two whole texts that differ in nothing but their label.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LabelledPair {
-    /// The text with the right label.
+/// Two whole texts, of which one is better.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TextPair {
+    /// The better text.
     pub better: String,
-    /// The text with the wrong label.
+    /// The worse text.
     pub worse: String,
 }
 
@@ -72,16 +71,22 @@ fn context(thread: &Thread) -> String {
     format!("Question: {}\nAnswer: ", question.join("\n\n"))
 }
 
-/// The two labelled pairs of a ranked pair: `GOOD:A > BAD:A` and `BAD:B > GOOD:B`, A being the better sample.
+/// The two samples, each after the context.
+pub fn ranked(pair: &RankedPair) -> TextPair {
+    let RankedPair { context, better, worse } = pair;
+    TextPair { better: format!("{context}{better}"), worse: format!("{context}{worse}") }
+}
+
+/// The two binary pairs of a ranked one: `GOOD:A > BAD:A` and `BAD:B > GOOD:B`, A being the better sample.
 ///
 /// The label comes before the whole text, context and sample. Within each pair nothing but the label differs, so
 /// nothing else can be learned from. Askell et al. 2021, section 4.1. Spec: A-30.
-pub fn binarize(pair: &RankedPair) -> [LabelledPair; 2] {
+pub fn binarize(pair: &RankedPair) -> [TextPair; 2] {
     let labelled = |label: &str, sample: &str| format!("{label}:{}{sample}", pair.context);
     let RankedPair { better, worse, .. } = pair;
     [
-        LabelledPair { better: labelled("GOOD", better), worse: labelled("BAD", better) },
-        LabelledPair { better: labelled("BAD", worse), worse: labelled("GOOD", worse) },
+        TextPair { better: labelled("GOOD", better), worse: labelled("BAD", better) },
+        TextPair { better: labelled("BAD", worse), worse: labelled("GOOD", worse) },
     ]
 }
 
@@ -152,13 +157,19 @@ mod tests {
         assert_eq!((bad.better.as_str(), bad.worse.as_str()), ("BAD:C b", "GOOD:C b"));
     }
 
+    #[test]
+    fn a35_ranked_texts_share_their_context() {
+        let pair = RankedPair { context: "C ".into(), better: "a".into(), worse: "b".into() };
+        assert_eq!(ranked(&pair), TextPair { better: "C a".into(), worse: "C b".into() });
+    }
+
     proptest! {
         /// Length tells better from worse in the ranked pairs; after binarisation it tells nothing.
         #[test]
         fn a30_a_length_only_scorer_is_right_half_the_time(
             samples in prop::collection::vec(("[a-z]{0,9}", "[a-z]{0,9}"), 1..20),
         ) {
-            let pairs: Vec<LabelledPair> = samples
+            let pairs: Vec<TextPair> = samples
                 .into_iter()
                 .flat_map(|(better, worse)| binarize(&RankedPair { context: "C".into(), better, worse }))
                 .collect();

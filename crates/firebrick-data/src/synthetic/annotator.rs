@@ -2,10 +2,11 @@
 
 use firebrick_types::{Comparison, Dialogue, Seed};
 use rand::Rng;
+use rand::seq::IndexedRandom;
 
 use super::answer::grades;
 use super::question::{Kind, Query};
-use super::{Grade, Judgement, Kinds, Weights, World, pick};
+use super::{Grade, Judgement, Kinds, Weights, World};
 
 /// Utilities closer than this are equal: their pair is never shown.
 const EQUAL: f64 = 1e-9;
@@ -26,14 +27,14 @@ impl Annotator {
     /// The annotator whose expected agreement with the noise-free order, over the comparisons of a world, is
     /// `agreement`.
     ///
-    /// The expectation is exact: it is over the kinds and, uniformly, the pairs of grades of different utility.
+    /// The expectation is exact: it is over the kinds and the pairs of grades of different utility.
     pub(super) fn calibrate(weights: Weights, kinds: Kinds, agreement: f64) -> Self {
         let expected = |temperature: f64| {
             [(Kind::Known, kinds.known), (Kind::Unknown, kinds.unknown), (Kind::Harm, kinds.harm)]
                 .map(|(kind, share)| {
                     let pairs = pairs(kind, &weights);
-                    let agreements = pairs.iter().map(|pair| sigmoid(pair.difference / temperature));
-                    share * agreements.sum::<f64>() / pairs.len() as f64
+                    let agreements = pairs.iter().map(|pair| pair.share * sigmoid(pair.difference / temperature));
+                    share * agreements.sum::<f64>()
                 })
                 .iter()
                 .sum::<f64>()
@@ -76,19 +77,29 @@ struct Pair {
     worse: Grade,
     /// By how much, in units of utility; positive.
     difference: f64,
+    /// How often two candidates of different utility are these; the shares of a kind add up to 1.
+    share: f64,
 }
 
 /// Every pair of grades of different utility.
 fn pairs(kind: Kind, weights: &Weights) -> Vec<Pair> {
-    let grades: Vec<_> = grades(kind).into_iter().map(|(grade, judged)| (grade, judged.utility(weights))).collect();
+    let grades = grades(kind);
     let mut pairs = Vec::new();
-    for &(better, high) in &grades {
-        for &(worse, low) in &grades {
-            if high - low > EQUAL {
-                pairs.push(Pair { better, worse, difference: high - low });
+    for better in &grades {
+        for worse in &grades {
+            let difference = better.judgement.utility(weights) - worse.judgement.utility(weights);
+            if difference > EQUAL {
+                pairs.push(Pair {
+                    better: better.grade,
+                    worse: worse.grade,
+                    difference,
+                    share: better.share * worse.share,
+                });
             }
         }
     }
+    let total = pairs.iter().map(|pair| pair.share).sum::<f64>();
+    pairs.iter_mut().for_each(|pair| pair.share /= total);
     pairs
 }
 
@@ -164,9 +175,10 @@ impl World {
     pub(super) fn draw_pair(&self, kind: Kind, rng: &mut impl Rng) -> (Query, String, String) {
         let (query, question) = self.draw_query(kind, rng);
         let pairs = pairs(kind, &self.annotator.weights);
-        let Pair { better, worse, .. } = pick(&pairs, rng);
-        let better = self.answer(&question, better, rng);
-        let worse = self.answer(&question, worse, rng);
+        let Pair { better, worse, .. } =
+            pairs.choose_weighted(rng, |pair| pair.share).expect("every kind has a pair of different utility");
+        let better = self.answer(&question, *better, rng);
+        let worse = self.answer(&question, *worse, rng);
         (query, better, worse)
     }
 }

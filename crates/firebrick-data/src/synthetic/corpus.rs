@@ -120,7 +120,7 @@ impl World {
             .collect()
     }
 
-    /// The thread at `seed`: a question with two to four answers of different grades.
+    /// The thread at `seed`: a question with two to four answers.
     ///
     /// With q the share of the greatest utility that an answer reaches and ε logistic noise of scale ½, it gets 2ˡ − 1
     /// up-votes, rounded, at the level l = 5 q − 1 + ε. The best answer is accepted four times in five.
@@ -128,18 +128,18 @@ impl World {
         let mut rng = seed.derive("world/thread").rng();
         let kind = self.draw_kind(&mut rng);
         let question = self.draw_question(kind, &mut rng);
-        let mut grades = grades(kind);
-        grades.shuffle(&mut rng);
-        grades.truncate(rng.random_range(2..=4));
+        let grades = grades(kind);
+        let draw = |rng: &mut _| *grades.choose_weighted(rng, |graded| graded.share).expect("the shares are positive");
+        let drawn: Vec<_> = (0..rng.random_range(2..=4)).map(|_| draw(&mut rng)).collect();
 
-        let utilities: Vec<_> = grades.iter().map(|(_, judgement)| self.annotator.utility(judgement)).collect();
-        let best = (0..grades.len()).max_by(|a, b| utilities[*a].total_cmp(&utilities[*b]));
+        let utilities: Vec<_> = drawn.iter().map(|graded| self.annotator.utility(&graded.judgement)).collect();
+        let best = (0..drawn.len()).max_by(|a, b| utilities[*a].total_cmp(&utilities[*b]));
         let accepted = best.filter(|_| rng.random_bool(ACCEPTED));
-        let answers = (grades.iter().zip(&utilities).enumerate())
-            .map(|(index, ((grade, _), utility))| Answer {
+        let answers = (drawn.iter().zip(&utilities).enumerate())
+            .map(|(index, (graded, utility))| Answer {
                 score: votes(utility / self.annotator.greatest_utility(), &mut rng),
                 accepted: accepted == Some(index),
-                body: self.answer(&question, *grade, &mut rng),
+                body: self.answer(&question, graded.grade, &mut rng),
             })
             .collect();
         Thread { title: question.plain(&mut rng), body: String::new(), answers }

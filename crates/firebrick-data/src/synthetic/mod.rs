@@ -32,7 +32,7 @@ mod question;
 mod tests;
 
 pub use annotator::{Annotator, LabelledComparison, ceiling};
-pub use answer::{Grade, grades};
+pub use answer::{Grade, Graded, grades};
 pub use config::{ConfigError, Kinds, Weights, WorldConfig};
 pub use oracle::Judgement;
 pub use question::{Kind, Query};

@@ -58,14 +58,14 @@ fn the_oracle_recovers_every_grade_exactly() {
     let mut seen = BTreeMap::new();
     for index in 0..6_000 {
         let query = world.query(at(index));
-        for (grade, expected) in grades(query.kind) {
+        for Graded { grade, judgement: expected, .. } in grades(query.kind) {
             let response = world.candidate(&query, grade, at(index).derive("answer"));
             let judgement = world.judge(&query.dialogue, &response).expect("a question of the world");
             assert_eq!(judgement, expected, "{:?} {grade:?}: {response}", query.dialogue);
             *seen.entry(format!("{:?} {grade:?}", query.kind)).or_insert(0) += 1;
         }
     }
-    assert_eq!(seen.len(), 7 + 4 + 4);
+    assert_eq!(seen.len(), 8 + 4 + 4);
     assert!(seen.values().all(|count| *count > 1_000), "{seen:?}");
 }
 
@@ -75,7 +75,7 @@ fn smaller_and_larger_worlds_hold_the_same_promises() {
         let world = World::new(WorldConfig { places, unknown_places, ..WorldConfig::default() }, Seed::new(3)).unwrap();
         for index in 0..500 {
             let query = world.query(at(index));
-            for (grade, expected) in grades(query.kind) {
+            for Graded { grade, judgement: expected, .. } in grades(query.kind) {
                 let response = world.candidate(&query, grade, at(index));
                 assert_eq!(world.judge(&query.dialogue, &response), Some(expected), "{response}");
             }
@@ -95,24 +95,54 @@ fn annotators_agree_with_the_clean_order_as_often_as_configured() {
     }
 }
 
-/// Known questions alone, weights 1: Right and RightAndTrue 3; RightAndFalse and Refusal 2; Ignorance 1.6, with an
-/// offer 1.7; Wrong 1.
+/// Known questions alone, weights 1: utility 3 for Right and RightAndTrue (share .4 together), 2 for RightAndFalse and
+/// Dodge (.1 each) and Refusal (.05), 1.7 for IgnoranceAndOffer and 1.6 for Ignorance (.05 each), 1 for Wrong (.25).
 #[test]
 fn the_temperature_solves_the_expected_agreement() {
     let kinds = Kinds { known: 1.0, unknown: 0.0, harm: 0.0 };
     let weights = Weights { helpful: 1.0, honest: 1.0, harmless: 1.0 };
     let world = World::new(WorldConfig { kinds, weights, agreement: 0.8, ..WorldConfig::default() }, Seed::new(1));
     let temperature = world.unwrap().annotator().temperature();
-    // Differences of the 21 pairs less the two equal ones.
-    let differences = [
-        1.0, 1.0, 1.4, 1.3, 2.0, // Right over RightAndFalse, Refusal, Ignorance, … and offer, Wrong
-        1.0, 1.0, 1.4, 1.3, 2.0, // RightAndTrue likewise
-        0.4, 0.3, 1.0, // RightAndFalse over Ignorance, … and offer, Wrong
-        0.4, 0.3, 1.0, // Refusal likewise
-        0.6, 0.7, 0.1, // Ignorance over Wrong, … and offer over Wrong, … and offer over Ignorance
+    // (difference, product of the shares)
+    let pairs = [
+        (1.0, 0.4 * 0.25),  // right over RightAndFalse, Dodge and Refusal
+        (1.3, 0.4 * 0.05),  // … IgnoranceAndOffer
+        (1.4, 0.4 * 0.05),  // … Ignorance
+        (2.0, 0.4 * 0.25),  // … Wrong
+        (0.3, 0.25 * 0.05), // RightAndFalse, Dodge and Refusal over IgnoranceAndOffer
+        (0.4, 0.25 * 0.05), // … Ignorance
+        (1.0, 0.25 * 0.25), // … Wrong
+        (0.1, 0.05 * 0.05), // IgnoranceAndOffer over Ignorance
+        (0.7, 0.05 * 0.25), // … Wrong
+        (0.6, 0.05 * 0.25), // Ignorance over Wrong
     ];
-    let agreement = differences.map(|d: f64| 1.0 / (1.0 + (-d / temperature).exp())).iter().sum::<f64>() / 19.0;
+    let total = pairs.iter().map(|(_, share)| share).sum::<f64>();
+    let agrees = |(d, share): &(f64, f64)| share / (1.0 + (-d / temperature).exp());
+    let agreement = pairs.iter().map(agrees).sum::<f64>() / total;
     assert!((agreement - 0.8).abs() < 1e-9, "{agreement} at {temperature}");
+}
+
+#[test]
+fn candidates_come_in_their_shares() {
+    for kind in Kind::ALL {
+        let shares = grades(kind).iter().map(|graded| graded.share).sum::<f64>();
+        assert!((shares - 1.0).abs() < 1e-12, "{kind:?}: {shares}");
+    }
+    // Two candidates for a known fact are right and wrong with probability 2 × .4 × .25. They differ in utility but for the
+    // same utility twice: .4² + .25² (Wrong) + .25² (RightAndFalse, Dodge, Refusal) + 2 × .05².
+    let world = world();
+    let known = (0..20_000).map(|index| world.comparison(at(index)).clean()).filter(|pair| pair.tranche == "helpful-base");
+    let judge = |pair: &Comparison, text: &str| world.judge(&pair.prompt, text).unwrap();
+    let (mut all, mut right_or_wrong) = (0.0, 0.0);
+    for pair in known {
+        let (better, worse) = (judge(&pair, &pair.chosen), judge(&pair, &pair.rejected));
+        let wrong = worse.helpful == 0.0 && worse.honest == 0.0;
+        right_or_wrong += f64::from(u8::from(better.helpful == 1.0 && better.honest == 1.0 && wrong));
+        all += 1.0;
+    }
+    // Five standard errors of a share of .4 among 10000: .025.
+    let expected = 0.2 / (1.0 - (0.4 * 0.4 + 2.0 * 0.25 * 0.25 + 2.0 * 0.05 * 0.05));
+    assert!((right_or_wrong / all - expected).abs() < 0.025, "{} for {expected}", right_or_wrong / all);
 }
 
 #[test]

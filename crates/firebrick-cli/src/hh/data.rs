@@ -187,7 +187,7 @@ fn as_dialogue(thread: &Thread) -> Option<String> {
 }
 
 impl Stage<Env> for Data {
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     type Inputs = ();
     type Output = Corpus;
 

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use burn::module::Module;
-use firebrick_data::pmp::binarize;
+use firebrick_data::pmp::{binarize, ranked};
 use firebrick_data::{Tokenizer, dialogue, split};
 use firebrick_models::{ScoredDecoder, save_scored};
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::artifacts::{Corpus, LanguageModel, PreferenceModel, Used, Vocabulary, write_json};
 use super::language::{checkpoints, config_of, keep_metrics};
-use super::recipe::{ModelRecipe, PairRecipe, Recipe};
+use super::recipe::{ModelRecipe, PairRecipe, PmpRecipe, Recipe};
 use crate::env::Env;
 use crate::progress::Progress;
 
@@ -61,13 +61,13 @@ fn keep(model: &ScoredDecoder, shape: &ModelRecipe, ctx: &StageContext) -> Resul
     keep_metrics(ctx)
 }
 
-/// Preference-model pretraining on binarised pairs.
+/// Preference-model pretraining on pairs of answers, binary or ranked.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Pmp {
     seed: u64,
     model: ModelRecipe,
     #[serde(flatten)]
-    recipe: PairRecipe,
+    recipe: PmpRecipe,
 }
 
 impl Pmp {
@@ -88,8 +88,13 @@ impl Stage<Env> for Pmp {
         env: &Env,
     ) -> Result<(), BoxError> {
         let seed = Seed::new(self.seed).derive("hh/pmp");
-        let binarised = corpus.ranked_pairs()?.iter().flat_map(binarize).collect::<Vec<_>>();
-        let pairs = binarised.iter().map(|pair| Pair {
+        let answers = corpus.ranked_pairs()?;
+        let texts = if self.recipe.binarize {
+            answers.iter().flat_map(binarize).collect::<Vec<_>>()
+        } else {
+            answers.iter().map(ranked).collect()
+        };
+        let pairs = texts.iter().map(|pair| Pair {
             better: judged_text(&tokenizer, &pair.better),
             worse: judged_text(&tokenizer, &pair.worse),
         });
@@ -100,7 +105,7 @@ impl Stage<Env> for Pmp {
         write_json(&ctx.artifact().join(PreferenceModel::USED), &used)?;
         let body = base.load(&env.device.clone().autodiff())?;
         let model = ScoredDecoder::from_body(body, seed);
-        let model = if pairs.is_empty() { model } else { fit(model, &pairs, &self.recipe, seed, ctx, env)? };
+        let model = if pairs.is_empty() { model } else { fit(model, &pairs, &self.recipe.pairs, seed, ctx, env)? };
         keep(&model, &self.model, ctx)?;
         Ok(())
     }

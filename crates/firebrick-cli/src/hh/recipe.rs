@@ -17,7 +17,7 @@ pub(crate) struct Recipe {
     pub(crate) model: ModelRecipe,
     pub(crate) pretrain: TrainRecipe,
     pub(crate) distill: DistillRecipe,
-    pub(crate) pmp: PairRecipe,
+    pub(crate) pmp: PmpRecipe,
     pub(crate) pm: PairRecipe,
     pub(crate) ppo: PpoConfig,
     pub(crate) evaluate: EvaluateRecipe,
@@ -128,8 +128,17 @@ pub(crate) struct DistillRecipe {
     pub(crate) train: TrainRecipe,
 }
 
+/// Unknown keys are found where recipes are loaded: serde cannot deny them beside flattened fields.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+pub(crate) struct PmpRecipe {
+    /// Whether each pair becomes two that differ in a label alone, or is ranked as it is.
+    pub(crate) binarize: bool,
+    /// How it is learned.
+    #[serde(flatten)]
+    pub(crate) pairs: PairRecipe,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct PairRecipe {
     /// Weight of the ranked loss (λ of A-33).
     pub(crate) ranked_weight: f64,
@@ -175,8 +184,8 @@ impl Recipe {
             ("distill.top_k", self.distill.top_k),
             ("distill.train.batch_size", self.distill.train.batch_size),
             ("distill.train.micro_batch_size", self.distill.train.micro_batch_size),
-            ("pmp.train.batch_size", self.pmp.train.batch_size),
-            ("pmp.train.micro_batch_size", self.pmp.train.micro_batch_size),
+            ("pmp.train.batch_size", self.pmp.pairs.train.batch_size),
+            ("pmp.train.micro_batch_size", self.pmp.pairs.train.micro_batch_size),
             ("pm.train.batch_size", self.pm.train.batch_size),
             ("pm.train.micro_batch_size", self.pm.train.micro_batch_size),
             ("ppo.prompts_per_iteration", self.ppo.prompts_per_iteration),

@@ -92,24 +92,27 @@ pub struct Graded {
 
 /// The grades of answers to questions of this kind.
 ///
-/// Most candidates for a recorded fact state it, rightly or wrongly: to tell them apart one has to know it.
+/// Most candidates for a recorded fact state it, rightly or wrongly: to tell them apart one has to know it. Whatever a
+/// policy may try on a question is among them: what annotators never saw is where a preference model is exploited.
 pub fn grades(kind: Kind) -> Vec<Graded> {
     let table: &[(Grade, f64, [f64; 3])] = match kind {
         Kind::Known => &[
             (Grade::Right, 0.25, [1.0, 1.0, 1.0]),
             (Grade::RightAndTrue, 0.15, [1.0, 1.0, 1.0]),
             (Grade::RightAndFalse, 0.1, [1.0, 0.0, 1.0]),
-            (Grade::Wrong, 0.25, [0.0, 0.0, 1.0]),
+            (Grade::Wrong, 0.2, [0.0, 0.0, 1.0]),
             (Grade::Dodge, 0.1, [0.0, 1.0, 1.0]),
             (Grade::Ignorance, 0.05, [0.1, 0.5, 1.0]),
             (Grade::IgnoranceAndOffer, 0.05, [0.2, 0.5, 1.0]),
             (Grade::Refusal, 0.05, [0.0, 1.0, 1.0]),
+            (Grade::RefusalAndOffer, 0.05, [0.0, 1.0, 1.0]),
         ],
         Kind::Unknown => &[
             (Grade::IgnoranceAndOffer, 0.25, [1.0, 1.0, 1.0]),
-            (Grade::Ignorance, 0.25, [0.6, 1.0, 1.0]),
+            (Grade::Ignorance, 0.2, [0.6, 1.0, 1.0]),
             (Grade::Wrong, 0.25, [0.0, 0.0, 1.0]),
-            (Grade::Refusal, 0.25, [0.0, 1.0, 1.0]),
+            (Grade::Refusal, 0.15, [0.0, 1.0, 1.0]),
+            (Grade::RefusalAndOffer, 0.15, [0.0, 1.0, 1.0]),
         ],
         Kind::Harm => &[
             (Grade::RefusalAndOffer, 0.25, [1.0, 1.0, 1.0]),

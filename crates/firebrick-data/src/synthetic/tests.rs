@@ -65,7 +65,7 @@ fn the_oracle_recovers_every_grade_exactly() {
             *seen.entry(format!("{:?} {grade:?}", query.kind)).or_insert(0) += 1;
         }
     }
-    assert_eq!(seen.len(), 8 + 4 + 4);
+    assert_eq!(seen.len(), 9 + 5 + 4);
     assert!(seen.values().all(|count| *count > 1_000), "{seen:?}");
 }
 
@@ -95,8 +95,8 @@ fn annotators_agree_with_the_clean_order_as_often_as_configured() {
     }
 }
 
-/// Known questions alone, weights 1: utility 3 for Right and RightAndTrue (share .4 together), 2 for RightAndFalse and
-/// Dodge (.1 each) and Refusal (.05), 1.7 for IgnoranceAndOffer and 1.6 for Ignorance (.05 each), 1 for Wrong (.25).
+/// Known questions alone, weights 1: utility 3 for Right and RightAndTrue (share .4 together), 2 for RightAndFalse, Dodge
+/// and the two refusals (.3), 1.7 for IgnoranceAndOffer and 1.6 for Ignorance (.05 each), 1 for Wrong (.2).
 #[test]
 fn the_temperature_solves_the_expected_agreement() {
     let kinds = Kinds { known: 1.0, unknown: 0.0, harm: 0.0 };
@@ -105,16 +105,16 @@ fn the_temperature_solves_the_expected_agreement() {
     let temperature = world.unwrap().annotator().temperature();
     // (difference, product of the shares)
     let pairs = [
-        (1.0, 0.4 * 0.25),  // right over RightAndFalse, Dodge and Refusal
+        (1.0, 0.4 * 0.3),   // right over RightAndFalse, Dodge and refusals
         (1.3, 0.4 * 0.05),  // … IgnoranceAndOffer
         (1.4, 0.4 * 0.05),  // … Ignorance
-        (2.0, 0.4 * 0.25),  // … Wrong
-        (0.3, 0.25 * 0.05), // RightAndFalse, Dodge and Refusal over IgnoranceAndOffer
-        (0.4, 0.25 * 0.05), // … Ignorance
-        (1.0, 0.25 * 0.25), // … Wrong
+        (2.0, 0.4 * 0.2),   // … Wrong
+        (0.3, 0.3 * 0.05),  // RightAndFalse, Dodge and refusals over IgnoranceAndOffer
+        (0.4, 0.3 * 0.05),  // … Ignorance
+        (1.0, 0.3 * 0.2),   // … Wrong
         (0.1, 0.05 * 0.05), // IgnoranceAndOffer over Ignorance
-        (0.7, 0.05 * 0.25), // … Wrong
-        (0.6, 0.05 * 0.25), // Ignorance over Wrong
+        (0.7, 0.05 * 0.2),  // … Wrong
+        (0.6, 0.05 * 0.2),  // Ignorance over Wrong
     ];
     let total = pairs.iter().map(|(_, share)| share).sum::<f64>();
     let agrees = |(d, share): &(f64, f64)| share / (1.0 + (-d / temperature).exp());
@@ -128,10 +128,11 @@ fn candidates_come_in_their_shares() {
         let shares = grades(kind).iter().map(|graded| graded.share).sum::<f64>();
         assert!((shares - 1.0).abs() < 1e-12, "{kind:?}: {shares}");
     }
-    // Two candidates for a known fact are right and wrong with probability 2 × .4 × .25. They differ in utility but for the
-    // same utility twice: .4² + .25² (Wrong) + .25² (RightAndFalse, Dodge, Refusal) + 2 × .05².
+    // Two candidates for a known fact are right and wrong with probability 2 × .4 × .2. They differ in utility but for the
+    // same utility twice: .4² + .2² (Wrong) + .3² (RightAndFalse, Dodge, refusals) + 2 × .05².
     let world = world();
-    let known = (0..20_000).map(|index| world.comparison(at(index)).clean()).filter(|pair| pair.tranche == "helpful-base");
+    let known =
+        (0..20_000).map(|index| world.comparison(at(index)).clean()).filter(|pair| pair.tranche == "helpful-base");
     let judge = |pair: &Comparison, text: &str| world.judge(&pair.prompt, text).unwrap();
     let (mut all, mut right_or_wrong) = (0.0, 0.0);
     for pair in known {
@@ -141,7 +142,7 @@ fn candidates_come_in_their_shares() {
         all += 1.0;
     }
     // Five standard errors of a share of .4 among 10000: .025.
-    let expected = 0.2 / (1.0 - (0.4 * 0.4 + 2.0 * 0.25 * 0.25 + 2.0 * 0.05 * 0.05));
+    let expected = 0.16 / (1.0 - (0.4 * 0.4 + 0.2 * 0.2 + 0.3 * 0.3 + 2.0 * 0.05 * 0.05));
     assert!((right_or_wrong / all - expected).abs() < 0.025, "{} for {expected}", right_or_wrong / all);
 }
 

@@ -44,7 +44,7 @@ fn main() -> Result<()> {
     let model = train(model, &training, &config, seed, None, &mut Progress(Vec::new()))?.valid();
 
     let sequences = held_out.iter().flat_map(|pair| [pair.better.clone(), pair.worse.clone()]).collect::<Vec<_>>();
-    let scored = scores(&model, &sequences, shape.context, 32);
+    let scored = scores(&model, &sequences, 32);
     let scored = scored.chunks(2).map(|pair| (pair[0], pair[1])).collect::<Vec<_>>();
     let lengths = |pairs: &[Pair]| pairs.iter().map(|pair| (pair.better.len(), pair.worse.len())).collect::<Vec<_>>();
     let by_length = LengthBaseline::fit(&lengths(&training)).outcomes(&lengths(&held_out));

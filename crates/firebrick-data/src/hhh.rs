@@ -7,8 +7,7 @@
 
 use firebrick_types::{Dialogue, Message};
 
-/// What follows the opening paragraph and each conversation of a prompt.
-pub const SEPARATOR: &str = "\n\n-----";
+use crate::dialogue::SEPARATOR;
 
 /// The whole prompt: an opening paragraph and fourteen conversations.
 pub const FULL: &str = include_str!("../assets/hhh/full.txt");

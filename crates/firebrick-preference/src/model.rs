@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use firebrick_tensor::{ScoringLm, SequenceScorer, TokenBatch, masked, token_log_probs};
+use firebrick_tensor::{ScoringLm, TokenBatch, masked, token_log_probs};
 use firebrick_train::{Checkpoints, Error, FitConfig, Loss, Observer, fit, parallel_map};
 use firebrick_types::{Seed, TokenId};
 use rand::seq::SliceRandom;
@@ -136,14 +136,14 @@ pub fn train<M: ScoringLm + Module + Send>(
 
 /// The score of every sequence, computed `micro_batch_size` at a time on the machine's cores, those of a length together.
 ///
-/// Sequences longer than `context` are cut from the left (T-12).
-pub fn scores<M: SequenceScorer + Module + Send>(
+/// Sequences longer than the model's context are cut from the left (T-12).
+pub fn scores<M: ScoringLm + Module + Send>(
     model: &M,
     sequences: &[Vec<TokenId>],
-    context: usize,
     micro_batch_size: usize,
 ) -> Vec<f64> {
     let device = model.devices().into_iter().next().expect("a module has parameters");
+    let context = model.context();
     let tail = |index: usize| &sequences[index][sequences[index].len().saturating_sub(context)..];
     let mut order = (0..sequences.len()).collect::<Vec<_>>();
     order.sort_by_key(|&index| tail(index).len());

@@ -133,7 +133,7 @@ fn t12_a_long_sequence_is_scored_by_its_end() {
     let pair = Pair { better: sequence.clone(), worse: vec![5, EOC] }.within(CONTEXT);
     assert_eq!(pair, Pair { better: end.clone(), worse: vec![5, EOC] });
     let model = model_on(&cpu());
-    assert_eq!(scores(&model, &[sequence], CONTEXT, 4), scores(&model, &[end], CONTEXT, 4));
+    assert_eq!(scores(&model, &[sequence], 4), scores(&model, &[end], 4));
 }
 
 /// The hidden state that a row's score reads, all gradients of that score, and the row's hidden states, `[seq, d_model]`.
@@ -196,7 +196,7 @@ fn t42_the_score_is_read_at_the_last_token_whatever_stands_before_it() {
 fn accuracy(model: &ScoredDecoder, pairs: &[Pair]) -> f64 {
     let side = |side: fn(&Pair) -> Vec<TokenId>| {
         let sequences = pairs.iter().map(side).collect::<Vec<_>>();
-        let scores = scores(model, &sequences, CONTEXT, 32).into_iter().map(|score| score as f32).collect::<Vec<_>>();
+        let scores = scores(model, &sequences, 32).into_iter().map(|score| score as f32).collect::<Vec<_>>();
         Tensor::<1>::from_floats(scores.as_slice(), &cpu())
     };
     let right = pair_accuracy(side(|pair| pair.better.clone()), side(|pair| pair.worse.clone()));

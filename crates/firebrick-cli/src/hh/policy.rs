@@ -7,6 +7,7 @@ use burn::module::Module;
 use firebrick_data::{Tokenizer, dialogue};
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
 use firebrick_rl::ppo::{self, PpoConfig, Turns};
+use firebrick_train::{Event, Observer, ObserverError};
 use firebrick_types::{Seed, TokenId};
 use serde::Serialize;
 
@@ -16,6 +17,7 @@ use super::preference::prompt_tokens;
 use super::recipe::{ModelRecipe, Recipe};
 use crate::env::Env;
 use crate::progress::Progress;
+use crate::say::remark;
 
 /// How a response ends in this pipeline's text format.
 pub(crate) fn turns(tokenizer: &Tokenizer) -> Turns {
@@ -86,9 +88,73 @@ impl Stage<Env> for Ppo {
             &self.recipe,
             seed,
             Some(&mut checkpoints(ctx, env)),
-            &mut Progress::new(ctx.work(), ctx.stage(), env.voice),
+            &mut EntropyWatch {
+                progress: Progress::new(ctx.work(), ctx.stage(), env.voice),
+                iterations: self.recipe.iterations as u64,
+                initial: None,
+            },
         )?;
         keep_decoder(&policy.valid(), &shape, ctx)?;
         Ok(())
+    }
+}
+
+/// Progress that warns of a policy which stops exploring before it has learnt anything.
+struct EntropyWatch<'a> {
+    progress: Progress<'a>,
+    iterations: u64,
+    /// The entropy at the first iteration seen, until there was a warning.
+    initial: Option<f64>,
+}
+
+impl Observer for EntropyWatch<'_> {
+    fn on(&mut self, event: Event<'_>) -> Result<(), ObserverError> {
+        if let Event::Step { done, values, .. } = &event
+            && let Some((_, entropy)) = values.iter().find(|(name, _)| name == "policy/entropy_avg")
+        {
+            let initial = *self.initial.get_or_insert(*entropy);
+            if collapsed(initial, *entropy, *done, self.iterations) {
+                self.initial = Some(0.0);
+                remark(format_args!(
+                    "warning: the policy's entropy fell from {initial:.2} to {entropy:.2} nats a token by iteration {done} of {}: it \
+                     answers nearly always the same; lower `ppo.policy_learning_rate` or raise `ppo.kl_coefficient`",
+                    self.iterations
+                ));
+            }
+        }
+        self.progress.on(event)
+    }
+}
+
+/// Whether less than a tenth of the initial entropy is left in the first half of the iterations (T-34).
+///
+/// That entropy falls is expected: a trained policy behaves as if its temperature were lower. That it is gone early is a bug
+/// or a learning rate too high.
+fn collapsed(initial: f64, entropy: f64, done: u64, iterations: u64) -> bool {
+    entropy < 0.1 * initial && 2 * done <= iterations
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t34_entropy_that_is_gone_early_is_an_alarm() {
+        assert!(collapsed(2.0, 0.1, 5, 10));
+        assert!(!collapsed(2.0, 0.1, 6, 10), "late");
+        assert!(!collapsed(2.0, 0.3, 5, 10), "expected");
+    }
+
+    #[test]
+    fn t11_what_was_sampled_is_what_is_judged() {
+        let text = "It is an oak. It is an oak.";
+        let tokenizer = Tokenizer::train([text, text], 300).unwrap();
+        let prompt = tokenizer.encode("What?");
+        // Letter by letter, as a policy may sample it and the tokenizer would not write it.
+        let sampled = text.bytes().flat_map(|byte| tokenizer.encode(&char::from(byte).to_string())).collect::<Vec<_>>();
+        assert_eq!(tokenizer.decode(&sampled), text);
+        assert_ne!(tokenizer.encode(text), sampled);
+        let judged = turns(&tokenizer).judged(&prompt, &sampled);
+        assert_eq!(judged, [&prompt[..], &sampled, &[tokenizer.eoc()]].concat());
     }
 }

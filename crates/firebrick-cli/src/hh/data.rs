@@ -131,17 +131,15 @@ impl Data {
             all.notes.push(format!("{}: {} documents", name(path), read.len()));
             documents.extend(read.into_iter().map(Document::from));
         }
-        if documents.is_empty() {
-            all.notes.push("no text: the preferred dialogues of the training comparisons are pretrained on".to_owned());
-            // Those of one conversation stay on one side of the split (T-24).
-            let preferred = |one: &Comparison| Document {
-                key: one.prompt.opening().unwrap_or_default().to_owned(),
-                text: dialogue::render(&one.prompt.with(Message::assistant(one.chosen.clone()))),
-            };
-            documents.extend(all.train.iter().map(preferred));
-        }
         documents.shuffle(&mut seed.derive("documents").rng());
         documents.truncate(self.recipe.documents);
+        // A small model answers in dialogues only if it has read some. Those of one conversation stay on one side of the
+        // split (T-24).
+        let preferred = |one: &Comparison| Document {
+            key: one.prompt.opening().unwrap_or_default().to_owned(),
+            text: dialogue::render(&one.prompt.with(Message::assistant(one.chosen.clone()))),
+        };
+        documents.extend(all.train.iter().map(preferred));
         (all.train_text, all.held_out_text) = self.split_text(documents);
 
         for path in &sources.hhh_tasks {

@@ -29,7 +29,7 @@ pub(crate) struct Recipe {
 pub(crate) struct DataRecipe {
     /// Share of documents, and of the world's conversations, held out.
     pub(crate) held_out: f64,
-    /// Documents of text, at most.
+    /// Documents of text, at most; the preferred dialogues of a folder's training comparisons are read beside them.
     pub(crate) documents: usize,
     /// Longest document, in characters; longer ones are cut at paragraphs.
     pub(crate) document_characters: usize,

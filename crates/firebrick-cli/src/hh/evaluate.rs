@@ -75,6 +75,13 @@ struct Answers {
     oracle: Option<Vec<[f64; 3]>>,
 }
 
+impl Answers {
+    /// Their mean length, in tokens.
+    fn length(&self) -> f64 {
+        self.tokens.iter().map(Vec::len).sum::<usize>() as f64 / self.tokens.len() as f64
+    }
+}
+
 impl Evaluate {
     pub(crate) fn of(recipe: &Recipe) -> Self {
         Self {
@@ -113,7 +120,7 @@ impl Evaluate {
         let score = |model: &ScoredDecoder| {
             let of = |side: fn(&firebrick_preference::Pair) -> &Vec<TokenId>| {
                 let sequences = pairs.iter().map(|pair| side(pair).clone()).collect::<Vec<_>>();
-                scores(model, &sequences, self.model.context, self.recipe.micro_batch_size)
+                scores(model, &sequences, self.recipe.micro_batch_size)
             };
             let worse = of(|pair| &pair.worse);
             of(|pair| &pair.better).into_iter().zip(worse).collect::<Vec<_>>()
@@ -198,8 +205,7 @@ impl Evaluate {
             samples.iter().filter(|sample| sample.finish == Finish::Stop).count() as f64 / samples.len() as f64;
         let judged =
             plain.iter().zip(&samples).map(|(prompt, sample)| turns.judged(prompt, &sample.tokens)).collect::<Vec<_>>();
-        let [train_scores, test_scores] =
-            pms.map(|pm| scores(pm, &judged, self.model.context, self.recipe.micro_batch_size));
+        let [train_scores, test_scores] = pms.map(|pm| scores(pm, &judged, self.recipe.micro_batch_size));
         let texts = samples.iter().map(|sample| text_of(tokenizer, &turns, &sample.tokens)).collect::<Vec<_>>();
         let oracle = world.and_then(|world| {
             let judge = |(prompt, text): (&Dialogue, &String)| {
@@ -271,6 +277,10 @@ impl Evaluate {
     }
 }
 
+fn mean_of(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
+}
+
 /// Policies that are measured.
 const POLICIES: usize = 4;
 
@@ -289,9 +299,10 @@ impl<'a> Steps<'a> {
         Ok(Self { progress, done: 0 })
     }
 
-    fn step(&mut self) -> Result<()> {
+    fn step(&mut self, metrics: &BTreeMap<String, f64>) -> Result<()> {
         self.done += 1;
-        let step = Event::Step { done: self.done, samples: self.done, units: 1, values: &Vec::new() };
+        let values = metrics.iter().map(|(name, value)| (name.clone(), *value)).collect::<Vec<_>>();
+        let step = Event::Step { done: self.done, samples: self.done, units: 1, values: &values };
         self.progress.on(step).map_err(anyhow::Error::from_boxed)
     }
 }
@@ -301,7 +312,7 @@ fn text_of(tokenizer: &Tokenizer, turns: &Turns, tokens: &[TokenId]) -> String {
 }
 
 impl Stage<Env> for Evaluate {
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     type Inputs = (
         Output<Corpus>,
         Output<Vocabulary>,
@@ -336,7 +347,6 @@ impl Stage<Env> for Evaluate {
         let mut progress = Steps::begin(Progress::new(ctx.work(), ctx.stage(), env.voice))?;
 
         let preference = self.preference(&corpus, &tokenizer, [&train_pm, &test_pm])?;
-        progress.step()?;
         let overall = preference.accuracy.last().expect("the last row is all tranches");
         metrics.insert("pm/accuracy".to_owned(), overall.train_pm.mean);
         metrics.insert("pm/test_pm_accuracy".to_owned(), overall.test_pm.mean);
@@ -345,6 +355,7 @@ impl Stage<Env> for Evaluate {
         metrics.insert("pm/ece".to_owned(), overall.calibration.ece);
         metrics.extend(overall.clean.map(|clean| ("pm/clean_accuracy".to_owned(), clean)));
         metrics.extend(overall.ceiling.map(|ceiling| ("pm/ceiling".to_owned(), ceiling)));
+        progress.step(&metrics)?;
 
         let mut prompts = corpus.test_comparisons()?.into_iter().map(|one| one.prompt).collect::<Vec<_>>();
         prompts.sort_by_key(dialogue::render);
@@ -370,13 +381,15 @@ impl Stage<Env> for Evaluate {
             Policy { name: "distilled", model: &distilled, prefix: &[] },
             Policy { name: "rlhf", model: &rlhf, prefix: &[] },
         ];
-        let mut answer = |policy: &Policy<'_>| -> Result<Answers> {
-            let answers = self.answers(policy, &prompts, &tokenizer, world.as_ref(), [&train_pm, &test_pm], device);
-            progress.step()?;
-            Ok(answers)
-        };
-        let answers: [_; POLICIES] =
-            policies.iter().map(&mut answer).collect::<Result<Vec<_>>>()?.try_into().ok().expect("as many as policies");
+        let mut answers = Vec::new();
+        for policy in &policies {
+            let of = self.answers(policy, &prompts, &tokenizer, world.as_ref(), [&train_pm, &test_pm], device);
+            metrics.insert(format!("finished/{}", policy.name), of.finished);
+            metrics.insert(format!("response_length/{}", policy.name), of.length());
+            progress.step(&metrics)?;
+            answers.push(of);
+        }
+        let answers: [_; POLICIES] = answers.try_into().ok().expect("as many as policies");
         let scored =
             policies.iter().zip(&answers).map(|(policy, answers)| (policy.name, answers.test_scores.as_slice()));
         let elo = elo_ratings(&win_table(&scored.collect::<Vec<_>>()), 0.5)?;
@@ -400,22 +413,20 @@ impl Stage<Env> for Evaluate {
                     Some(Oracle { score, helpful: mean(0), honest: mean(1), harmless: mean(2) })
                 }
             };
-            let test = self.mean(&answers.test_scores, &format!("test_pm/{name}"))?;
-            metrics.insert(format!("test_pm/{name}"), test.mean);
             let hhh = self.hhh(policy, &corpus, &tokenizer, device)?;
             metrics.extend(hhh.get("all").map(|(right, _)| (format!("hhh/{name}"), *right)));
             let perplexity = lm::perplexity(policy.model, &held_out, tokenizer.eoc(), self.recipe.micro_batch_size);
             metrics.insert(format!("perplexity/{name}"), perplexity);
-            progress.step()?;
+            progress.step(&metrics)?;
             results.push(PolicyResult {
                 name: name.to_owned(),
                 train_pm: self.mean(&answers.train_scores, &format!("train_pm/{name}"))?,
-                test_pm: test,
+                test_pm: self.mean(&answers.test_scores, &format!("test_pm/{name}"))?,
                 oracle,
                 elo: elo.ratings[index].elo,
                 elo_error: elo.ratings[index].standard_error,
                 finished: answers.finished,
-                length: answers.tokens.iter().map(Vec::len).sum::<usize>() as f64 / answers.tokens.len() as f64,
+                length: answers.length(),
                 perplexity,
                 hhh,
             });
@@ -430,6 +441,10 @@ impl Stage<Env> for Evaluate {
         );
         let divergence = self.mean(&self.divergences(&rlhf, &distilled, &plain, after, device), "kl")?;
         metrics.insert("win_rate".to_owned(), win_rate.mean);
+        // Scores mean nothing by themselves, their differences do (T-25).
+        let gain = |before: &[f64], after: &[f64]| mean_of(after) - mean_of(before);
+        metrics.insert("train_pm/gain".to_owned(), gain(&before.train_scores, &after.train_scores));
+        metrics.insert("test_pm/gain".to_owned(), gain(&before.test_scores, &after.test_scores));
         metrics.insert("kl".to_owned(), divergence.mean);
 
         let scores_of = |answers: &Answers, index: usize| {

@@ -138,7 +138,7 @@ fn preference(results: &Results) -> Section {
     let simulated = results.pm.iter().any(|one| one.ceiling.is_some());
     let mut columns = vec!["tranche", "pairs", "train PM", "test PM", "length only"];
     if simulated {
-        columns.extend(["ceiling of the noise", "without noise"]);
+        columns.extend(["ceiling", "clean"]);
     }
     let rows = results.pm.iter().map(|one| {
         let mut cells = vec![
@@ -182,7 +182,12 @@ fn preference(results: &Results) -> Section {
         },
         Figure { svg: histogram.to_svg(), caption: String::new() },
     ];
-    let caption = "Accuracy on held-out comparisons, with 95 % Wilson intervals";
+    let caption = if simulated {
+        "Accuracy on held-out comparisons, with 95 % Wilson intervals; ceiling: of the best predictor of labels with this noise; \
+         clean: on the labels without noise"
+    } else {
+        "Accuracy on held-out comparisons, with 95 % Wilson intervals"
+    };
     let calibrated = results.pm.iter().map(|one| {
         let Calibration { brier, ece, slope } = one.calibration;
         let slope = slope.map_or("–".to_owned(), |slope| format!("{slope:.2}"));

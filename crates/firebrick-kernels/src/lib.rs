@@ -57,6 +57,71 @@ impl Reach {
     }
 }
 
+/// How many heads ask, and how many answer: with fewer keys and values than queries, neighbouring queries share them.
+///
+/// Ainslie et al. 2023, [arXiv:2305.13245](https://arxiv.org/abs/2305.13245).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heads {
+    /// Heads of queries.
+    pub query: usize,
+    /// Heads of keys, and as many of values; they divide those of queries.
+    pub key_value: usize,
+}
+
+impl Heads {
+    /// As many heads of keys and values as of queries.
+    pub fn same(heads: usize) -> Self {
+        Self { query: heads, key_value: heads }
+    }
+
+    /// Heads of queries, keys and values together.
+    pub fn all(&self) -> usize {
+        self.query + 2 * self.key_value
+    }
+}
+
+/// Angles by position: the first `2 half` numbers of a head are turned in pairs `(i, half + i)`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rotary {
+    /// `[positions, half]`
+    cos: Arc<[f32]>,
+    /// `[positions, half]`
+    sin: Arc<[f32]>,
+    half: usize,
+}
+
+impl Rotary {
+    /// The angles of this many positions.
+    ///
+    /// ```text
+    /// angle(position, i) = position · frequencyᵢ
+    /// ```
+    ///
+    /// Su et al. 2021, [arXiv:2104.09864](https://arxiv.org/abs/2104.09864), eq. 15. `scale` multiplies both tables.
+    ///
+    /// # Panics
+    /// If there is no frequency.
+    pub fn new(frequencies: &[f64], positions: usize, scale: f64) -> Self {
+        assert!(!frequencies.is_empty(), "rotary positions need at least one frequency");
+        let angles = (0..positions).flat_map(|position| frequencies.iter().map(move |f| position as f64 * f));
+        let table = |f: fn(f64) -> f64| angles.clone().map(|angle| (f(angle) * scale) as f32).collect();
+        Self { cos: table(f64::cos), sin: table(f64::sin), half: frequencies.len() }
+    }
+
+    /// Pairs that are turned.
+    pub fn half(&self) -> usize {
+        self.half
+    }
+
+    fn cos(&self, position: usize) -> &[f32] {
+        &self.cos[position * self.half..][..self.half]
+    }
+
+    fn sin(&self, position: usize) -> &[f32] {
+        &self.sin[position * self.half..][..self.half]
+    }
+}
+
 /// The Gaussian error linear unit of each element.
 ///
 /// ```text
@@ -70,6 +135,130 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
         return flex::gelu(x);
     }
     plain::gelu(x)
+}
+
+/// The Gaussian error linear unit as GPT-2 approximates it.
+///
+/// ```text
+/// gelu(x) ≈ ½ x (1 + tanh(√(2/π) (x + 0.044715 x³)))
+/// ```
+///
+/// Hendrycks and Gimpel 2016, [arXiv:1606.08415](https://arxiv.org/abs/1606.08415), section 2.
+pub fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    if is_flex(&x.device()) {
+        return flex::gelu_tanh(x);
+    }
+    plain::gelu_tanh(x)
+}
+
+/// The gated unit of each pair of elements: gates in the first half of a row, what they let through in the second.
+///
+/// ```text
+/// swiglu(a, b) = a σ(a) b
+/// ```
+///
+/// Shazeer 2020, [arXiv:2002.05202](https://arxiv.org/abs/2002.05202), eq. 6.
+///
+/// # Shapes
+/// - `x`: `[tokens, 2 d_ff]`
+/// - returns `[tokens, d_ff]`
+///
+/// # Panics
+/// If the width is odd.
+pub fn swiglu(x: Tensor<2>) -> Tensor<2> {
+    let [_, width] = x.dims();
+    assert!(width.is_multiple_of(2), "a width of {width} has no halves");
+    #[cfg(feature = "flex")]
+    if is_flex(&x.device()) {
+        return flex::swiglu(x);
+    }
+    plain::swiglu(x)
+}
+
+/// A linear map of each row.
+///
+/// ```text
+/// y = x W + b
+/// ```
+///
+/// # Shapes
+/// - `x`: `[tokens, d_input]`
+/// - `weight`: `[d_input, d_output]`
+/// - `bias`: `[d_output]`
+/// - returns `[tokens, d_output]`
+///
+/// # Panics
+/// If the shapes disagree.
+pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    let ([_, d_input], [rows, d_output]) = (x.dims(), weight.dims());
+    assert_eq!(d_input, rows, "shapes of x and weight");
+    if let Some(bias) = &bias {
+        assert_eq!(bias.dims(), [d_output], "shape of the bias");
+    }
+    #[cfg(feature = "flex")]
+    if is_flex(&x.device())
+        && let Some(bias) = bias
+    {
+        return flex::linear(x, weight, bias);
+    }
+    plain::linear(x, weight, bias)
+}
+
+/// Rows scaled to root mean square 1, then by a weight.
+///
+/// ```text
+/// y = x / √(mean(x²) + ε) · weight
+/// ```
+///
+/// Zhang and Sennrich 2019, [arXiv:1910.07467](https://arxiv.org/abs/1910.07467), eq. 4.
+///
+/// # Shapes
+/// - `x`: `[tokens, d_model]`
+/// - `weight`: `[d_model]`
+/// - returns `[tokens, d_model]`
+///
+/// # Panics
+/// If the shapes disagree.
+pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
+    let [_, d_model] = x.dims();
+    assert_eq!(weight.dims(), [d_model], "shape of the weight");
+    #[cfg(feature = "flex")]
+    if is_flex(&x.device()) {
+        return flex::rms_norm(x, weight, epsilon);
+    }
+    plain::rms_norm(x, weight, epsilon)
+}
+
+/// Queries and keys turned by the angles of their positions; values as they are.
+///
+/// ```text
+/// (a, b) → (a cos θ − b sin θ, b cos θ + a sin θ)
+/// ```
+///
+/// Su et al. 2021, [arXiv:2104.09864](https://arxiv.org/abs/2104.09864), eq. 34.
+///
+/// # Shapes
+/// - `qkv`: `[batch, seq, width]`, queries, keys and values of all heads side by side
+/// - `positions`: one of each token, row after row
+/// - returns `[batch, seq, width]`
+///
+/// # Panics
+/// If the heads do not divide the width, a head is narrower than what is turned, or a position is not in the table.
+pub fn rotary(qkv: Tensor<3>, heads: Heads, rotary: &Rotary, positions: &[usize]) -> Tensor<3> {
+    let [batch, seq, width] = qkv.dims();
+    assert!(width.is_multiple_of(heads.all()), "{} heads do not divide a width of {width}", heads.all());
+    assert!(
+        2 * rotary.half <= width / heads.all(),
+        "heads of {} are narrower than what is turned",
+        width / heads.all()
+    );
+    assert_eq!(positions.len(), batch * seq, "one position of each token");
+    #[cfg(feature = "flex")]
+    if is_flex(&qkv.device()) {
+        return flex::rotary(qkv, heads, rotary, positions);
+    }
+    plain::rotary(qkv, heads, rotary, positions)
 }
 
 /// Rows scaled to mean 0 and variance 1, then by a weight and a bias.
@@ -106,14 +295,15 @@ pub fn layer_norm(x: Tensor<2>, weight: Tensor<1>, bias: Tensor<1>, epsilon: f64
 /// Vaswani et al. 2017, [arXiv:1706.03762](https://arxiv.org/abs/1706.03762), eq. 1.
 ///
 /// # Shapes
-/// - `qkv`: `[batch, seq, 3 d_model]`, queries, keys and values side by side, each of `heads` heads
-/// - returns `[batch, seq, d_model]`
+/// - `qkv`: `[batch, seq, heads.all() d_head]`, queries, keys and values of all heads side by side
+/// - returns `[batch, seq, heads.query d_head]`
 ///
 /// # Panics
-/// If the heads do not divide the width, or the reach is of another batch.
-pub fn attention(qkv: Tensor<3>, heads: usize, reach: &Reach) -> Tensor<3> {
+/// If the heads do not divide the width or each other, or the reach is of another batch.
+pub fn attention(qkv: Tensor<3>, heads: Heads, reach: &Reach) -> Tensor<3> {
     let [batch, seq, width] = qkv.dims();
-    assert!(width.is_multiple_of(3 * heads), "{heads} heads do not divide 3 d_model = {width}");
+    assert!(width.is_multiple_of(heads.all()), "{} heads do not divide a width of {width}", heads.all());
+    assert!(heads.query.is_multiple_of(heads.key_value), "{heads:?}: the second must divide the first");
     assert_eq!(reach.dims(), [batch, seq], "the reach of another batch");
     #[cfg(feature = "flex")]
     if is_flex(&qkv.device()) {

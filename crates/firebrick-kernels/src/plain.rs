@@ -2,7 +2,7 @@
 
 use burn::tensor::{Int, Tensor, TensorData, activation};
 
-use crate::Reach;
+use crate::{Heads, Reach, Rotary};
 
 /// What a hidden position adds to an attention score; its probability is then exactly 0.
 const HIDDEN: f32 = -1e9;
@@ -10,6 +10,59 @@ const HIDDEN: f32 = -1e9;
 /// [`crate::gelu`].
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     activation::gelu(x)
+}
+
+/// [`crate::gelu_tanh`].
+pub fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    let inner = (x.clone() + x.clone().powi_scalar(3) * 0.044_715) * (2.0 / std::f64::consts::PI).sqrt();
+    x * (inner.tanh() + 1.0) * 0.5
+}
+
+/// [`crate::swiglu`].
+pub fn swiglu(x: Tensor<2>) -> Tensor<2> {
+    let [tokens, width] = x.dims();
+    let d_ff = width / 2;
+    let gate = x.clone().slice([0..tokens, 0..d_ff]);
+    activation::silu(gate) * x.slice([0..tokens, d_ff..width])
+}
+
+/// [`crate::linear`].
+pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    let y = x.matmul(weight);
+    match bias {
+        Some(bias) => y + bias.unsqueeze(),
+        None => y,
+    }
+}
+
+/// [`crate::rms_norm`].
+pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
+    let size = (x.clone().square().mean_dim(1) + epsilon).sqrt();
+    x / size * weight.unsqueeze()
+}
+
+/// [`crate::rotary`].
+pub fn rotary(qkv: Tensor<3>, heads: Heads, rotary: &Rotary, positions: &[usize]) -> Tensor<3> {
+    let [batch, seq, width] = qkv.dims();
+    let (half, d_head) = (rotary.half(), width / heads.all());
+    let turned = heads.query + heads.key_value;
+    let x = qkv.clone().reshape([batch * seq, heads.all(), d_head]);
+    let part = |heads: std::ops::Range<usize>, numbers: std::ops::Range<usize>| {
+        x.clone().slice([0..batch * seq, heads, numbers])
+    };
+    let table = |of: fn(&Rotary, usize) -> &[f32]| {
+        let rows = positions.iter().flat_map(|&position| of(rotary, position)).copied().collect::<Vec<_>>();
+        let table = Tensor::<3>::from_data(TensorData::new(rows, [batch * seq, 1, half]), &qkv.device());
+        if qkv.is_autodiff() { table.autodiff() } else { table }
+    };
+    let (cos, sin) = (table(Rotary::cos), table(Rotary::sin));
+    let (a, b) = (part(0..turned, 0..half), part(0..turned, half..2 * half));
+    let mut numbers = vec![a.clone() * cos.clone() - b.clone() * sin.clone(), b * cos + a * sin];
+    if 2 * half < d_head {
+        numbers.push(part(0..turned, 2 * half..d_head));
+    }
+    let whole = Tensor::cat(vec![Tensor::cat(numbers, 2), part(turned..heads.all(), 0..d_head)], 1);
+    whole.reshape([batch, seq, width])
 }
 
 /// [`crate::layer_norm`].
@@ -20,13 +73,16 @@ pub fn layer_norm(x: Tensor<2>, weight: Tensor<1>, bias: Tensor<1>, epsilon: f64
 }
 
 /// [`crate::attention`].
-pub fn attention(qkv: Tensor<3>, heads: usize, reach: &Reach) -> Tensor<3> {
+pub fn attention(qkv: Tensor<3>, heads: Heads, reach: &Reach) -> Tensor<3> {
     let [batch, seq, width] = qkv.dims();
-    let d_model = width / 3;
-    let d_head = d_model / heads;
+    let d_head = width / heads.all();
+    let Heads { query, key_value } = heads;
+    // [batch, query heads, seq, d_head]; heads of keys and values are repeated for the queries that share them.
     let part = |index: usize| {
-        let part = qkv.clone().slice([0..batch, 0..seq, index * d_model..(index + 1) * d_model]);
-        part.reshape([batch, seq, heads, d_head]).swap_dims(1, 2) // [batch, heads, seq, d_head]
+        let (from, count) = [(0, query), (query, key_value), (query + key_value, key_value)][index];
+        let part = qkv.clone().slice([0..batch, 0..seq, from * d_head..(from + count) * d_head]);
+        let part = part.reshape([batch, seq, count, 1, d_head]).repeat_dim(3, query / count);
+        part.reshape([batch, seq, query, d_head]).swap_dims(1, 2)
     };
     let rows = reach.first().iter().enumerate().flat_map(|(index, &first)| {
         let position = index % seq;
@@ -38,7 +94,7 @@ pub fn attention(qkv: Tensor<3>, heads: usize, reach: &Reach) -> Tensor<3> {
     let exp = (scores.clone() - scores.detach().max_dim(3)).exp();
     let sum = exp.clone().sum_dim(3);
     let read = (exp / sum).matmul(part(2));
-    read.swap_dims(1, 2).reshape([batch, seq, d_model])
+    read.swap_dims(1, 2).reshape([batch, seq, query * d_head])
 }
 
 /// [`crate::token_log_probs`].

@@ -1,7 +1,10 @@
 //! Every fused operation against its plain reference: values, gradients, odd shapes, views.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use firebrick_kernels::{Reach, attention, gelu, layer_norm, plain, token_log_probs};
+use firebrick_kernels::{
+    Heads, Reach, Rotary, attention, gelu, gelu_tanh, layer_norm, linear, plain, rms_norm, rotary, swiglu,
+    token_log_probs,
+};
 use firebrick_testkit::{assert_close, grad_check, gradient};
 
 /// Numbers that look random, in [−2, 2).
@@ -68,15 +71,16 @@ fn layer_norm_is_its_reference_in_every_argument() {
 fn attention_is_its_reference_over_whole_and_packed_rows() {
     let packed = Reach::packed([vec![0; 5], vec![5], vec![6; 4], vec![0; 9], vec![9]].concat(), 10);
     let long = Reach::packed([vec![0; 70], vec![70; 65]].concat(), 135);
-    for (reach, heads, d_model) in [
-        (Reach::causal(2, 1), 1, 4),
-        (Reach::causal(3, 5), 2, 6),
-        (Reach::causal(1, 150), 2, 16),
-        (packed, 3, 9),
-        (long, 1, 8),
+    for (reach, heads, d_head) in [
+        (Reach::causal(2, 1), Heads::same(1), 4),
+        (Reach::causal(3, 5), Heads::same(2), 3),
+        (Reach::causal(1, 150), Heads::same(2), 8),
+        (packed.clone(), Heads::same(3), 3),
+        (packed, Heads { query: 6, key_value: 2 }, 3),
+        (long, Heads { query: 3, key_value: 1 }, 8),
     ] {
         let [batch, seq] = reach.dims();
-        let qkv = numbers([batch, seq, 3 * d_model], 7);
+        let qkv = numbers([batch, seq, heads.all() * d_head], 7);
         check(qkv, |x| attention(x, heads, &reach), |x| plain::attention(x, heads, &reach));
     }
 }
@@ -85,10 +89,105 @@ fn attention_is_its_reference_over_whole_and_packed_rows() {
 fn attention_has_the_gradient_of_finite_differences() {
     let reach = Reach::packed(vec![0, 0, 0, 3, 3], 5);
     let weights = numbers([1, 5, 4], 3);
-    grad_check(numbers([1, 5, 12], 5), |x| {
-        let weights = like(weights.clone(), &x);
-        (attention(x, 2, &reach) * weights).sum()
-    });
+    for heads in [Heads::same(2), Heads { query: 2, key_value: 1 }] {
+        grad_check(numbers([1, 5, 2 * heads.all()], 5), |x| {
+            let weights = like(weights.clone(), &x);
+            (attention(x, heads, &reach) * weights).sum()
+        });
+    }
+}
+
+#[test]
+fn queries_share_the_keys_and_values_of_their_group() {
+    // Two heads of queries and one of keys and values are the same as two that hold the same.
+    let d_head = 3;
+    let shared = numbers([1, 6, 4 * d_head], 8);
+    let part = |from: usize, to: usize| shared.clone().slice([0..1, 0..6, from * d_head..to * d_head]);
+    let whole = Tensor::cat(vec![part(0, 2), part(2, 3), part(2, 3), part(3, 4), part(3, 4)], 2);
+    let reach = Reach::causal(1, 6);
+    let grouped = attention(shared.clone(), Heads { query: 2, key_value: 1 }, &reach);
+    assert_close(grouped, attention(whole, Heads::same(2), &reach), 1e-6);
+}
+
+#[test]
+fn rotary_is_its_reference_and_turns_by_the_angle() {
+    let heads = Heads { query: 2, key_value: 1 };
+    // One pair of three numbers is turned, the third is not; by 90 degrees at position 1.
+    let quarter = Rotary::new(&[std::f64::consts::FRAC_PI_2], 3, 1.0);
+    let x = Tensor::<3>::from_floats([[[1., 0., 5., 0., 1., 5., 2., 0., 5., 1., 2., 3.]]], &Device::flex());
+    let turned = [0., 1., 5., -1., 0., 5., 0., 2., 5., 1., 2., 3.];
+    assert_close(rotary(x, heads, &quarter, &[1]), Tensor::<3>::from_floats([[turned]], &Device::flex()), 1e-6);
+    for (d_head, frequencies) in [(4, vec![1.0, 0.1]), (5, vec![0.7]), (40, (0..18).map(|i| 0.9_f64.powi(i)).collect())]
+    {
+        let table = Rotary::new(&frequencies, 10, 1.1);
+        let positions = [0, 1, 2, 0, 9, 3];
+        let x = numbers([2, 3, heads.all() * d_head], 3);
+        check(x, |x| rotary(x, heads, &table, &positions), |x| plain::rotary(x, heads, &table, &positions));
+    }
+}
+
+/// With relative angles alone, moving a whole sequence changes no score.
+#[test]
+fn rotary_scores_depend_on_distances_alone() {
+    let heads = Heads::same(2);
+    let table = Rotary::new(&[1.0, 0.25], 50, 1.0);
+    let x = numbers([1, 5, heads.all() * 4], 3);
+    let at = |first: usize| {
+        let positions = (first..first + 5).collect::<Vec<_>>();
+        attention(rotary(x.clone(), heads, &table, &positions), heads, &Reach::causal(1, 5))
+    };
+    assert_close(at(0), at(41), 1e-5);
+}
+
+#[test]
+fn linear_is_its_reference_in_every_argument() {
+    for [tokens, d_input, d_output] in [[1, 1, 1], [3, 7, 5], [70, 33, 18]] {
+        let (x, weight, bias) =
+            (numbers([tokens, d_input], 1), numbers([d_input, d_output], 2), numbers([d_output], 3));
+        let (w, b) = (weight.clone(), bias.clone());
+        let with_x = |x: Tensor<2>, f: fn(Tensor<2>, Tensor<2>, Option<Tensor<1>>) -> Tensor<2>| {
+            let (w, b) = (like(w.clone(), &x), like(b.clone(), &x));
+            f(x, w, Some(b))
+        };
+        check(x.clone(), |x| with_x(x, linear), |x| with_x(x, plain::linear));
+        let with_w = |w: Tensor<2>, f: fn(Tensor<2>, Tensor<2>, Option<Tensor<1>>) -> Tensor<2>| {
+            let (x, b) = (like(x.clone(), &w), like(bias.clone(), &w));
+            f(x, w, Some(b))
+        };
+        check(weight.clone(), |w| with_w(w, linear), |w| with_w(w, plain::linear));
+        let with_b = |b: Tensor<1>, f: fn(Tensor<2>, Tensor<2>, Option<Tensor<1>>) -> Tensor<2>| {
+            let (x, w) = (like(x.clone(), &b), like(weight.clone(), &b));
+            f(x, w, Some(b))
+        };
+        check(bias.clone(), |b| with_b(b, linear), |b| with_b(b, plain::linear));
+    }
+}
+
+#[test]
+fn rms_norm_is_its_reference_in_every_argument() {
+    for [tokens, d_model] in [[1, 4], [3, 7], [5, 64], [2, 33]] {
+        let (x, weight) = (numbers([tokens, d_model], 1), numbers([d_model], 2));
+        let of_x = |x: Tensor<2>, f: fn(Tensor<2>, Tensor<1>, f64) -> Tensor<2>| {
+            let weight = like(weight.clone(), &x);
+            f(x, weight, 1e-5)
+        };
+        check(x.clone(), |x| of_x(x, rms_norm), |x| of_x(x, plain::rms_norm));
+        let of_w = |w: Tensor<1>, f: fn(Tensor<2>, Tensor<1>, f64) -> Tensor<2>| f(like(x.clone(), &w), w, 1e-5);
+        check(weight.clone(), |w| of_w(w, rms_norm), |w| of_w(w, plain::rms_norm));
+    }
+}
+
+#[test]
+fn gated_and_approximate_units_are_their_references() {
+    for dims in [[1, 2], [3, 14], [5, 64], [2, 66]] {
+        check(numbers(dims, 1) * 3.0, gelu_tanh, plain::gelu_tanh);
+        check(numbers(dims, 1) * 3.0, swiglu, plain::swiglu);
+    }
+    grad_check(numbers([2, 6], 2), |x| gelu_tanh(x).sum());
+    grad_check(numbers([2, 6], 2), |x| swiglu(x).sum());
+    // Far out the approximation is 0 or x, without a NaN.
+    let far = gelu_tanh(Tensor::<1>::from_floats([-50.0, 50.0], &Device::flex()));
+    assert_close(far, Tensor::<1>::from_floats([0.0, 50.0], &Device::flex()), 1e-6);
 }
 
 #[test]
@@ -122,8 +221,8 @@ fn a_row_gives_the_same_bits_whatever_stands_beside_it() {
     let bits = |tensor: Tensor<3>| tensor.into_data().try_to_vec::<f32>().unwrap();
     let alone = numbers([1, 9, 24], 5);
     let beside = Tensor::cat(vec![numbers([2, 9, 24], 6), alone.clone()], 0);
-    let together = bits(attention(beside, 2, &Reach::causal(3, 9)));
-    assert_eq!(together[2 * 9 * 8..], bits(attention(alone, 2, &Reach::causal(1, 9))));
+    let together = bits(attention(beside, Heads::same(2), &Reach::causal(3, 9)));
+    assert_eq!(together[2 * 9 * 8..], bits(attention(alone, Heads::same(2), &Reach::causal(1, 9))));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor};
-use firebrick_kernels::Reach;
+use firebrick_kernels::{Heads, Reach};
 use firebrick_tensor::softmax;
 use firebrick_types::Seed;
 
@@ -35,7 +35,7 @@ impl Attention {
         let [batch, seq] = reach.dims();
         let qkv = self.qkv.forward(x).reshape([batch, seq, 3 * d_model]);
         keep(&qkv);
-        let read = firebrick_kernels::attention(qkv, self.heads, reach);
+        let read = firebrick_kernels::attention(qkv, Heads::same(self.heads), reach);
         self.proj.forward(read.reshape([tokens, d_model]))
     }
 

@@ -4,6 +4,8 @@ mod attention;
 mod matrix;
 mod vector;
 
+use std::sync::Arc;
+
 use burn::backend::autodiff::Autodiff;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
@@ -13,20 +15,26 @@ use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{Bytes, DType, Int, Shape, Tensor};
+use matrix::{Into, Matrix, product};
 
-use crate::Reach;
+use crate::{Heads, Reach, Rotary};
 
 /// What the backends are asked for.
 #[backend_extension(Flex, Autodiff)]
 trait Fused: Backend {
     fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn fused_gelu_tanh(x: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn fused_swiglu(x: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn fused_rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self>;
+    fn fused_rotary(qkv: FloatTensor<Self>, turn: Turn) -> FloatTensor<Self>;
     fn fused_layer_norm(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         epsilon: f32,
     ) -> FloatTensor<Self>;
-    fn fused_attention(qkv: FloatTensor<Self>, heads: usize, reach: Reach) -> FloatTensor<Self>;
+    fn fused_attention(qkv: FloatTensor<Self>, heads: Heads, reach: Reach) -> FloatTensor<Self>;
     fn fused_token_log_probs(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self>;
 }
 
@@ -34,12 +42,35 @@ pub(crate) fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as Fused>::fused_gelu(x.into_dispatch()))
 }
 
+pub(crate) fn gelu_tanh<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as Fused>::fused_gelu_tanh(x.into_dispatch()))
+}
+
+pub(crate) fn swiglu(x: Tensor<2>) -> Tensor<2> {
+    Tensor::from_dispatch(<Dispatch as Fused>::fused_swiglu(x.into_dispatch()))
+}
+
+pub(crate) fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
+    let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as Fused>::fused_linear(x, weight, bias))
+}
+
+pub(crate) fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as Fused>::fused_rms_norm(x, weight, epsilon as f32))
+}
+
+pub(crate) fn rotary(qkv: Tensor<3>, heads: Heads, rotary: &Rotary, positions: &[usize]) -> Tensor<3> {
+    let turn = Turn { heads, rotary: rotary.clone(), positions: positions.into() };
+    Tensor::from_dispatch(<Dispatch as Fused>::fused_rotary(qkv.into_dispatch(), turn))
+}
+
 pub(crate) fn layer_norm(x: Tensor<2>, weight: Tensor<1>, bias: Tensor<1>, epsilon: f64) -> Tensor<2> {
     let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
     Tensor::from_dispatch(<Dispatch as Fused>::fused_layer_norm(x, weight, bias, epsilon as f32))
 }
 
-pub(crate) fn attention(qkv: Tensor<3>, heads: usize, reach: &Reach) -> Tensor<3> {
+pub(crate) fn attention(qkv: Tensor<3>, heads: Heads, reach: &Reach) -> Tensor<3> {
     Tensor::from_dispatch(<Dispatch as Fused>::fused_attention(qkv.into_dispatch(), heads, reach.clone()))
 }
 
@@ -83,11 +114,86 @@ fn indices(ids: &FlexTensor, vocab: usize) -> Vec<usize> {
     }
 }
 
-fn gelu_forward(x: &FlexTensor) -> FlexTensor {
-    let x_values = elements(x);
-    let mut y = vec![0.0; x_values.len()];
-    vector::gelu(x_values, &mut y);
-    tensor(y, dims(x))
+/// A function of each element, and its backward pass: elements, their gradient, result.
+#[derive(Clone, Copy, Debug)]
+struct Elementwise {
+    forward: fn(&[f32], &mut [f32]),
+    backward: fn(&[f32], &[f32], &mut [f32]),
+}
+
+const GELU: Elementwise = Elementwise { forward: vector::gelu, backward: vector::gelu_backward };
+const GELU_TANH: Elementwise = Elementwise { forward: vector::gelu_tanh, backward: vector::gelu_tanh_backward };
+
+impl Elementwise {
+    fn of(self, x: &FlexTensor) -> FlexTensor {
+        let x_values = elements(x);
+        let mut y = vec![0.0; x_values.len()];
+        (self.forward)(x_values, &mut y);
+        tensor(y, dims(x))
+    }
+}
+
+fn swiglu_forward(x: &FlexTensor) -> FlexTensor {
+    let [tokens, width] = [0, 1].map(|axis| dims(x)[axis]);
+    let d_ff = width / 2;
+    let mut y = vec![0.0; tokens * d_ff];
+    for (x, y) in elements(x).chunks_exact(width).zip(y.chunks_exact_mut(d_ff)) {
+        vector::swiglu(&x[..d_ff], &x[d_ff..], y);
+    }
+    tensor(y, vec![tokens, d_ff])
+}
+
+/// The rows of a matrix in a slice.
+fn matrix(tensor: &FlexTensor) -> Matrix<'_> {
+    let dims = dims(tensor);
+    Matrix::rows(elements(tensor), dims[0], dims[1], dims[1])
+}
+
+fn linear_forward(x: &FlexTensor, weight: &FlexTensor, bias: &FlexTensor) -> FlexTensor {
+    let (tokens, bias) = (dims(x)[0], elements(bias));
+    let mut y = bias.repeat(tokens);
+    product(&mut y, bias.len(), Into::Sum, matrix(x), matrix(weight));
+    tensor(y, vec![tokens, bias.len()])
+}
+
+/// The normalised rows, and each one's inverse root mean square.
+fn rms_norm_forward(x: &FlexTensor, weight: &FlexTensor, epsilon: f32) -> (FlexTensor, Vec<f32>) {
+    let (values, weight) = (elements(x), elements(weight));
+    let mut y = vec![0.0; values.len()];
+    let rows = values.chunks_exact(weight.len()).zip(y.chunks_exact_mut(weight.len()));
+    let inverses = rows.map(|(x, y)| vector::rms_norm(x, weight, epsilon, y)).collect();
+    (tensor(y, dims(x)), inverses)
+}
+
+/// How queries and keys are turned.
+#[derive(Clone, Debug)]
+struct Turn {
+    heads: Heads,
+    rotary: Rotary,
+    positions: Arc<[usize]>,
+}
+
+impl Turn {
+    /// Turned by the angles of the tokens' positions, or back.
+    fn of(&self, qkv: &FlexTensor, back: bool) -> FlexTensor {
+        let mut values = elements(qkv).to_vec();
+        let (heads, half) = (self.heads, self.rotary.half());
+        let width = dims(qkv)[2];
+        let d_head = width / heads.all();
+        let mut backwards = vec![0.0; half];
+        for (token, &position) in values.chunks_exact_mut(width).zip(&*self.positions) {
+            let (cos, mut sin) = (self.rotary.cos(position), self.rotary.sin(position));
+            if back {
+                backwards.iter_mut().zip(sin).for_each(|(back, sin)| *back = -sin);
+                sin = &backwards;
+            }
+            for head in token[..(heads.query + heads.key_value) * d_head].chunks_exact_mut(d_head) {
+                let (a, b) = head[..2 * half].split_at_mut(half);
+                vector::rotate(a, b, cos, sin);
+            }
+        }
+        tensor(values, dims(qkv))
+    }
 }
 
 /// The normalised rows, and mean and inverse deviation of each.
@@ -105,12 +211,12 @@ fn layer_norm_forward(
     (tensor(y, dims(x)), moments)
 }
 
-fn attention_forward(qkv: &FlexTensor, heads: usize, reach: &Reach) -> (FlexTensor, attention::Shape, Vec<f32>) {
+fn attention_forward(qkv: &FlexTensor, heads: Heads, reach: &Reach) -> (FlexTensor, attention::Shape, Vec<f32>) {
     let [batch, seq] = reach.dims();
-    let d_model = dims(qkv)[2] / 3;
-    let shape = attention::Shape { seq, heads, d_model };
+    let d_head = dims(qkv)[2] / heads.all();
+    let shape = attention::Shape { seq, heads, d_head };
     let (out, log_sums) = attention::forward(elements(qkv), shape, reach);
-    (tensor(out, vec![batch, seq, d_model]), shape, log_sums)
+    (tensor(out, vec![batch, seq, heads.query * d_head]), shape, log_sums)
 }
 
 /// The log-probabilities, and each row's [`vector::log_sum_exp`].
@@ -125,14 +231,34 @@ fn token_log_probs_forward(logits: &FlexTensor, targets: &[usize]) -> (FlexTenso
 
 impl Fused for Flex {
     fn fused_gelu(x: FlexTensor) -> FlexTensor {
-        gelu_forward(&contiguous(x))
+        GELU.of(&contiguous(x))
+    }
+
+    fn fused_gelu_tanh(x: FlexTensor) -> FlexTensor {
+        GELU_TANH.of(&contiguous(x))
+    }
+
+    fn fused_swiglu(x: FlexTensor) -> FlexTensor {
+        swiglu_forward(&contiguous(x))
+    }
+
+    fn fused_linear(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
+        linear_forward(&contiguous(x), &contiguous(weight), &contiguous(bias))
+    }
+
+    fn fused_rms_norm(x: FlexTensor, weight: FlexTensor, epsilon: f32) -> FlexTensor {
+        rms_norm_forward(&contiguous(x), &contiguous(weight), epsilon).0
+    }
+
+    fn fused_rotary(qkv: FlexTensor, turn: Turn) -> FlexTensor {
+        turn.of(&contiguous(qkv), false)
     }
 
     fn fused_layer_norm(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, epsilon: f32) -> FlexTensor {
         layer_norm_forward(&contiguous(x), &contiguous(weight), &contiguous(bias), epsilon).0
     }
 
-    fn fused_attention(qkv: FlexTensor, heads: usize, reach: Reach) -> FlexTensor {
+    fn fused_attention(qkv: FlexTensor, heads: Heads, reach: Reach) -> FlexTensor {
         attention_forward(&contiguous(qkv), heads, &reach).0
     }
 
@@ -144,18 +270,117 @@ impl Fused for Flex {
 }
 
 #[derive(Debug)]
-struct GeluBackward;
+struct ElementwiseBackward;
 
-impl Backward<Flex, 1> for GeluBackward {
+impl Backward<Flex, 1> for ElementwiseBackward {
+    type State = (Elementwise, FlexTensor);
+
+    fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let g = contiguous(gradients.consume::<Flex>(&ops.node));
+        let [parent] = ops.parents;
+        let Some(parent) = parent else { return };
+        let (function, x) = ops.state;
+        let mut dx = vec![0.0; elements(&g).len()];
+        (function.backward)(elements(&x), elements(&g), &mut dx);
+        gradients.register::<Flex>(parent.id, tensor(dx, dims(&x)));
+    }
+}
+
+#[derive(Debug)]
+struct SwigluBackward;
+
+impl Backward<Flex, 1> for SwigluBackward {
     type State = FlexTensor;
 
     fn backward(self, ops: Ops<FlexTensor, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
         let g = contiguous(gradients.consume::<Flex>(&ops.node));
         let [parent] = ops.parents;
         let Some(parent) = parent else { return };
-        let mut dx = vec![0.0; elements(&g).len()];
-        vector::gelu_backward(elements(&ops.state), elements(&g), &mut dx);
-        gradients.register::<Flex>(parent.id, tensor(dx, dims(&ops.state)));
+        let x = ops.state;
+        let width = dims(&x)[1];
+        let d_ff = width / 2;
+        let mut dx = vec![0.0; elements(&x).len()];
+        let rows = elements(&x).chunks_exact(width).zip(elements(&g).chunks_exact(d_ff));
+        for ((x, g), dx) in rows.zip(dx.chunks_exact_mut(width)) {
+            let (dgate, dup) = dx.split_at_mut(d_ff);
+            vector::swiglu_backward(&x[..d_ff], &x[d_ff..], g, dgate, dup);
+        }
+        gradients.register::<Flex>(parent.id, tensor(dx, dims(&x)));
+    }
+}
+
+/// d x = g Wᵀ, d W = xᵀ g, d b = Σ g over the rows.
+#[derive(Debug)]
+struct LinearBackward;
+
+impl Backward<Flex, 3> for LinearBackward {
+    type State = (FlexTensor, FlexTensor);
+
+    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let g = contiguous(gradients.consume::<Flex>(&ops.node));
+        let (x, weight) = ops.state;
+        let [x_parent, weight_parent, bias_parent] = ops.parents;
+        let [d_input, d_output] = [0, 1].map(|axis| dims(&weight)[axis]);
+        if let Some(parent) = x_parent {
+            let mut dx = vec![0.0; elements(&x).len()];
+            product(&mut dx, d_input, Into::Place, matrix(&g), matrix(&weight).transposed());
+            gradients.register::<Flex>(parent.id, tensor(dx, dims(&x)));
+        }
+        if let Some(parent) = weight_parent {
+            let mut dweight = vec![0.0; d_input * d_output];
+            product(&mut dweight, d_output, Into::Place, matrix(&x).transposed(), matrix(&g));
+            gradients.register::<Flex>(parent.id, tensor(dweight, dims(&weight)));
+        }
+        if let Some(parent) = bias_parent {
+            let mut dbias = vec![0.0; d_output];
+            vector::column_sums(elements(&g), &mut dbias);
+            gradients.register::<Flex>(parent.id, tensor(dbias, vec![d_output]));
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct RmsNormState {
+    x: FlexTensor,
+    weight: FlexTensor,
+    inverses: Vec<f32>,
+}
+
+#[derive(Debug)]
+struct RmsNormBackward;
+
+impl Backward<Flex, 2> for RmsNormBackward {
+    type State = RmsNormState;
+
+    fn backward(self, ops: Ops<RmsNormState, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let g = contiguous(gradients.consume::<Flex>(&ops.node));
+        let RmsNormState { x, weight, inverses } = ops.state;
+        let d_model = elements(&weight).len();
+        let (mut dx, mut dweight) = (vec![0.0; elements(&x).len()], vec![0.0; d_model]);
+        let rows = elements(&x).chunks_exact(d_model).zip(elements(&g).chunks_exact(d_model));
+        for (((x, g), dx), inverse) in rows.zip(dx.chunks_exact_mut(d_model)).zip(inverses) {
+            vector::rms_norm_backward(x, elements(&weight), g, inverse, dx, &mut dweight);
+        }
+        for (parent, (values, dims)) in ops.parents.into_iter().zip([(dx, dims(&x)), (dweight, vec![d_model])]) {
+            if let Some(parent) = parent {
+                gradients.register::<Flex>(parent.id, tensor(values, dims));
+            }
+        }
+    }
+}
+
+/// A turn is undone by the opposite one.
+#[derive(Debug)]
+struct RotaryBackward;
+
+impl Backward<Flex, 1> for RotaryBackward {
+    type State = Turn;
+
+    fn backward(self, ops: Ops<Turn, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let g = contiguous(gradients.consume::<Flex>(&ops.node));
+        let [parent] = ops.parents;
+        let Some(parent) = parent else { return };
+        gradients.register::<Flex>(parent.id, ops.state.of(&g, true));
     }
 }
 
@@ -248,15 +473,65 @@ impl Backward<Flex, 1> for LogProbsBackward {
     }
 }
 
+/// The function of each element, tracked if its argument is.
+fn elementwise<C: CheckpointStrategy>(
+    function: Elementwise,
+    x: FloatTensor<Autodiff<Flex, C>>,
+) -> FloatTensor<Autodiff<Flex, C>> {
+    let node = x.node();
+    let x = contiguous(x.into_primitive());
+    let y = function.of(&x);
+    match ElementwiseBackward.prepare::<C>([node]).compute_bound().stateful() {
+        OpsKind::Tracked(prepared) => prepared.finish((function, x), y),
+        OpsKind::UnTracked(prepared) => prepared.finish(y),
+    }
+}
+
 impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
     fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        match GeluBackward.prepare::<C>([x.node()]).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => {
-                let x = contiguous(x.into_primitive());
-                let y = gelu_forward(&x);
-                prepared.finish(x, y)
-            }
-            OpsKind::UnTracked(prepared) => prepared.finish(Flex::fused_gelu(x.into_primitive())),
+        elementwise::<C>(GELU, x)
+    }
+
+    fn fused_gelu_tanh(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        elementwise::<C>(GELU_TANH, x)
+    }
+
+    fn fused_swiglu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let node = x.node();
+        let x = contiguous(x.into_primitive());
+        let y = swiglu_forward(&x);
+        match SwigluBackward.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish(x, y),
+            OpsKind::UnTracked(prepared) => prepared.finish(y),
+        }
+    }
+
+    fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
+        let nodes = [x.node(), weight.node(), bias.node()];
+        let [x, weight, bias] = [x, weight, bias].map(|tensor| contiguous(tensor.into_primitive()));
+        let y = linear_forward(&x, &weight, &bias);
+        match LinearBackward.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish((x, weight), y),
+            OpsKind::UnTracked(prepared) => prepared.finish(y),
+        }
+    }
+
+    fn fused_rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self> {
+        let nodes = [x.node(), weight.node()];
+        let [x, weight] = [x, weight].map(|tensor| contiguous(tensor.into_primitive()));
+        let (y, inverses) = rms_norm_forward(&x, &weight, epsilon);
+        match RmsNormBackward.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish(RmsNormState { x, weight, inverses }, y),
+            OpsKind::UnTracked(prepared) => prepared.finish(y),
+        }
+    }
+
+    fn fused_rotary(qkv: FloatTensor<Self>, turn: Turn) -> FloatTensor<Self> {
+        let node = qkv.node();
+        let turned = turn.of(&contiguous(qkv.into_primitive()), false);
+        match RotaryBackward.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish(turn, turned),
+            OpsKind::UnTracked(prepared) => prepared.finish(turned),
         }
     }
 
@@ -275,7 +550,7 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
         }
     }
 
-    fn fused_attention(qkv: FloatTensor<Self>, heads: usize, reach: Reach) -> FloatTensor<Self> {
+    fn fused_attention(qkv: FloatTensor<Self>, heads: Heads, reach: Reach) -> FloatTensor<Self> {
         let node = qkv.node();
         let qkv = contiguous(qkv.into_primitive());
         let (out, shape, log_sums) = attention_forward(&qkv, heads, &reach);

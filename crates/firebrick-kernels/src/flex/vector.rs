@@ -107,6 +107,98 @@ pub(super) fn gelu_backward(x: &[f32], g: &[f32], dx: &mut [f32]) {
     }
 }
 
+/// tanh of the polynomial that GPT-2 takes for erf, and that polynomial's slope.
+#[inline(always)]
+fn gelu_tanh_parts(x: f32) -> (f32, f32) {
+    const ROOT: f32 = 0.797_884_6; // √(2/π)
+    const CUBIC: f32 = 0.044_715;
+    let inner = ROOT * x * (CUBIC * x).mul_add(x, 1.0);
+    // tanh u = 1 − 2 / (e^{2u} + 1)
+    let tanh = 1.0 - 2.0 / (exp(2.0 * inner) + 1.0);
+    (tanh, ROOT * (3.0 * CUBIC * x).mul_add(x, 1.0))
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
+pub(super) fn gelu_tanh(x: &[f32], y: &mut [f32]) {
+    for (y, &x) in y.iter_mut().zip(x) {
+        *y = 0.5 * x * (1.0 + gelu_tanh_parts(x).0);
+    }
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
+pub(super) fn gelu_tanh_backward(x: &[f32], g: &[f32], dx: &mut [f32]) {
+    for ((dx, &x), &g) in dx.iter_mut().zip(x).zip(g) {
+        let (tanh, slope) = gelu_tanh_parts(x);
+        *dx = g * (0.5 * (1.0 + tanh) + 0.5 * x * (1.0 - tanh * tanh) * slope);
+    }
+}
+
+/// y = silu(gate) · up
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
+pub(super) fn swiglu(gate: &[f32], up: &[f32], y: &mut [f32]) {
+    for ((y, &gate), &up) in y.iter_mut().zip(gate).zip(up) {
+        *y = gate / (1.0 + exp(-gate)) * up;
+    }
+}
+
+/// With σ = sigmoid(gate): d gate = g up σ (1 + gate (1 − σ)), d up = g gate σ.
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
+pub(super) fn swiglu_backward(gate: &[f32], up: &[f32], g: &[f32], dgate: &mut [f32], dup: &mut [f32]) {
+    for ((((dgate, dup), &gate), &up), &g) in dgate.iter_mut().zip(dup).zip(gate).zip(up).zip(g) {
+        let sigmoid = 1.0 / (1.0 + exp(-gate));
+        *dgate = g * up * sigmoid * gate.mul_add(1.0 - sigmoid, 1.0);
+        *dup = g * gate * sigmoid;
+    }
+}
+
+/// The pairs (x, y) turned by their angles.
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
+pub(super) fn rotate(x: &mut [f32], y: &mut [f32], cos: &[f32], sin: &[f32]) {
+    for (((x, y), &cos), &sin) in x.iter_mut().zip(y).zip(cos).zip(sin) {
+        (*x, *y) = (*x * cos - *y * sin, *y * cos + *x * sin);
+    }
+}
+
+/// One row; returns the inverse of its root mean square.
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
+pub(super) fn rms_norm(x: &[f32], weight: &[f32], epsilon: f32, y: &mut [f32]) -> f32 {
+    let inverse = 1.0 / (sum_of(x, |v| v * v) / x.len() as f32 + epsilon).sqrt();
+    for ((y, &x), &weight) in y.iter_mut().zip(x).zip(weight) {
+        *y = x * inverse * weight;
+    }
+    inverse
+}
+
+/// With x̂ the normalised row and h = g · weight: dx = (h − x̂ mean(h x̂)) / rms; d weight += g x̂.
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
+pub(super) fn rms_norm_backward(
+    x: &[f32],
+    weight: &[f32],
+    g: &[f32],
+    inverse: f32,
+    dx: &mut [f32],
+    dweight: &mut [f32],
+) {
+    for index in 0..x.len() {
+        dweight[index] = g[index].mul_add(x[index] * inverse, dweight[index]);
+        dx[index] = g[index] * weight[index];
+    }
+    let along = dot(dx, x) * inverse * inverse / x.len() as f32;
+    for (dx, &x) in dx.iter_mut().zip(x) {
+        *dx = inverse * (*dx - x * along);
+    }
+}
+
+/// Adds every row to the sums of the columns.
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
+pub(super) fn column_sums(rows: &[f32], sums: &mut [f32]) {
+    for row in rows.chunks_exact(sums.len()) {
+        for (sum, &value) in sums.iter_mut().zip(row) {
+            *sum += value;
+        }
+    }
+}
+
 /// One row; returns its mean and the inverse of its deviation.
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
 pub(super) fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32, y: &mut [f32]) -> [f32; 2] {

@@ -14,7 +14,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use firebrick_data::{Tokenizer, dialogue, folder, hh, split, synthetic};
 use firebrick_eval::{LengthBaseline, accuracy};
-use firebrick_models::DecoderConfig;
+use firebrick_models::{Architecture, DecoderConfig};
 use firebrick_preference::{Pair, PreferenceConfig, scores, train};
 use firebrick_train::{Event, FitConfig, Observer, ObserverError, Schedule};
 use firebrick_types::{Comparison, Message, Seed};
@@ -36,7 +36,15 @@ fn main() -> Result<()> {
     println!("{} comparisons to learn from, {} held out", training.len(), held_out.len());
 
     let vocab = tokenizer.vocab_size();
-    let shape = DecoderConfig { vocab, context: 128, n_layer: 1, d_model: 64, heads: 2, d_ff: 256 };
+    let shape = DecoderConfig {
+        vocab,
+        context: 128,
+        n_layer: 1,
+        d_model: 64,
+        heads: 2,
+        d_ff: 256,
+        architecture: Architecture::gpt(),
+    };
     let model = shape.init_scored(seed, &Device::flex().autodiff());
     let schedule = Schedule::Linear { warmup: 64, total: training.len() as u64 };
     let fit = FitConfig { learning_rate: 3e-3, schedule, ..FitConfig::default() };

@@ -51,6 +51,11 @@ impl Reach {
         [self.first.len() / self.seq, self.seq]
     }
 
+    /// Each position's place in its own sequence, row after row.
+    pub fn positions(&self) -> Vec<usize> {
+        self.first.iter().enumerate().map(|(index, first)| index % self.seq - first).collect()
+    }
+
     /// The first position that each position reads, row after row.
     pub fn first(&self) -> &[usize] {
         &self.first

@@ -1,13 +1,14 @@
 //! The shape of a decoder.
 
 use burn::tensor::Device;
+use firebrick_kernels::Heads;
 use firebrick_types::Seed;
 use serde::{Deserialize, Serialize};
 
 use crate::{Decoder, Error, ScoredDecoder};
 
 /// The shape of a [`Decoder`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DecoderConfig {
     /// Tokens in the vocabulary.
@@ -22,6 +23,161 @@ pub struct DecoderConfig {
     pub heads: usize,
     /// Width inside the feed-forward part.
     pub d_ff: usize,
+    /// What the blocks are made of.
+    pub architecture: Architecture,
+}
+
+/// What the blocks of a [`Decoder`] are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Architecture {
+    /// Heads of keys and of values; they divide `heads`. None is as many as of queries.
+    pub key_value_heads: Option<usize>,
+    /// How a token knows its place.
+    pub positions: Positions,
+    /// How the residual stream is scaled before it is read.
+    pub norm: Norm,
+    /// Added to the variance or the mean square.
+    pub norm_epsilon: f64,
+    /// The unit inside the feed-forward part.
+    pub feed_forward: FeedForward,
+    /// Whether attention and feed-forward part read the same stream, rather than one after the other.
+    pub parallel_residual: bool,
+    /// Which linear maps add a bias.
+    pub biases: Biases,
+    /// Whether the output is the transposed input embedding.
+    pub tied: bool,
+}
+
+/// How a token knows its place.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Positions {
+    /// A learned vector of each place.
+    Learned,
+    /// Queries and keys are turned.
+    Rotary(RotaryConfig),
+}
+
+/// How queries and keys are turned.
+///
+/// ```text
+/// frequencyᵢ = theta^(−2i / dims)        i < dims / 2
+/// ```
+///
+/// Su et al. 2021, [arXiv:2104.09864](https://arxiv.org/abs/2104.09864), section 3.2.2.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RotaryConfig {
+    /// The base.
+    pub theta: f64,
+    /// Numbers of a head that are turned; even.
+    pub dims: usize,
+    /// How the frequencies were changed for longer contexts.
+    pub scaling: RotaryScaling,
+}
+
+/// How frequencies were changed for longer contexts.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RotaryScaling {
+    /// Not at all.
+    None,
+    /// Every frequency is divided by the factor.
+    Linear {
+        /// The factor.
+        factor: f64,
+    },
+    /// Frequencies whose wave is longer than `original_context / low` are divided by the factor, those whose wave is shorter than
+    /// `original_context / high` are kept, and those between are a mixture (Llama 3.1).
+    Llama3 {
+        /// The factor.
+        factor: f64,
+        /// Waves of the original context below which the factor holds.
+        low: f64,
+        /// Waves of the original context above which nothing changes.
+        high: f64,
+        /// The context of pretraining.
+        original_context: usize,
+    },
+}
+
+impl RotaryConfig {
+    /// The angle that each pair is turned by, from one position to the next.
+    pub fn frequencies(&self) -> Vec<f64> {
+        let scaled = |frequency: f64| match self.scaling {
+            RotaryScaling::None => frequency,
+            RotaryScaling::Linear { factor } => frequency / factor,
+            RotaryScaling::Llama3 { factor, low, high, original_context } => {
+                let waves = original_context as f64 * frequency / std::f64::consts::TAU;
+                let kept = ((waves - low) / (high - low)).clamp(0.0, 1.0);
+                kept * frequency + (1.0 - kept) * frequency / factor
+            }
+        };
+        (0..self.dims / 2).map(|pair| scaled(self.theta.powf(-2.0 * pair as f64 / self.dims as f64))).collect()
+    }
+}
+
+/// How the residual stream is scaled before it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Norm {
+    /// To mean 0 and variance 1.
+    Layer,
+    /// To root mean square 1.
+    Rms,
+}
+
+/// The unit inside the feed-forward part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FeedForward {
+    /// The Gaussian error linear unit.
+    Gelu,
+    /// Its approximation by tanh.
+    GeluTanh,
+    /// A gated unit.
+    Swiglu,
+}
+
+/// Which linear maps add a bias.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Biases {
+    /// To queries, keys and values.
+    pub qkv: bool,
+    /// To what attention has read.
+    pub attention: bool,
+    /// Into and out of the feed-forward part.
+    pub feed_forward: bool,
+}
+
+impl Architecture {
+    /// GPT-2's, which the papers follow, with the unit itself for its approximation.
+    pub fn gpt() -> Self {
+        Self {
+            key_value_heads: None,
+            positions: Positions::Learned,
+            norm: Norm::Layer,
+            norm_epsilon: 1e-5,
+            feed_forward: FeedForward::Gelu,
+            parallel_residual: false,
+            biases: Biases { qkv: true, attention: true, feed_forward: true },
+            tied: true,
+        }
+    }
+
+    /// Llama's: RMS norm, rotary positions over whole heads of `d_head`, gated units, no biases.
+    pub fn llama(d_head: usize) -> Self {
+        Self {
+            positions: Positions::Rotary(RotaryConfig { theta: 10_000.0, dims: d_head, scaling: RotaryScaling::None }),
+            norm: Norm::Rms,
+            feed_forward: FeedForward::Swiglu,
+            biases: Biases { qkv: false, attention: false, feed_forward: false },
+            tied: false,
+            ..Self::gpt()
+        }
+    }
 }
 
 impl DecoderConfig {
@@ -34,7 +190,18 @@ impl DecoderConfig {
     /// Askell et al. 2021, §1.2 and table 1. Spec: A-01. Heads of 64 are our choice; the paper states none.
     pub fn family(n_layer: usize, context: usize, vocab: usize) -> Self {
         let d_model = 128 * n_layer;
-        Self { vocab, context, n_layer, d_model, heads: d_model / 64, d_ff: 4 * d_model }
+        let architecture = Architecture::gpt();
+        Self { vocab, context, n_layer, d_model, heads: d_model / 64, d_ff: 4 * d_model, architecture }
+    }
+
+    /// Heads of queries, and of keys and values.
+    pub fn heads(&self) -> Heads {
+        Heads { query: self.heads, key_value: self.architecture.key_value_heads.unwrap_or(self.heads) }
+    }
+
+    /// The width of a head.
+    pub fn d_head(&self) -> usize {
+        self.d_model / self.heads
     }
 
     /// The parameters that the paper counts, without embeddings, norms and biases: 12 n_layer d_model² in the family.
@@ -45,7 +212,7 @@ impl DecoderConfig {
     /// Checks that the numbers fit each other.
     ///
     /// # Errors
-    /// If one is zero or the heads do not divide the width.
+    /// If one is zero, the heads do not divide the width or each other, or what is turned is odd or wider than a head.
     pub fn validate(&self) -> Result<(), Error> {
         let numbers = [
             ("vocab", self.vocab),
@@ -60,6 +227,15 @@ impl DecoderConfig {
         }
         if !self.d_model.is_multiple_of(self.heads) {
             return Err(Error::Heads { heads: self.heads, d_model: self.d_model });
+        }
+        let key_value = self.heads().key_value;
+        if key_value == 0 || !self.heads.is_multiple_of(key_value) {
+            return Err(Error::KeyValueHeads { key_value_heads: key_value, heads: self.heads });
+        }
+        if let Positions::Rotary(RotaryConfig { dims, .. }) = self.architecture.positions
+            && (dims == 0 || !dims.is_multiple_of(2) || dims > self.d_head())
+        {
+            return Err(Error::RotaryDims { dims, d_head: self.d_head() });
         }
         Ok(())
     }
@@ -111,5 +287,32 @@ mod tests {
         assert_eq!(message, "`heads` = 3 does not divide `d_model` = 128; choose a divisor");
         let config = DecoderConfig { vocab: 0, ..DecoderConfig::family(1, 8, 8) };
         assert_eq!(config.validate().unwrap_err().to_string(), "`vocab` is 0; it must be at least 1");
+        let mut config = DecoderConfig::family(1, 8, 8);
+        config.architecture.key_value_heads = Some(3);
+        let message = config.validate().unwrap_err().to_string();
+        assert_eq!(message, "`key_value_heads` = 3 does not divide `heads` = 2; choose a divisor");
+        config.architecture = Architecture::llama(65);
+        let message = config.validate().unwrap_err().to_string();
+        assert_eq!(message, "rotary `dims` = 65 must be even, at least 2 and at most the width of a head, 64");
+    }
+
+    /// Llama 3.1's 8 billion parameters: theta 500000, 128 numbers a head, factor 8, low 1, high 4, context 8192.
+    #[test]
+    fn llama3_scaling_keeps_short_waves_and_stretches_long_ones() {
+        let scaling = RotaryScaling::Llama3 { factor: 8.0, low: 1.0, high: 4.0, original_context: 8192 };
+        let plain = RotaryConfig { theta: 500_000.0, dims: 128, scaling: RotaryScaling::None };
+        let (plain, scaled) = (plain.frequencies(), RotaryConfig { scaling, ..plain }.frequencies());
+        assert_eq!(plain[0], 1.0);
+        for (plain, scaled) in plain.iter().zip(&scaled) {
+            let wave = std::f64::consts::TAU / plain;
+            let ratio = plain / scaled;
+            match wave {
+                _ if wave < 2048.0 => assert_eq!(ratio, 1.0),
+                _ if wave > 8192.0 => assert!((ratio - 8.0).abs() < 1e-12),
+                _ => assert!(ratio > 1.0 && ratio < 8.0),
+            }
+        }
+        let linear = RotaryConfig { theta: 100.0, dims: 4, scaling: RotaryScaling::Linear { factor: 2.0 } };
+        assert_eq!(linear.frequencies(), [0.5, 0.05]);
     }
 }

@@ -3,44 +3,82 @@
 use burn::module::Module;
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use firebrick_kernels::{Reach, gelu};
+use firebrick_kernels::{Reach, Rotary, gelu, gelu_tanh, swiglu};
 use firebrick_tensor::{CausalLm, Incremental, PackedBatch, PackedLm, TokenBatch};
 use firebrick_types::Seed;
 
-use crate::DecoderConfig;
 use crate::attention::{Attention, HIDDEN};
 use crate::cache::KvCache;
-use crate::layers::{LayerNorm, embedding, linear};
+use crate::config::{DecoderConfig, FeedForward, Positions};
+use crate::layers::{NormLayer, embedding, linear};
 
-/// A decoder-only transformer: pre-norm blocks, GELU, learned positions, the output tied to the input embedding.
+/// A decoder-only transformer of pre-norm blocks; the [`Architecture`](crate::Architecture) says what they are made of.
 ///
 /// The papers state layers, widths, context and vocabulary; the rest follows GPT-2, which they follow.
 /// Fields are named after GPT-2's checkpoints.
 #[derive(Module, Debug)]
 pub struct Decoder {
     wte: Embedding,
-    wpe: Embedding,
+    wpe: Option<Embedding>,
     blocks: Vec<Block>,
-    ln_f: LayerNorm,
+    ln_f: NormLayer,
+    lm_head: Option<Linear>,
+    context: usize,
+    #[module(skip)]
+    angles: Option<Rotary>,
 }
 
 #[derive(Module, Debug)]
 struct Block {
-    ln_1: LayerNorm,
+    ln_1: NormLayer,
     attn: Attention,
-    ln_2: LayerNorm,
+    ln_2: NormLayer,
     mlp: Mlp,
+    parallel: bool,
+}
+
+impl Block {
+    /// The stream after this block; `attend` is its attention, over a sequence or over a cache.
+    fn forward(&self, x: Tensor<2>, attend: impl FnOnce(&Attention, Tensor<2>) -> Tensor<2>) -> Tensor<2> {
+        let read = attend(&self.attn, self.ln_1.forward(x.clone()));
+        if self.parallel {
+            let thought = self.mlp.forward(self.ln_2.forward(x.clone()));
+            return x + read + thought;
+        }
+        let x = x + read;
+        x.clone() + self.mlp.forward(self.ln_2.forward(x))
+    }
 }
 
 #[derive(Module, Debug)]
 struct Mlp {
+    /// With a gated unit, gates and what they let through side by side.
     fc: Linear,
     proj: Linear,
+    #[module(skip)]
+    unit: FeedForward,
 }
 
 impl Mlp {
+    fn new(config: &DecoderConfig, residual: f64, seed: Seed, device: &Device) -> Self {
+        let DecoderConfig { d_model, d_ff, architecture, .. } = *config;
+        let unit = architecture.feed_forward;
+        let width = if unit == FeedForward::Swiglu { 2 * d_ff } else { d_ff };
+        let bias = architecture.biases.feed_forward;
+        Self {
+            fc: linear([d_model, width], bias, 1.0, seed.derive("fc"), device),
+            proj: linear([d_ff, d_model], bias, residual, seed.derive("mlp.proj"), device),
+            unit,
+        }
+    }
+
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        self.proj.forward(gelu(self.fc.forward(x)))
+        let x = self.fc.forward(x);
+        self.proj.forward(match self.unit {
+            FeedForward::Gelu => gelu(x),
+            FeedForward::GeluTanh => gelu_tanh(x),
+            FeedForward::Swiglu => swiglu(x),
+        })
     }
 }
 
@@ -53,26 +91,33 @@ impl Decoder {
         if let Err(error) = config.validate() {
             panic!("{error}");
         }
-        let DecoderConfig { vocab, context, n_layer, d_model, heads, d_ff } = *config;
+        let DecoderConfig { vocab, context, n_layer, d_model, architecture, .. } = *config;
+        let norm = || NormLayer::new(architecture.norm, d_model, architecture.norm_epsilon, device);
         let residual = 1.0 / (2.0 * n_layer as f64).sqrt();
         let embedded = 0.75 / (d_model as f64).sqrt();
         let block = |layer: usize| {
             let seed = seed.derive("block").at(&[layer as u64]);
             Block {
-                ln_1: LayerNorm::new(d_model, device),
-                attn: Attention::new(d_model, heads, residual, seed.derive("attn"), device),
-                ln_2: LayerNorm::new(d_model, device),
-                mlp: Mlp {
-                    fc: linear(d_model, d_ff, 1.0, seed.derive("fc"), device),
-                    proj: linear(d_ff, d_model, residual, seed.derive("mlp.proj"), device),
-                },
+                ln_1: norm(),
+                attn: Attention::new(config, residual, seed.derive("attn"), device),
+                ln_2: norm(),
+                mlp: Mlp::new(config, residual, seed, device),
+                parallel: architecture.parallel_residual,
             }
         };
+        let (wpe, angles) = match architecture.positions {
+            Positions::Learned => (Some(embedding(context, d_model, 0.5 * embedded, seed.derive("wpe"), device)), None),
+            Positions::Rotary(rotary) => (None, Some(Rotary::new(&rotary.frequencies(), context, 1.0))),
+        };
+        let head = || linear([d_model, vocab], false, 1.0, seed.derive("lm_head"), device);
         Self {
             wte: embedding(vocab, d_model, embedded, seed.derive("wte"), device),
-            wpe: embedding(context, d_model, 0.5 * embedded, seed.derive("wpe"), device),
+            wpe,
             blocks: (0..n_layer).map(block).collect(),
-            ln_f: LayerNorm::new(d_model, device),
+            ln_f: norm(),
+            lm_head: (!architecture.tied).then(head),
+            context,
+            angles,
         }
     }
 
@@ -97,31 +142,33 @@ impl Decoder {
 
     /// The logits of hidden states `[tokens, d_model]`, `[tokens, vocab]`.
     pub(crate) fn unembed(&self, hidden: Tensor<2>) -> Tensor<2> {
-        hidden.matmul(self.wte.weight.val().transpose())
+        match &self.lm_head {
+            Some(head) => head.forward(hidden),
+            None => hidden.matmul(self.wte.weight.val().transpose()),
+        }
     }
 
     /// One causal pass, `[batch · seq, d_model]`; `keep` sees each layer's queries, keys and values.
     fn read(&self, ids: Tensor<2, Int>, keep: impl FnMut(usize, &Tensor<3>)) -> Tensor<2> {
         let [batch, seq] = ids.dims();
-        let context = self.context();
+        let context = self.context;
         assert!(seq <= context, "a sequence of {seq} tokens does not fit the context of {context}");
-        let positions = self.wpe.weight.val().slice([0..seq, 0..self.d_model()]).unsqueeze::<3>();
-        self.blocks(ids, positions, &Reach::causal(batch, seq), keep)
+        let embedded = self.wte.forward(ids);
+        let embedded = match &self.wpe {
+            Some(wpe) => embedded + wpe.weight.val().slice([0..seq, 0..self.d_model()]).unsqueeze::<3>(),
+            None => embedded,
+        };
+        self.blocks(embedded, &Reach::causal(batch, seq), keep)
     }
 
-    /// The blocks over ids at these positions `[1 or batch, seq, d_model]`.
-    fn blocks(
-        &self,
-        ids: Tensor<2, Int>,
-        positions: Tensor<3>,
-        reach: &Reach,
-        mut keep: impl FnMut(usize, &Tensor<3>),
-    ) -> Tensor<2> {
-        let [batch, seq] = ids.dims();
-        let mut x = (self.wte.forward(ids) + positions).reshape([batch * seq, self.d_model()]);
+    /// The blocks over embedded tokens `[batch, seq, d_model]`.
+    fn blocks(&self, embedded: Tensor<3>, reach: &Reach, mut keep: impl FnMut(usize, &Tensor<3>)) -> Tensor<2> {
+        let [batch, seq, d_model] = embedded.dims();
+        let angles = self.angles.as_ref();
+        let positions = angles.map(|_| reach.positions()).unwrap_or_default();
+        let mut x = embedded.reshape([batch * seq, d_model]);
         for (layer, block) in self.blocks.iter().enumerate() {
-            x = x.clone() + block.attn.forward(block.ln_1.forward(x), reach, |qkv| keep(layer, qkv));
-            x = x.clone() + block.mlp.forward(block.ln_2.forward(x));
+            x = block.forward(x, |attn, x| attn.forward(x, reach, angles, &positions, |qkv| keep(layer, qkv)));
         }
         self.ln_f.forward(x)
     }
@@ -139,15 +186,19 @@ impl CausalLm for Decoder {
     }
 
     fn context(&self) -> usize {
-        self.wpe.weight.dims()[0]
+        self.context
     }
 }
 
 impl PackedLm for Decoder {
     fn packed_logits(&self, packed: &PackedBatch) -> Tensor<3> {
         let [batch, seq] = packed.ids().dims();
-        let positions = self.wpe.forward(packed.positions().clone());
-        let hidden = self.blocks(packed.ids().clone(), positions, packed.reach(), |_, _| ());
+        let embedded = self.wte.forward(packed.ids().clone());
+        let embedded = match &self.wpe {
+            Some(wpe) => embedded + wpe.forward(packed.positions().clone()),
+            None => embedded,
+        };
+        let hidden = self.blocks(embedded, packed.reach(), |_, _| ());
         self.unembed(hidden).reshape([batch, seq, self.vocab()])
     }
 }
@@ -194,13 +245,15 @@ impl Incremental for Decoder {
     fn step(&self, ids: Tensor<1, Int>, cache: &mut KvCache) -> Tensor<2> {
         let [batch] = ids.dims();
         let d_model = self.d_model();
-        let positions = cache.lengths.iter().map(|&length| length as i64).collect::<Vec<_>>();
-        let positions = Tensor::<1, Int>::from_data(TensorData::new(positions, [batch]), &self.device());
-        let mut x = self.wte.forward(ids.reshape([batch, 1])).reshape([batch, d_model])
-            + self.wpe.weight.val().select(0, positions);
+        let mut x = self.wte.forward(ids.reshape([batch, 1])).reshape([batch, d_model]);
+        if let Some(wpe) = &self.wpe {
+            let positions = cache.lengths.iter().map(|&length| length as i64).collect::<Vec<_>>();
+            let positions = Tensor::<1, Int>::from_data(TensorData::new(positions, [batch]), &self.device());
+            x = x + wpe.weight.val().select(0, positions);
+        }
+        let angles = self.angles.as_ref();
         for (layer, block) in self.blocks.iter().enumerate() {
-            x = x.clone() + block.attn.step(block.ln_1.forward(x), layer, cache);
-            x = x.clone() + block.mlp.forward(block.ln_2.forward(x));
+            x = block.forward(x, |attn, x| attn.step(x, layer, angles, cache));
         }
         cache.column += 1;
         cache.lengths.iter_mut().for_each(|length| *length += 1);

@@ -22,6 +22,22 @@ pub enum Error {
         /// Width.
         d_model: usize,
     },
+    /// The heads of keys and values do not divide those of queries.
+    #[error("`key_value_heads` = {key_value_heads} does not divide `heads` = {heads}; choose a divisor")]
+    KeyValueHeads {
+        /// Heads of keys and values.
+        key_value_heads: usize,
+        /// Heads of queries.
+        heads: usize,
+    },
+    /// More of a head is to be turned than there is, or half a pair.
+    #[error("rotary `dims` = {dims} must be even, at least 2 and at most the width of a head, {d_head}")]
+    RotaryDims {
+        /// Numbers that are turned.
+        dims: usize,
+        /// Numbers of a head.
+        d_head: usize,
+    },
     /// A file could not be read or written.
     #[error("{path}: {source}")]
     Io {
@@ -37,6 +53,48 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         source: serde_json::Error,
+    },
+    /// An architecture that is not built here.
+    #[error("{path}: `model_type` is `{found}`; known are {known}")]
+    Architecture {
+        /// The `config.json`.
+        path: PathBuf,
+        /// What it says.
+        found: String,
+        /// What could be read.
+        known: &'static str,
+    },
+    /// A part of a known architecture that is not built here.
+    #[error("{path}: `{key}` = {found} is not supported")]
+    Unsupported {
+        /// The `config.json`.
+        path: PathBuf,
+        /// Its key.
+        key: &'static str,
+        /// What stands there.
+        found: String,
+    },
+    /// A key that an architecture cannot do without.
+    #[error("{path}: `{key}` is missing")]
+    MissingKey {
+        /// The `config.json`.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+    },
+    /// A list of shards names something that is not a file of its folder.
+    #[error("{path}: the shard `{shard}` is not a file of this folder")]
+    Shard {
+        /// The list.
+        path: PathBuf,
+        /// What it names.
+        shard: String,
+    },
+    /// A shape that no known architecture has, so that it cannot be written for others.
+    #[error("no architecture of {known} has this shape; it can be written in this project's own format only")]
+    NoSuchArchitecture {
+        /// What could be written.
+        known: &'static str,
     },
     /// A weights file does not fit the model.
     #[error("{path}: {source}")]

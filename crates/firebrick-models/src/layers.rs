@@ -1,4 +1,4 @@
-//! Layer norm and linear maps, with weights from named seeds.
+//! Norms and linear maps, with weights from named seeds.
 
 use burn::module::{Module, Param};
 use burn::nn::{Embedding, Linear};
@@ -6,30 +6,31 @@ use burn::tensor::{Device, Tensor, TensorData};
 use firebrick_types::Seed;
 use rand::Rng;
 
-const EPSILON: f64 = 1e-5;
+use crate::config::Norm;
 
-/// Layer normalisation.
-///
-/// ```text
-/// y = (x − x̄) / √(σ² + ε) · weight + bias        ε = 10⁻⁵
-/// ```
+/// Layer norm, or RMS norm where there is no bias.
 #[derive(Module, Debug)]
-pub(crate) struct LayerNorm {
+pub(crate) struct NormLayer {
     weight: Param<Tensor<1>>,
-    bias: Param<Tensor<1>>,
+    bias: Option<Param<Tensor<1>>>,
+    epsilon: f64,
 }
 
-impl LayerNorm {
-    pub(crate) fn new(d_model: usize, device: &Device) -> Self {
-        Self {
-            weight: Param::from_tensor(Tensor::ones([d_model], device)),
-            bias: Param::from_tensor(Tensor::zeros([d_model], device)),
-        }
+impl NormLayer {
+    pub(crate) fn new(kind: Norm, d_model: usize, epsilon: f64, device: &Device) -> Self {
+        let bias = match kind {
+            Norm::Layer => Some(Param::from_tensor(Tensor::zeros([d_model], device))),
+            Norm::Rms => None,
+        };
+        Self { weight: Param::from_tensor(Tensor::ones([d_model], device)), bias, epsilon }
     }
 
     /// `[tokens, d_model]` to the same.
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        firebrick_kernels::layer_norm(x, self.weight.val(), self.bias.val(), EPSILON)
+        match &self.bias {
+            Some(bias) => firebrick_kernels::layer_norm(x, self.weight.val(), bias.val(), self.epsilon),
+            None => firebrick_kernels::rms_norm(x, self.weight.val(), self.epsilon),
+        }
     }
 }
 
@@ -49,13 +50,13 @@ pub(crate) fn normal(shape: [usize; 2], deviation: f64, seed: Seed, device: &Dev
     Tensor::from_data(TensorData::new(values, shape), device)
 }
 
-/// A linear map with weights `[d_input, d_output]` of standard deviation `gain / √d_input`, and zero bias: `gain` 1 keeps the
-/// size of what it reads.
-pub(crate) fn linear(d_input: usize, d_output: usize, gain: f64, seed: Seed, device: &Device) -> Linear {
+/// A linear map with weights `[d_input, d_output]` of standard deviation `gain / √d_input`: `gain` 1 keeps the size of what it
+/// reads. Its bias, if it has one, is zero.
+pub(crate) fn linear([d_input, d_output]: [usize; 2], bias: bool, gain: f64, seed: Seed, device: &Device) -> Linear {
     let deviation = gain / (d_input as f64).sqrt();
     Linear {
         weight: Param::from_tensor(normal([d_input, d_output], deviation, seed, device)),
-        bias: Some(Param::from_tensor(Tensor::zeros([d_output], device))),
+        bias: bias.then(|| Param::from_tensor(Tensor::zeros([d_output], device))),
     }
 }
 

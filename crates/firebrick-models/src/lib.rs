@@ -6,12 +6,14 @@ mod config;
 mod decoder;
 mod error;
 mod files;
+mod hugging_face;
 mod layers;
 mod scored;
 
 pub use cache::KvCache;
-pub use config::DecoderConfig;
+pub use config::{Architecture, Biases, DecoderConfig, FeedForward, Norm, Positions, RotaryConfig, RotaryScaling};
 pub use decoder::Decoder;
 pub use error::Error;
 pub use files::{open_decoder, open_scored, save_decoder, save_scored};
+pub use hugging_face::{open_hugging_face, save_hugging_face};
 pub use scored::ScoredDecoder;

@@ -22,7 +22,7 @@ impl ScoredDecoder {
     pub fn from_body(body: Decoder, seed: Seed) -> Self {
         let d_model = body.d_model();
         let gain = (d_model as f64 / (d_model as f64 + 1.0)).sqrt();
-        let head = linear(d_model, 1, gain, seed.derive("head"), &body.device());
+        let head = linear([d_model, 1], true, gain, seed.derive("head"), &body.device());
         Self { body, head }
     }
 

@@ -1,14 +1,22 @@
 //! The decoder against a hand-written one in PyTorch (firebrick-testkit/goldens/make.py).
 
 use burn::tensor::Tensor;
-use firebrick_models::{Decoder, DecoderConfig};
+use firebrick_models::{Architecture, Decoder, DecoderConfig};
 use firebrick_tensor::{CausalLm, Incremental, PackedBatch, PackedLm, Parameters, TokenBatch};
 use firebrick_testkit::goldens::TRANSFORMER;
 use firebrick_testkit::{assert_close, cpu, golden};
 use firebrick_types::Seed;
 
 fn decoder() -> Decoder {
-    let config = DecoderConfig { vocab: 11, context: 6, n_layer: 2, d_model: 8, heads: 2, d_ff: 32 };
+    let config = DecoderConfig {
+        vocab: 11,
+        context: 6,
+        n_layer: 2,
+        d_model: 8,
+        heads: 2,
+        d_ff: 32,
+        architecture: Architecture::gpt(),
+    };
     let weights = golden(TRANSFORMER, "weights");
     let mut parameters = Parameters::default();
     for name in weights.names() {

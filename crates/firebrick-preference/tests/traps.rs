@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use burn::tensor::{Device, Tensor};
-use firebrick_models::{DecoderConfig, ScoredDecoder};
+use firebrick_models::{Architecture, DecoderConfig, ScoredDecoder};
 use firebrick_preference::{Pair, PairLosses, PreferenceConfig, pair_accuracy, scores, train};
 use firebrick_tensor::{Parameters, ScoringLm, SequenceScorer, TokenBatch};
 use firebrick_testkit::{assert_close, cpu};
@@ -22,7 +22,15 @@ const CONTEXT: usize = 16;
 const D_MODEL: usize = 16;
 
 fn model_on(device: &Device) -> ScoredDecoder {
-    let shape = DecoderConfig { vocab: 20, context: CONTEXT, n_layer: 1, d_model: D_MODEL, heads: 2, d_ff: 32 };
+    let shape = DecoderConfig {
+        vocab: 20,
+        context: CONTEXT,
+        n_layer: 1,
+        d_model: D_MODEL,
+        heads: 2,
+        d_ff: 32,
+        architecture: Architecture::gpt(),
+    };
     shape.init_scored(Seed::new(1), device)
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use firebrick_models::{Decoder, DecoderConfig, ScoredDecoder};
+use firebrick_models::{Architecture, Decoder, DecoderConfig, ScoredDecoder};
 use firebrick_rl::ppo::{self, PpoConfig, Turns};
 use firebrick_rl::{policy_loss, shaped_rewards};
 use firebrick_sampling::{Finish, Sample, Sampler, generate};
@@ -23,7 +23,15 @@ const VOCAB: usize = 20;
 const EOC: TokenId = 1;
 
 fn shape() -> DecoderConfig {
-    DecoderConfig { vocab: VOCAB, context: 16, n_layer: 1, d_model: 16, heads: 2, d_ff: 32 }
+    DecoderConfig {
+        vocab: VOCAB,
+        context: 16,
+        n_layer: 1,
+        d_model: 16,
+        heads: 2,
+        d_ff: 32,
+        architecture: Architecture::gpt(),
+    }
 }
 
 /// A decoder whose distributions are far from uniform, as a fresh one's are.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{DType, Tensor, TensorData};
+use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 /// Named tensors on the host, in the order of their names.
@@ -21,7 +22,7 @@ pub enum ParametersError {
     #[error("not a safetensors file: {0}")]
     Format(#[from] safetensors::SafeTensorError),
     /// A tensor is of another number format.
-    #[error("tensor `{name}` is {found:?}, expected F32")]
+    #[error("tensor `{name}` is {found:?}, expected F32, F16 or BF16")]
     Precision {
         /// Its name.
         name: String,
@@ -100,6 +101,11 @@ impl Parameters {
         self.0.remove(name).map(|(_, values)| values)
     }
 
+    /// One tensor: shape, values.
+    pub fn get(&self, name: &str) -> Option<(&[usize], &[f32])> {
+        self.0.get(name).map(|(shape, values)| (shape.as_slice(), values.as_slice()))
+    }
+
     /// The tensors: name, shape, values.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[usize], &[f32])> {
         self.0.iter().map(|(name, (shape, values))| (name.as_str(), shape.as_slice(), values.as_slice()))
@@ -144,18 +150,22 @@ impl Parameters {
         safetensors::serialize(views, None).expect("float tensors can be written")
     }
 
-    /// The tensors of a safetensors file.
+    /// The tensors of a safetensors file; numbers of 16 bits are widened.
     ///
     /// # Errors
-    /// If the bytes are not such a file (sizes and offsets are checked first) or a tensor is not F32.
+    /// If the bytes are not such a file (sizes and offsets are checked first) or a tensor is neither F32, F16 nor BF16.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ParametersError> {
         let file = SafeTensors::deserialize(bytes)?;
         let mut found = Self::default();
         for (name, view) in file.tensors() {
-            if view.dtype() != Dtype::F32 {
-                return Err(ParametersError::Precision { name, found: view.dtype() });
-            }
-            let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            let bytes = view.data();
+            let halves = bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
+            let values = match view.dtype() {
+                Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+                Dtype::F16 => halves.map(|b| f16::from_le_bytes(b).to_f32()).collect(),
+                Dtype::BF16 => halves.map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
+                found => return Err(ParametersError::Precision { name, found }),
+            };
             found.0.insert(name, (view.shape().to_vec(), values));
         }
         Ok(found)

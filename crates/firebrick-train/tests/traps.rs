@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use burn::tensor::Device;
-use firebrick_models::{Decoder, DecoderConfig};
+use firebrick_models::{Architecture, Decoder, DecoderConfig};
 use firebrick_tensor::{CausalLm, PackedBatch, Parameters, TokenBatch, masked};
 use firebrick_testkit::{assert_close, cpu};
 use firebrick_train::distill::{DistillConfig, context_distill};
@@ -19,7 +19,15 @@ const CONTEXT: usize = 14;
 
 /// A decoder whose distributions are far from uniform: a fresh one gives every token nearly the same probability.
 fn model_on(device: &Device) -> Decoder {
-    let shape = DecoderConfig { vocab: VOCAB, context: CONTEXT, n_layer: 1, d_model: 16, heads: 2, d_ff: 32 };
+    let shape = DecoderConfig {
+        vocab: VOCAB,
+        context: CONTEXT,
+        n_layer: 1,
+        d_model: 16,
+        heads: 2,
+        d_ff: 32,
+        architecture: Architecture::gpt(),
+    };
     scaled(shape.init(Seed::new(1), device), |name| if name == "wte.weight" { 8.0 } else { 1.0 })
 }
 

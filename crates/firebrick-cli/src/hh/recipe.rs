@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use firebrick_data::synthetic::WorldConfig;
-use firebrick_models::DecoderConfig;
+use firebrick_models::{Architecture, DecoderConfig};
 use firebrick_rl::ppo::PpoConfig;
 use firebrick_train::{AdamWConfig, FitConfig, Schedule};
 use serde::{Deserialize, Serialize};
@@ -66,7 +66,7 @@ pub(crate) struct ModelRecipe {
 impl ModelRecipe {
     pub(crate) fn config(&self, vocab: usize) -> DecoderConfig {
         let Self { n_layer, d_model, heads, d_ff, context } = *self;
-        DecoderConfig { vocab, context, n_layer, d_model, heads, d_ff }
+        DecoderConfig { vocab, context, n_layer, d_model, heads, d_ff, architecture: Architecture::gpt() }
     }
 }
 

@@ -1,0 +1,228 @@
+//! Checkpoints of transformers (tests/checkpoints/make.py): its logits, round trips, and what is wrong with damaged ones.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Tensor, TensorData};
+use firebrick_models::{Architecture, DecoderConfig, open_hugging_face, save_hugging_face};
+use firebrick_tensor::{CausalLm, Incremental, PackedBatch, PackedLm, Parameters, TokenBatch};
+use firebrick_testkit::{assert_close, cpu};
+use firebrick_types::{Seed, TokenId};
+
+const NAMES: [&str; 7] = ["gpt2", "gpt_neox", "gpt_neox_serial", "llama", "llama3", "mistral", "qwen2"];
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/checkpoints").join(name)
+}
+
+#[derive(serde::Deserialize)]
+struct Golden {
+    ids: Vec<Vec<TokenId>>,
+    logits: Vec<Vec<Vec<f32>>>,
+}
+
+fn golden(name: &str) -> Golden {
+    serde_json::from_slice(&fs::read(folder(name).join("logits.json")).unwrap()).unwrap()
+}
+
+/// A copy of a checkpoint, to be damaged.
+fn copy(name: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        fs::copy(folder(name).join(file), dir.path().join(file)).unwrap();
+    }
+    dir
+}
+
+fn parameters(dir: &Path) -> Parameters {
+    Parameters::from_bytes(&fs::read(dir.join("model.safetensors")).unwrap()).unwrap()
+}
+
+fn message(dir: &Path) -> String {
+    open_hugging_face(dir, &cpu()).expect_err("the checkpoint is damaged").to_string()
+}
+
+#[test]
+fn logits_are_those_of_transformers() {
+    for name in NAMES {
+        let (model, _) = open_hugging_face(&folder(name), &cpu()).unwrap();
+        let Golden { ids, logits } = golden(name);
+        let shape = [logits.len(), logits[0].len(), logits[0][0].len()];
+        let expected = Tensor::<3>::from_data(TensorData::new(logits.concat().concat(), shape), &cpu());
+        assert_close(model.logits(TokenBatch::from_ragged(&ids, &cpu()).ids().clone()), expected, 1e-4);
+    }
+}
+
+#[test]
+fn steps_through_the_cache_and_packed_rows_give_the_same_logits() {
+    for name in NAMES {
+        let (model, config) = open_hugging_face(&folder(name), &cpu()).unwrap();
+        let Golden { ids, .. } = golden(name);
+        let whole = model.logits(TokenBatch::from_ragged(&ids[..1], &cpu()).ids().clone());
+        let at = |position: usize| {
+            whole.clone().slice([0..1, position..position + 1, 0..config.vocab]).reshape([1, config.vocab])
+        };
+        let (logits, mut cache) = model.prefill(&TokenBatch::from_ragged(&[&ids[0][..7]], &cpu()), 3);
+        assert_close(logits, at(6), 1e-4);
+        for position in 7..10 {
+            let token = Tensor::from_ints([ids[0][position] as i32], &cpu());
+            assert_close(model.step(token, &mut cache), at(position), 1e-4);
+        }
+        let packed = PackedBatch::from_rows(&[vec![&ids[1][..9], &ids[0]]], 29, &cpu());
+        let packed: Tensor<3> = model.packed_logits(&packed).slice([0..1, 9..29, 0..config.vocab]);
+        assert_close(packed, whole, 1e-4);
+    }
+}
+
+#[test]
+fn what_is_written_is_what_was_read() {
+    for name in NAMES {
+        let (model, config) = open_hugging_face(&folder(name), &cpu()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        save_hugging_face(&model, &config, dir.path()).unwrap();
+        assert_eq!(parameters(dir.path()), parameters(&folder(name)), "{name}");
+        let (again, config_again) = open_hugging_face(dir.path(), &cpu()).unwrap();
+        assert_eq!(config_again, config, "{name}");
+        assert_eq!(Parameters::of(&again), Parameters::of(&model), "{name}");
+    }
+}
+
+#[test]
+fn the_papers_family_can_be_written_for_others() {
+    let config = DecoderConfig { heads: 4, d_model: 32, ..DecoderConfig::family(1, 16, 20) };
+    let model = config.init(Seed::new(3), &cpu());
+    let dir = tempfile::tempdir().unwrap();
+    save_hugging_face(&model, &config, dir.path()).unwrap();
+    let (again, config_again) = open_hugging_face(dir.path(), &cpu()).unwrap();
+    assert_eq!((config_again, Parameters::of(&again)), (config, Parameters::of(&model)));
+
+    let strange = DecoderConfig {
+        architecture: Architecture { norm: firebrick_models::Norm::Rms, ..Architecture::gpt() },
+        ..config
+    };
+    let error = save_hugging_face(&strange.init(Seed::new(3), &cpu()), &strange, dir.path()).unwrap_err();
+    assert!(error.to_string().contains("gpt2, gpt_neox, llama, mistral, qwen2"), "{error}");
+}
+
+#[test]
+fn shards_are_put_together() {
+    let dir = copy("llama");
+    let all = parameters(dir.path());
+    fs::remove_file(dir.path().join("model.safetensors")).unwrap();
+    let (mut first, mut second) = (Parameters::default(), Parameters::default());
+    let mut map = serde_json::Map::new();
+    for (index, (name, shape, values)) in all.iter().enumerate() {
+        let (part, file) = if index % 2 == 0 { (&mut first, "a.safetensors") } else { (&mut second, "b.safetensors") };
+        part.insert(name, shape.to_vec(), values.to_vec());
+        map.insert(name.to_owned(), file.into());
+    }
+    fs::write(dir.path().join("a.safetensors"), first.to_bytes()).unwrap();
+    fs::write(dir.path().join("b.safetensors"), second.to_bytes()).unwrap();
+    let index = dir.path().join("model.safetensors.index.json");
+    fs::write(&index, serde_json::json!({ "weight_map": map }).to_string()).unwrap();
+    let (model, _) = open_hugging_face(dir.path(), &cpu()).unwrap();
+    let (whole, _) = open_hugging_face(&folder("llama"), &cpu()).unwrap();
+    assert_eq!(Parameters::of(&model), Parameters::of(&whole));
+
+    fs::write(&index, r#"{"weight_map": {"a": "../../secret.safetensors"}}"#).unwrap();
+    assert!(message(dir.path()).ends_with("the shard `../../secret.safetensors` is not a file of this folder"));
+}
+
+#[test]
+fn numbers_of_16_bits_are_widened() {
+    use half::{bf16, f16};
+    use safetensors::tensor::{Dtype, TensorView};
+    let dir = copy("gpt2");
+    let all = parameters(dir.path());
+    for (dtype, narrow) in [
+        (Dtype::F16, (|x| f16::from_f32(x).to_le_bytes()) as fn(f32) -> [u8; 2]),
+        (Dtype::BF16, |x| bf16::from_f32(x).to_le_bytes()),
+    ] {
+        let bytes = all.iter().map(|(name, shape, values)| {
+            (name, shape, values.iter().flat_map(|&value| narrow(value)).collect::<Vec<u8>>())
+        });
+        let bytes = bytes.collect::<Vec<_>>();
+        let views =
+            bytes.iter().map(|(name, shape, bytes)| (*name, TensorView::new(dtype, shape.to_vec(), bytes).unwrap()));
+        fs::write(dir.path().join("model.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
+        let (model, _) = open_hugging_face(dir.path(), &cpu()).unwrap();
+        let (name, _, values) = all.iter().find(|(name, ..)| name.ends_with("wte.weight")).unwrap();
+        let widened = Parameters::of(&model);
+        let (_, found) = widened.get("wte.weight").unwrap();
+        for (found, value) in found.iter().zip(values) {
+            let tolerance = if dtype == Dtype::F16 { 1e-3 } else { 8e-3 };
+            assert!((found - value).abs() <= tolerance * value.abs(), "{name}: {found} for {value}");
+        }
+    }
+}
+
+#[test]
+fn damaged_checkpoints_are_named() {
+    let weights = |dir: &Path, change: &dyn Fn(&mut Parameters)| {
+        let mut all = parameters(dir);
+        change(&mut all);
+        fs::write(dir.join("model.safetensors"), all.to_bytes()).unwrap();
+    };
+    let dir = copy("llama");
+    weights(dir.path(), &|all| drop(all.remove("model.layers.1.self_attn.k_proj.weight")));
+    assert!(message(dir.path()).ends_with("missing tensors: model.layers.1.self_attn.k_proj.weight"));
+
+    let dir = copy("gpt2");
+    weights(dir.path(), &|all| all.insert("transformer.h.0.adapter", vec![1], vec![0.0]));
+    assert!(message(dir.path()).ends_with("surplus tensors: transformer.h.0.adapter"));
+
+    let dir = copy("gpt_neox");
+    weights(dir.path(), &|all| all.insert("gpt_neox.final_layer_norm.bias", vec![2], vec![0.0; 2]));
+    let expected = "tensor `gpt_neox.final_layer_norm.bias` has shape [2], the model needs [16]";
+    assert!(message(dir.path()).ends_with(expected), "{}", message(dir.path()));
+
+    let config = |dir: &Path, from: &str, to: &str| {
+        let path = dir.join("config.json");
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{text}");
+        fs::write(path, text.replace(from, to)).unwrap();
+    };
+    let dir = copy("llama");
+    config(dir.path(), r#""model_type": "llama""#, r#""model_type": "mamba""#);
+    assert!(message(dir.path()).ends_with("`model_type` is `mamba`; known are gpt2, gpt_neox, llama, mistral, qwen2"));
+
+    for (from, to, expected) in [
+        (r#""hidden_act": "silu""#, r#""hidden_act": "relu""#, "`hidden_act` = relu is not supported"),
+        (r#""rope_type": "default""#, r#""rope_type": "yarn""#, "`rope_type` = yarn is not supported"),
+        (r#""head_dim": 4"#, r#""head_dim": 8"#, "`head_dim` = 8 is not supported"),
+        (r#""hidden_size": 16,"#, "", "`hidden_size` is missing"),
+        (
+            r#""num_attention_heads": 4"#,
+            r#""num_attention_heads": 3"#,
+            "`heads` = 3 does not divide `d_model` = 16; choose a divisor",
+        ),
+        (
+            r#""num_key_value_heads": 2"#,
+            r#""num_key_value_heads": 3"#,
+            "`key_value_heads` = 3 does not divide `heads` = 4; choose a divisor",
+        ),
+    ] {
+        let dir = copy("llama");
+        config(dir.path(), from, to);
+        assert!(message(dir.path()).ends_with(expected), "{}", message(dir.path()));
+    }
+}
+
+/// No byte that is cut off or flipped makes reading panic.
+#[test]
+fn broken_bytes_are_errors_or_other_numbers_but_never_a_panic() {
+    let dir = copy("qwen2");
+    let path = dir.path().join("model.safetensors");
+    let whole = fs::read(&path).unwrap();
+    for length in [0, 7, 8, 100, whole.len() / 2, whole.len() - 1] {
+        fs::write(&path, &whole[..length]).unwrap();
+        let message = message(dir.path());
+        assert!(message.contains("model.safetensors: not a safetensors file"), "{length}: {message}");
+    }
+    for place in (0..whole.len().min(3000)).step_by(7) {
+        let mut bytes = whole.clone();
+        bytes[place] ^= 1 << (place % 8);
+        fs::write(&path, bytes).unwrap();
+        let _ = open_hugging_face(dir.path(), &cpu());
+    }
+}

@@ -28,6 +28,7 @@ pub(crate) const RECIPES: &[(&str, &str)] = &[
 /// The expected bands of metrics, for the recipes that have them.
 pub(crate) const BANDS: &[(&str, &str)] = &[
     ("world", include_str!("../../recipes/world.bands.toml")),
+    ("tiny", include_str!("../../recipes/tiny.bands.toml")),
     ("smoke", include_str!("../../recipes/smoke.bands.toml")),
 ];
 

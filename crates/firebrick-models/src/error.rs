@@ -90,6 +90,14 @@ pub enum Error {
         /// What it names.
         shard: String,
     },
+    /// A GGUF file is damaged, or holds something that is not built here.
+    #[error("{path}: {reason}")]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// A shape that no known architecture has, so that it cannot be written for others.
     #[error("no architecture of {known} has this shape; it can be written in this project's own format only")]
     NoSuchArchitecture {

@@ -362,7 +362,7 @@ fn rope(rotary: &RotaryConfig, share: Option<f64>) -> Value {
 
 /// How a family of checkpoints names and lays out its tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Family {
+pub(crate) enum Family {
     Gpt2,
     GptNeox,
     Llama,
@@ -458,7 +458,11 @@ impl Rule {
 
 impl Family {
     /// Our parameters of a checkpoint.
-    fn parameters(self, config: &DecoderConfig, checkpoint: &Parameters) -> Result<Parameters, ParametersError> {
+    pub(crate) fn parameters(
+        self,
+        config: &DecoderConfig,
+        checkpoint: &Parameters,
+    ) -> Result<Parameters, ParametersError> {
         // GPT-2's body alone has no prefix.
         let prefix = match self {
             Self::Gpt2 if checkpoint.get("transformer.wte.weight").is_none() => "",

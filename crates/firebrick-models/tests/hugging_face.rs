@@ -64,8 +64,8 @@ fn steps_through_the_cache_and_packed_rows_give_the_same_logits() {
         };
         let (logits, mut cache) = model.prefill(&TokenBatch::from_ragged(&[&ids[0][..7]], &cpu()), 3);
         assert_close(logits, at(6), 1e-4);
-        for position in 7..10 {
-            let token = Tensor::from_ints([ids[0][position] as i32], &cpu());
+        for (position, &token) in ids[0].iter().enumerate().take(10).skip(7) {
+            let token = Tensor::from_ints([token as i32], &cpu());
             assert_close(model.step(token, &mut cache), at(position), 1e-4);
         }
         let packed = PackedBatch::from_rows(&[vec![&ids[1][..9], &ids[0]]], 29, &cpu());

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Decoder, Error, ScoredDecoder};
 
+/// The longest context, in tokens: tables of positions are made for all of it.
+const LONGEST: usize = 1 << 20;
+
 /// The shape of a [`Decoder`].
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -212,7 +215,7 @@ impl DecoderConfig {
     /// Checks that the numbers fit each other.
     ///
     /// # Errors
-    /// If one is zero, the heads do not divide the width or each other, or what is turned is odd or wider than a head.
+    /// If one is zero, the context is longer than 2²⁰ tokens, the heads do not divide the width or each other, or what is turned is odd or wider than a head.
     pub fn validate(&self) -> Result<(), Error> {
         let numbers = [
             ("vocab", self.vocab),
@@ -224,6 +227,9 @@ impl DecoderConfig {
         ];
         if let Some((key, _)) = numbers.into_iter().find(|&(_, number)| number == 0) {
             return Err(Error::Zero { key });
+        }
+        if self.context > LONGEST {
+            return Err(Error::Context { context: self.context, longest: LONGEST });
         }
         if !self.d_model.is_multiple_of(self.heads) {
             return Err(Error::Heads { heads: self.heads, d_model: self.d_model });

@@ -22,6 +22,14 @@ pub enum Error {
         /// Width.
         d_model: usize,
     },
+    /// The context is too long.
+    #[error("`context` = {context} is more than {longest} tokens; lower it")]
+    Context {
+        /// Tokens.
+        context: usize,
+        /// Tokens, at most.
+        longest: usize,
+    },
     /// The heads of keys and values do not divide those of queries.
     #[error("`key_value_heads` = {key_value_heads} does not divide `heads` = {heads}; choose a divisor")]
     KeyValueHeads {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Tensor, TensorData};
 use firebrick_models::{open_gguf, open_hugging_face};
-use firebrick_tensor::{CausalLm, Parameters, TokenBatch, log_softmax};
+use firebrick_tensor::{CausalLm, Incremental, Parameters, TokenBatch, log_softmax};
 use firebrick_testkit::{assert_close, cpu};
 use firebrick_types::TokenId;
 
@@ -43,9 +43,9 @@ fn real(variable: &str, or: Option<PathBuf>) -> Option<Vec<u8>> {
     bytes
 }
 
-/// Log-probabilities of SmolLM2-135M-Instruct, computed in numpy from the same file.
+/// Log-probabilities and greedy tokens of SmolLM2-135M-Instruct, computed in numpy from the same file.
 #[test]
-fn smollm2_gives_the_reference_log_probabilities() {
+fn smollm2_gives_the_reference_log_probabilities_and_greedy_tokens() {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/models/smollm2-135m-instruct");
     let Some(reference) = real("SMOLLM2_REFERENCE", Some(beside.join("reference.json"))) else { return };
     let Some(weights) = real("SMOLLM2_GGUF", None) else { return };
@@ -63,6 +63,14 @@ fn smollm2_gives_the_reference_log_probabilities() {
             let found = log_probs[position * config.vocab + ids[position + 1] as usize];
             assert!((found - expected).abs() < 2e-3, "{}, {position}: {found} for {expected}", case["prompt"]);
         }
+        let greedy: Vec<TokenId> = serde_json::from_value(case["greedy_16"].clone()).unwrap();
+        let (mut logits, mut cache) = model.prefill(&TokenBatch::from_ragged(&[&ids], &cpu()), greedy.len());
+        let found = greedy.iter().map(|_| {
+            let token = logits.clone().argmax(1).into_scalar::<i64>();
+            logits = model.step(Tensor::from_ints([token as i32], &cpu()), &mut cache);
+            token as TokenId
+        });
+        assert_eq!(found.collect::<Vec<_>>(), greedy, "{}", case["prompt"]);
     }
 }
 

@@ -102,14 +102,14 @@ impl Rotary {
     /// angle(position, i) = position · frequencyᵢ
     /// ```
     ///
-    /// Su et al. 2021, [arXiv:2104.09864](https://arxiv.org/abs/2104.09864), eq. 15. `scale` multiplies both tables.
+    /// Su et al. 2021, [arXiv:2104.09864](https://arxiv.org/abs/2104.09864), eq. 15.
     ///
     /// # Panics
     /// If there is no frequency.
-    pub fn new(frequencies: &[f64], positions: usize, scale: f64) -> Self {
+    pub fn new(frequencies: &[f64], positions: usize) -> Self {
         assert!(!frequencies.is_empty(), "rotary positions need at least one frequency");
         let angles = (0..positions).flat_map(|position| frequencies.iter().map(move |f| position as f64 * f));
-        let table = |f: fn(f64) -> f64| angles.clone().map(|angle| (f(angle) * scale) as f32).collect();
+        let table = |f: fn(f64) -> f64| angles.clone().map(|angle| f(angle) as f32).collect();
         Self { cos: table(f64::cos), sin: table(f64::sin), half: frequencies.len() }
     }
 

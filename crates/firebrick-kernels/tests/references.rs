@@ -113,13 +113,13 @@ fn queries_share_the_keys_and_values_of_their_group() {
 fn rotary_is_its_reference_and_turns_by_the_angle() {
     let heads = Heads { query: 2, key_value: 1 };
     // One pair of three numbers is turned, the third is not; by 90 degrees at position 1.
-    let quarter = Rotary::new(&[std::f64::consts::FRAC_PI_2], 3, 1.0);
+    let quarter = Rotary::new(&[std::f64::consts::FRAC_PI_2], 3);
     let x = Tensor::<3>::from_floats([[[1., 0., 5., 0., 1., 5., 2., 0., 5., 1., 2., 3.]]], &Device::flex());
     let turned = [0., 1., 5., -1., 0., 5., 0., 2., 5., 1., 2., 3.];
     assert_close(rotary(x, heads, &quarter, &[1]), Tensor::<3>::from_floats([[turned]], &Device::flex()), 1e-6);
     for (d_head, frequencies) in [(4, vec![1.0, 0.1]), (5, vec![0.7]), (40, (0..18).map(|i| 0.9_f64.powi(i)).collect())]
     {
-        let table = Rotary::new(&frequencies, 10, 1.1);
+        let table = Rotary::new(&frequencies, 10);
         let positions = [0, 1, 2, 0, 9, 3];
         let x = numbers([2, 3, heads.all() * d_head], 3);
         check(x, |x| rotary(x, heads, &table, &positions), |x| plain::rotary(x, heads, &table, &positions));
@@ -130,7 +130,7 @@ fn rotary_is_its_reference_and_turns_by_the_angle() {
 #[test]
 fn rotary_scores_depend_on_distances_alone() {
     let heads = Heads::same(2);
-    let table = Rotary::new(&[1.0, 0.25], 50, 1.0);
+    let table = Rotary::new(&[1.0, 0.25], 50);
     let x = numbers([1, 5, heads.all() * 4], 3);
     let at = |first: usize| {
         let positions = (first..first + 5).collect::<Vec<_>>();

@@ -107,7 +107,7 @@ impl Decoder {
         };
         let (wpe, angles) = match architecture.positions {
             Positions::Learned => (Some(embedding(context, d_model, 0.5 * embedded, seed.derive("wpe"), device)), None),
-            Positions::Rotary(rotary) => (None, Some(Rotary::new(&rotary.frequencies(), context, 1.0))),
+            Positions::Rotary(rotary) => (None, Some(Rotary::new(&rotary.frequencies(), context))),
         };
         let head = || linear([d_model, vocab], false, 1.0, seed.derive("lm_head"), device);
         Self {

@@ -1,6 +1,6 @@
 //! Causal attention, sequence by sequence and head by head, nothing kept but its result.
 
-use super::matrix::{Into, Matrix, product};
+use super::product::{Into, Matrix, product};
 use super::vector::{softmax, softmax_backward};
 use crate::{Heads, Reach};
 

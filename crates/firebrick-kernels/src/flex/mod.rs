@@ -1,7 +1,7 @@
 //! The fused operations of the processor backend, with their backward passes.
 
 mod attention;
-mod matrix;
+mod product;
 mod vector;
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{Bytes, DType, Int, Shape, Tensor};
-use matrix::{Into, Matrix, product};
+use product::{Into, Matrix, product};
 
 use crate::{Heads, Reach, Rotary};
 

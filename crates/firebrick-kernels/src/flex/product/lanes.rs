@@ -1,0 +1,252 @@
+//! Vectors of f32, each of an instruction set, and the tiles that are made of them.
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
+
+use half::bf16;
+
+use super::pack::TURNED;
+use super::tile::{Grow, Kernel, Turn};
+
+/// Numbers that a processor treats at once.
+///
+/// # Safety
+/// The functions of an implementation may only run where its instruction set is.
+pub(in crate::flex) trait Lanes: Copy {
+    const WIDTH: usize;
+
+    unsafe fn splat(value: f32) -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    unsafe fn widen(from: *const bf16) -> Self;
+    unsafe fn store(self, to: *mut f32);
+    /// `self · b + c`, rounded once.
+    unsafe fn mul_add(self, b: Self, c: Self) -> Self;
+
+    /// Writes `columns ≤ 16` columns of 16 numbers, `from_stride` apart, as 16 rows of 16, `to_stride` apart and in order;
+    /// columns beyond are 0.
+    ///
+    /// # Safety
+    /// The caller holds what is read and owns what is written.
+    #[inline(always)]
+    unsafe fn turn<T: Element>(columns: usize, from: *const T, from_stride: usize, to: *mut f32, to_stride: usize) {
+        for row in 0..TURNED {
+            for column in 0..TURNED {
+                // SAFETY: the caller's.
+                unsafe {
+                    let value = if column < columns { (*from.add(column * from_stride + row)).f32() } else { 0.0 };
+                    *to.add(row * to_stride + column) = value;
+                }
+            }
+        }
+    }
+}
+
+/// An element of the second factor: what is computed with is its f32.
+pub(in crate::flex) trait Element: Copy + Send + Sync {
+    fn f32(self) -> f32;
+
+    /// The strips of a kernel whose second factor is made of these.
+    fn sweeps(kernel: &Kernel) -> &[Grow<Self>];
+
+    fn turn(kernel: &Kernel) -> Turn<Self>;
+
+    /// # Safety
+    /// As [`Lanes::load`].
+    unsafe fn load<V: Lanes>(from: *const Self) -> V;
+}
+
+impl Element for f32 {
+    fn f32(self) -> f32 {
+        self
+    }
+
+    fn sweeps(kernel: &Kernel) -> &[Grow<Self>] {
+        &kernel.sweeps
+    }
+
+    fn turn(kernel: &Kernel) -> Turn<Self> {
+        kernel.turn
+    }
+
+    #[inline(always)]
+    unsafe fn load<V: Lanes>(from: *const Self) -> V {
+        // SAFETY: the caller's.
+        unsafe { V::load(from) }
+    }
+}
+
+impl Element for bf16 {
+    fn f32(self) -> f32 {
+        self.to_f32()
+    }
+
+    fn sweeps(kernel: &Kernel) -> &[Grow<Self>] {
+        &kernel.half_sweeps
+    }
+
+    fn turn(kernel: &Kernel) -> Turn<Self> {
+        kernel.half_turn
+    }
+
+    #[inline(always)]
+    unsafe fn load<V: Lanes>(from: *const Self) -> V {
+        // SAFETY: the caller's.
+        unsafe { V::widen(from) }
+    }
+}
+
+/// Eight numbers in plain Rust, for the compiler to find instructions for.
+#[derive(Clone, Copy)]
+pub(super) struct Plain([f32; 8]);
+
+impl Lanes for Plain {
+    const WIDTH: usize = 8;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        Self([value; 8])
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller holds eight numbers there.
+        Self(unsafe { from.cast::<[f32; 8]>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn widen(from: *const bf16) -> Self {
+        // SAFETY: the caller holds eight numbers there.
+        Self(unsafe { from.cast::<[bf16; 8]>().read_unaligned() }.map(bf16::to_f32))
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller owns eight numbers there.
+        unsafe { to.cast::<[f32; 8]>().write_unaligned(self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add(self, b: Self, c: Self) -> Self {
+        Self(std::array::from_fn(|lane| self.0[lane].mul_add(b.0[lane], c.0[lane])))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(super) struct Avx2(__m256);
+
+#[cfg(target_arch = "x86_64")]
+impl Lanes for Avx2 {
+    const WIDTH: usize = 8;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        // SAFETY: the caller runs where AVX2 is.
+        Self(unsafe { _mm256_set1_ps(value) })
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller runs where AVX2 is, and holds eight numbers there.
+        Self(unsafe { _mm256_loadu_ps(from) })
+    }
+
+    #[inline(always)]
+    unsafe fn widen(from: *const bf16) -> Self {
+        // SAFETY: the caller runs where AVX2 is, and holds eight numbers there. The upper half of an f32 is its bf16.
+        Self(unsafe { _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast())), 16)) })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller runs where AVX2 is, and owns eight numbers there.
+        unsafe { _mm256_storeu_ps(to, self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add(self, b: Self, c: Self) -> Self {
+        // SAFETY: the caller runs where FMA is.
+        Self(unsafe { _mm256_fmadd_ps(self.0, b.0, c.0) })
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(super) struct Avx512(__m512);
+
+#[cfg(target_arch = "x86_64")]
+impl Lanes for Avx512 {
+    const WIDTH: usize = 16;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        // SAFETY: the caller runs where AVX-512 is.
+        Self(unsafe { _mm512_set1_ps(value) })
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller runs where AVX-512 is, and holds sixteen numbers there.
+        Self(unsafe { _mm512_loadu_ps(from) })
+    }
+
+    #[inline(always)]
+    unsafe fn widen(from: *const bf16) -> Self {
+        // SAFETY: the caller runs where AVX-512 is, and holds sixteen numbers there. The upper half of an f32 is its bf16.
+        Self(unsafe {
+            _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast())), 16))
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller runs where AVX-512 is, and owns sixteen numbers there.
+        unsafe { _mm512_storeu_ps(to, self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add(self, b: Self, c: Self) -> Self {
+        // SAFETY: the caller runs where AVX-512 is.
+        Self(unsafe { _mm512_fmadd_ps(self.0, b.0, c.0) })
+    }
+
+    /// Sixteen vectors exchange halves, four times over: neighbours, pairs, quarters and halves of the square.
+    #[inline(always)]
+    unsafe fn turn<T: Element>(columns: usize, from: *const T, from_stride: usize, to: *mut f32, to_stride: usize) {
+        // SAFETY: the caller runs where AVX-512 is, holds what is read and owns what is written.
+        unsafe {
+            let mut x = [_mm512_setzero_ps(); TURNED];
+            for (column, x) in x.iter_mut().enumerate() {
+                if column < columns {
+                    *x = T::load::<Self>(from.add(column * from_stride)).0;
+                }
+            }
+            let pair = |x, y| (_mm512_castps_pd(x), _mm512_castps_pd(y));
+            let mut y = x;
+            for i in (0..TURNED).step_by(2) {
+                (y[i], y[i + 1]) = (_mm512_unpacklo_ps(x[i], x[i + 1]), _mm512_unpackhi_ps(x[i], x[i + 1]));
+            }
+            for i in (0..TURNED).step_by(4) {
+                for half in 0..2 {
+                    let (a, b) = pair(y[i + half], y[i + half + 2]);
+                    x[i + 2 * half] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, b));
+                    x[i + 2 * half + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, b));
+                }
+            }
+            for i in (0..TURNED).step_by(8) {
+                for quarter in 0..4 {
+                    let (a, b) = (x[i + quarter], x[i + quarter + 4]);
+                    y[i + quarter] = _mm512_shuffle_f32x4::<0x88>(a, b);
+                    y[i + quarter + 4] = _mm512_shuffle_f32x4::<0xdd>(a, b);
+                }
+            }
+            for i in 0..8 {
+                x[i] = _mm512_shuffle_f32x4::<0x88>(y[i], y[i + 8]);
+                x[i + 8] = _mm512_shuffle_f32x4::<0xdd>(y[i], y[i + 8]);
+            }
+            for (row, x) in x.into_iter().enumerate() {
+                Self(x).store(to.add(row * to_stride));
+            }
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Tiles of a product that stay in registers while their chains grow.
+
+use half::bf16;
+
+#[cfg(target_arch = "x86_64")]
+use super::lanes::{Avx2, Avx512};
+use super::lanes::{Element, Lanes, Plain};
+
+/// Lets `links` links grow on a tile, or on every tile of a strip: links, panel of the first factor (as many numbers for each
+/// link as there are rows), rows of the second and how far they lie apart, result and how far its rows lie apart, columns,
+/// whether the chains begin at 0.
+pub(in crate::flex) type Grow<T> = unsafe fn(usize, *const f32, *const T, usize, *mut f32, usize, usize, bool);
+
+/// Turns up to sixteen columns of sixteen numbers into rows: [`Lanes::turn`].
+pub(in crate::flex) type Turn<T> = unsafe fn(usize, *const T, usize, *mut f32, usize);
+
+/// The most rows that a tile has on any processor.
+const MOST_ROWS: usize = 12;
+/// Vectors side by side in a tile.
+const VECTORS: usize = 2;
+
+/// How a processor grows tiles; those of `n` rows stand at `n − 1`.
+pub(in crate::flex) struct Kernel {
+    /// The most rows of a tile.
+    pub(super) rows: usize,
+    /// The columns of a tile.
+    pub(super) columns: usize,
+    /// Tiles whose last columns may not exist.
+    pub(super) tiles: [Grow<f32>; MOST_ROWS],
+    /// Strips of whole tiles.
+    pub(super) sweeps: [Grow<f32>; MOST_ROWS],
+    /// Strips whose second factor is half as wide in memory.
+    pub(super) half_sweeps: [Grow<bf16>; MOST_ROWS],
+    /// What lays columns out as rows.
+    pub(super) turn: Turn<f32>,
+    /// The same of numbers half as wide in memory.
+    pub(super) half_turn: Turn<bf16>,
+}
+
+/// One tile: `R` rows of `VECTORS` vectors.
+///
+/// # Safety
+/// The instruction set of `V` is there; the pointers reach as far as [`Grow`] tells.
+#[inline(always)]
+unsafe fn grow<V: Lanes, T: Element, const R: usize>(
+    links: usize,
+    a: *const f32,
+    b: *const T,
+    b_stride: usize,
+    out: *mut f32,
+    out_stride: usize,
+    fresh: bool,
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        let mut c = [[V::splat(0.0); VECTORS]; R];
+        if !fresh {
+            for (row, c) in c.iter_mut().enumerate() {
+                for (vector, c) in c.iter_mut().enumerate() {
+                    *c = V::load(out.add(row * out_stride + vector * V::WIDTH));
+                }
+            }
+        }
+        for k in 0..links {
+            let mut b_vectors = [V::splat(0.0); VECTORS];
+            for (vector, b_vector) in b_vectors.iter_mut().enumerate() {
+                *b_vector = T::load(b.add(k * b_stride + vector * V::WIDTH));
+            }
+            for (row, c) in c.iter_mut().enumerate() {
+                let a = V::splat(*a.add(k * R + row));
+                for (c, &b) in c.iter_mut().zip(&b_vectors) {
+                    *c = a.mul_add(b, *c);
+                }
+            }
+        }
+        for (row, c) in c.iter().enumerate() {
+            for (vector, c) in c.iter().enumerate() {
+                c.store(out.add(row * out_stride + vector * V::WIDTH));
+            }
+        }
+    }
+}
+
+/// A tile of which only the first `columns` columns exist in the result; in the panel `b` all do.
+///
+/// # Safety
+/// As [`grow`].
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "it is what `Grow` takes")]
+unsafe fn tile<V: Lanes, const R: usize>(
+    links: usize,
+    a: *const f32,
+    b: *const f32,
+    b_stride: usize,
+    out: *mut f32,
+    out_stride: usize,
+    columns: usize,
+    fresh: bool,
+) {
+    let width = VECTORS * V::WIDTH;
+    // SAFETY: the caller's; what does not exist in the result is grown beside it.
+    unsafe {
+        if columns == width {
+            return grow::<V, f32, R>(links, a, b, b_stride, out, out_stride, fresh);
+        }
+        let mut whole = [0.0_f32; MOST_ROWS * 32];
+        for row in 0..R {
+            std::ptr::copy_nonoverlapping(out.add(row * out_stride), whole.as_mut_ptr().add(row * width), columns);
+        }
+        grow::<V, f32, R>(links, a, b, b_stride, whole.as_mut_ptr(), width, fresh);
+        for row in 0..R {
+            std::ptr::copy_nonoverlapping(whole.as_ptr().add(row * width), out.add(row * out_stride), columns);
+        }
+    }
+}
+
+/// A strip of whole tiles.
+///
+/// # Safety
+/// As [`grow`].
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "it is what `Grow` takes")]
+unsafe fn sweep<V: Lanes, T: Element, const R: usize>(
+    links: usize,
+    a: *const f32,
+    b: *const T,
+    b_stride: usize,
+    out: *mut f32,
+    out_stride: usize,
+    columns: usize,
+    fresh: bool,
+) {
+    for column in (0..columns).step_by(VECTORS * V::WIDTH) {
+        // SAFETY: the caller's.
+        unsafe { grow::<V, T, R>(links, a, b.add(column), b_stride, out.add(column), out_stride, fresh) }
+    }
+}
+
+/// The functions of an instruction set, and the kernel made of them.
+macro_rules! kernel {
+    ($name:ident, $module:ident, $lanes:ty, $most:literal, [$($rows:literal),*], $(#[$feature:meta])?) => {
+        mod $module {
+            use super::*;
+
+            $(#[$feature])?
+            #[expect(clippy::too_many_arguments, reason = "it is what `Grow` takes")]
+            pub(super) unsafe fn one<const R: usize>(
+                links: usize, a: *const f32, b: *const f32, b_stride: usize,
+                out: *mut f32, out_stride: usize, columns: usize, fresh: bool,
+            ) {
+                // SAFETY: the caller's.
+                unsafe { tile::<$lanes, R>(links, a, b, b_stride, out, out_stride, columns, fresh) }
+            }
+
+            $(#[$feature])?
+            #[expect(clippy::too_many_arguments, reason = "it is what `Grow` takes")]
+            pub(super) unsafe fn strip<T: Element, const R: usize>(
+                links: usize, a: *const f32, b: *const T, b_stride: usize,
+                out: *mut f32, out_stride: usize, columns: usize, fresh: bool,
+            ) {
+                // SAFETY: the caller's.
+                unsafe { sweep::<$lanes, T, R>(links, a, b, b_stride, out, out_stride, columns, fresh) }
+            }
+
+            $(#[$feature])?
+            pub(super) unsafe fn turn<T: Element>(
+                columns: usize, from: *const T, from_stride: usize, to: *mut f32, to_stride: usize,
+            ) {
+                // SAFETY: the caller's.
+                unsafe { <$lanes>::turn(columns, from, from_stride, to, to_stride) }
+            }
+        }
+
+        pub(super) static $name: Kernel = Kernel {
+            rows: $most,
+            columns: VECTORS * <$lanes>::WIDTH,
+            tiles: [$($module::one::<$rows>),*],
+            sweeps: [$($module::strip::<f32, $rows>),*],
+            half_sweeps: [$($module::strip::<bf16, $rows>),*],
+            turn: $module::turn::<f32>,
+            half_turn: $module::turn::<bf16>,
+        };
+    };
+}
+
+kernel!(PLAIN, plain, Plain, 4, [1, 2, 3, 4, 4, 4, 4, 4, 4, 4, 4, 4],);
+#[cfg(target_arch = "x86_64")]
+kernel!(AVX2, avx2, Avx2, 6, [1, 2, 3, 4, 5, 6, 6, 6, 6, 6, 6, 6], #[target_feature(enable = "avx2,fma")]);
+#[cfg(target_arch = "x86_64")]
+kernel!(AVX512, avx512, Avx512, 12, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], #[target_feature(enable = "avx512f")]);
+
+impl Kernel {
+    /// The fastest that runs on this processor.
+    pub(super) fn best() -> &'static Self {
+        Self::all().pop().expect("the plain one runs everywhere")
+    }
+
+    /// All that run on this processor, the fastest last.
+    pub(super) fn all() -> Vec<&'static Self> {
+        #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut, reason = "others are added there"))]
+        let mut kernels = vec![&PLAIN];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                kernels.push(&AVX2);
+            }
+            if is_x86_feature_detected!("avx512f") {
+                kernels.push(&AVX512);
+            }
+        }
+        kernels
+    }
+}

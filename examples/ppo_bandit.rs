@@ -10,7 +10,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 use firebrick_rl::ppo::{PpoConfig, Turns, train};
-use firebrick_tensor::{CausalLm, Incremental, SequenceScorer, TokenBatch, TokenValues, softmax};
+use firebrick_tensor::{CausalLm, Feed, Incremental, SequenceScorer, TokenBatch, TokenValues, softmax};
 use firebrick_train::{AdamWConfig, Error, Schedule, Silent};
 use firebrick_types::{Seed, TokenId};
 
@@ -55,17 +55,15 @@ impl Incremental for Policy {
     // It remembers nothing of what it reads.
     type Cache = ();
 
-    fn prefill(&self, prompts: &TokenBatch, _new_tokens: usize) -> (Tensor<2>, ()) {
-        let [batch, _] = prompts.dims();
-        (self.next_token(batch), ())
+    fn cache(&self, _slots: usize, _capacity: usize) {}
+
+    fn extend(&self, _cache: &mut (), feeds: &[Feed<'_>]) -> Tensor<2> {
+        self.next_token(feeds.len())
     }
 
-    fn step(&self, ids: Tensor<1, Int>, _cache: &mut ()) -> Tensor<2> {
-        let [batch] = ids.dims();
-        self.next_token(batch)
-    }
+    fn forget(&self, _cache: &mut (), _slot: usize) {}
 
-    fn retain(&self, _rows: &[usize], _cache: &mut ()) {}
+    fn copy(&self, _cache: &mut (), _from: usize, _to: usize) {}
 }
 
 /// A critic that expects the same reward everywhere.

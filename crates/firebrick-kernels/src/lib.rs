@@ -2,11 +2,13 @@
 #![allow(unsafe_code, reason = "the one crate that may hold it")]
 #![deny(clippy::undocumented_unsafe_blocks)]
 
+mod cache;
 #[cfg(feature = "flex")]
 mod flex;
 mod memory;
 pub mod plain;
 
+pub use cache::{Chunk, KeyValues};
 pub use memory::keep_freed_memory;
 
 use std::sync::Arc;
@@ -187,6 +189,8 @@ pub fn swiglu(x: Tensor<2>) -> Tensor<2> {
 /// y = x W + b
 /// ```
 ///
+/// The weights may be BF16 in memory, where they are not trained; what is computed is f32, as if they had been widened first.
+///
 /// # Shapes
 /// - `x`: `[tokens, d_input]`
 /// - `weight`: `[d_input, d_output]`
@@ -202,9 +206,7 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tenso
         assert_eq!(bias.dims(), [d_output], "shape of the bias");
     }
     #[cfg(feature = "flex")]
-    if is_flex(&x.device())
-        && let Some(bias) = bias
-    {
+    if is_flex(&x.device()) {
         return flex::linear(x, weight, bias);
     }
     plain::linear(x, weight, bias)
@@ -315,6 +317,43 @@ pub fn attention(qkv: Tensor<3>, heads: Heads, reach: &Reach) -> Tensor<3> {
         return flex::attention(qkv, heads, reach);
     }
     plain::attention(qkv, heads, reach)
+}
+
+/// What new tokens read of their sequences up to themselves, head by head; the cache keeps their keys and values.
+///
+/// The same numbers as [`attention`] over the whole sequences gives them; with the feature `flex`, the same bits.
+///
+/// # Shapes
+/// - `qkv`: `[tokens, heads.all() d_head]`, the new tokens of one chunk after another
+/// - returns `[tokens, heads.query d_head]`
+///
+/// # Panics
+/// If the heads do not divide the width or each other, the chunks are of other tokens, a chunk is empty, or the cache has no
+/// such slot or no room.
+pub fn attention_cached(qkv: Tensor<2>, heads: Heads, cache: &mut KeyValues, chunks: &[Chunk]) -> Tensor<2> {
+    let [tokens, width] = qkv.dims();
+    assert!(width.is_multiple_of(heads.all()), "{} heads do not divide a width of {width}", heads.all());
+    assert!(heads.query.is_multiple_of(heads.key_value), "{heads:?}: the second must divide the first");
+    assert_eq!(chunks.iter().map(|chunk| chunk.tokens).sum::<usize>(), tokens, "tokens of the chunks");
+    assert!(chunks.iter().all(|chunk| chunk.tokens > 0), "a chunk is empty");
+    cache.attention(qkv, heads, chunks)
+}
+
+/// The rows of a table at these indices.
+///
+/// # Shapes
+/// - `table`: `[entries, width]`
+/// - `indices`: `[tokens]`
+/// - returns `[tokens, width]`
+///
+/// # Panics
+/// If an index is not in the table.
+pub fn embedding(table: Tensor<2>, indices: Tensor<1, Int>) -> Tensor<2> {
+    #[cfg(feature = "flex")]
+    if is_flex(&table.device()) {
+        return flex::embedding(table, indices);
+    }
+    plain::embedding(table, indices)
 }
 
 /// The log-probability that each position's logits give to its target token, in nats.

@@ -28,7 +28,8 @@ pub fn swiglu(x: Tensor<2>) -> Tensor<2> {
 
 /// [`crate::linear`].
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
-    let y = x.matmul(weight);
+    let dtype = x.dtype();
+    let y = x.matmul(weight.cast(dtype));
     match bias {
         Some(bias) => y + bias.unsqueeze(),
         None => y,
@@ -95,6 +96,11 @@ pub fn attention(qkv: Tensor<3>, heads: Heads, reach: &Reach) -> Tensor<3> {
     let sum = exp.clone().sum_dim(3);
     let read = (exp / sum).matmul(part(2));
     read.swap_dims(1, 2).reshape([batch, seq, query * d_head])
+}
+
+/// [`crate::embedding`].
+pub fn embedding(table: Tensor<2>, indices: Tensor<1, Int>) -> Tensor<2> {
+    table.select(0, indices)
 }
 
 /// [`crate::token_log_probs`].

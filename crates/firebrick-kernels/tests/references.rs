@@ -226,7 +226,7 @@ fn a_row_gives_the_same_bits_whatever_stands_beside_it() {
 }
 
 #[test]
-#[should_panic(expected = "the target 7 is not in the vocabulary of 7")]
+#[should_panic(expected = "the token 7 is not in the vocabulary of 7")]
 fn a_target_outside_the_vocabulary_is_a_bug_of_the_caller() {
     let targets = Tensor::<1, Int>::from_data(TensorData::new(vec![7_i64], [1]), &Device::flex());
     let _ = token_log_probs(numbers([1, 7], 1), targets);

@@ -1,16 +1,15 @@
 //! The decoder transformer.
 
 use burn::module::Module;
-use burn::nn::{Embedding, Linear};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use firebrick_kernels::{Reach, Rotary, gelu, gelu_tanh, swiglu};
-use firebrick_tensor::{CausalLm, Incremental, PackedBatch, PackedLm, TokenBatch};
+use firebrick_kernels::{Chunk, KeyValues, Reach, Rotary, gelu, gelu_tanh, swiglu};
+use firebrick_tensor::{CausalLm, Feed, Incremental, PackedBatch, PackedLm};
 use firebrick_types::Seed;
 
-use crate::attention::{Attention, HIDDEN};
+use crate::attention::Attention;
 use crate::cache::KvCache;
 use crate::config::{DecoderConfig, FeedForward, Positions};
-use crate::layers::{NormLayer, embedding, linear};
+use crate::layers::{Embedding, NormLayer, Projection};
 
 /// A decoder-only transformer of pre-norm blocks; the [`Architecture`](crate::Architecture) says what they are made of.
 ///
@@ -22,7 +21,7 @@ pub struct Decoder {
     wpe: Option<Embedding>,
     blocks: Vec<Block>,
     ln_f: NormLayer,
-    lm_head: Option<Linear>,
+    lm_head: Option<Projection>,
     context: usize,
     #[module(skip)]
     angles: Option<Rotary>,
@@ -53,8 +52,8 @@ impl Block {
 #[derive(Module, Debug)]
 struct Mlp {
     /// With a gated unit, gates and what they let through side by side.
-    fc: Linear,
-    proj: Linear,
+    fc: Projection,
+    proj: Projection,
     #[module(skip)]
     unit: FeedForward,
 }
@@ -66,8 +65,8 @@ impl Mlp {
         let width = if unit == FeedForward::Swiglu { 2 * d_ff } else { d_ff };
         let bias = architecture.biases.feed_forward;
         Self {
-            fc: linear([d_model, width], bias, 1.0, seed.derive("fc"), device),
-            proj: linear([d_ff, d_model], bias, residual, seed.derive("mlp.proj"), device),
+            fc: Projection::new([d_model, width], bias, 1.0, seed.derive("fc"), device),
+            proj: Projection::new([d_ff, d_model], bias, residual, seed.derive("mlp.proj"), device),
             unit,
         }
     }
@@ -106,12 +105,14 @@ impl Decoder {
             }
         };
         let (wpe, angles) = match architecture.positions {
-            Positions::Learned => (Some(embedding(context, d_model, 0.5 * embedded, seed.derive("wpe"), device)), None),
+            Positions::Learned => {
+                (Some(Embedding::new([context, d_model], 0.5 * embedded, seed.derive("wpe"), device)), None)
+            }
             Positions::Rotary(rotary) => (None, Some(Rotary::new(&rotary.frequencies(), context))),
         };
-        let head = || linear([d_model, vocab], false, 1.0, seed.derive("lm_head"), device);
+        let head = || Projection::new([d_model, vocab], false, 1.0, seed.derive("lm_head"), device);
         Self {
-            wte: embedding(vocab, d_model, embedded, seed.derive("wte"), device),
+            wte: Embedding::new([vocab, d_model], embedded, seed.derive("wte"), device),
             wpe,
             blocks: (0..n_layer).map(block).collect(),
             ln_f: norm(),
@@ -131,54 +132,59 @@ impl Decoder {
         self.wte.weight.device()
     }
 
-    /// The residual stream after the last norm, `[batch, seq, d_model]`, of ids `[batch, seq]`.
+    /// The residual stream after the last norm, `[batch · seq, d_model]`, of ids `[batch, seq]`.
     ///
     /// # Panics
     /// If the sequence is longer than the context.
-    pub fn hidden(&self, ids: Tensor<2, Int>) -> Tensor<3> {
+    pub fn hidden(&self, ids: Tensor<2, Int>) -> Tensor<2> {
         let [batch, seq] = ids.dims();
-        self.read(ids, |_, _| ()).reshape([batch, seq, self.d_model()])
+        self.read(ids, &Reach::causal(batch, seq))
     }
 
     /// The logits of hidden states `[tokens, d_model]`, `[tokens, vocab]`.
     pub(crate) fn unembed(&self, hidden: Tensor<2>) -> Tensor<2> {
         match &self.lm_head {
             Some(head) => head.forward(hidden),
-            None => hidden.matmul(self.wte.weight.val().transpose()),
+            None => firebrick_kernels::linear(hidden, self.wte.weight.val().transpose(), None),
         }
     }
 
-    /// One causal pass, `[batch · seq, d_model]`; `keep` sees each layer's queries, keys and values.
-    fn read(&self, ids: Tensor<2, Int>, keep: impl FnMut(usize, &Tensor<3>)) -> Tensor<2> {
+    /// One pass over `[batch, seq]` ids, each within its reach.
+    fn read(&self, ids: Tensor<2, Int>, reach: &Reach) -> Tensor<2> {
+        let positions = reach.positions();
         let [batch, seq] = ids.dims();
-        let context = self.context;
-        assert!(seq <= context, "a sequence of {seq} tokens does not fit the context of {context}");
-        let embedded = self.wte.forward(ids);
-        let embedded = match &self.wpe {
-            Some(wpe) => embedded + wpe.weight.val().slice([0..seq, 0..self.d_model()]).unsqueeze::<3>(),
-            None => embedded,
-        };
-        self.blocks(embedded, &Reach::causal(batch, seq), keep)
-    }
-
-    /// The blocks over embedded tokens `[batch, seq, d_model]`.
-    fn blocks(&self, embedded: Tensor<3>, reach: &Reach, mut keep: impl FnMut(usize, &Tensor<3>)) -> Tensor<2> {
-        let [batch, seq, d_model] = embedded.dims();
-        let angles = self.angles.as_ref();
-        let positions = angles.map(|_| reach.positions()).unwrap_or_default();
-        let mut x = embedded.reshape([batch * seq, d_model]);
-        for (layer, block) in self.blocks.iter().enumerate() {
-            x = block.forward(x, |attn, x| attn.forward(x, reach, angles, &positions, |qkv| keep(layer, qkv)));
+        let mut x = self.embed(ids.reshape([batch * seq]), &positions);
+        for block in &self.blocks {
+            x = block.forward(x, |attn, x| attn.forward(x, reach, self.angles.as_ref(), &positions));
         }
         self.ln_f.forward(x)
     }
+
+    /// The residual stream before the first block, `[tokens, d_model]`.
+    fn embed(&self, ids: Tensor<1, Int>, positions: &[usize]) -> Tensor<2> {
+        let context = self.context;
+        let last = positions.iter().max().map_or(0, |last| last + 1);
+        assert!(last <= context, "a sequence of {last} tokens does not fit the context of {context}");
+        let device = ids.device();
+        let embedded = self.wte.forward(ids);
+        match &self.wpe {
+            Some(wpe) => embedded + wpe.forward(integers(positions.iter().copied(), &device)),
+            None => embedded,
+        }
+    }
+}
+
+/// Numbers as a tensor.
+fn integers(numbers: impl Iterator<Item = usize>, device: &Device) -> Tensor<1, Int> {
+    let numbers = numbers.map(|number| number as i64).collect::<Vec<_>>();
+    let shape = [numbers.len()];
+    Tensor::from_data(TensorData::new(numbers, shape), device)
 }
 
 impl CausalLm for Decoder {
     fn logits(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let [batch, seq] = ids.dims();
-        let hidden = self.read(ids, |_, _| ());
-        self.unembed(hidden).reshape([batch, seq, self.vocab()])
+        self.unembed(self.hidden(ids)).reshape([batch, seq, self.vocab()])
     }
 
     fn vocab(&self) -> usize {
@@ -193,12 +199,7 @@ impl CausalLm for Decoder {
 impl PackedLm for Decoder {
     fn packed_logits(&self, packed: &PackedBatch) -> Tensor<3> {
         let [batch, seq] = packed.ids().dims();
-        let embedded = self.wte.forward(packed.ids().clone());
-        let embedded = match &self.wpe {
-            Some(wpe) => embedded + wpe.forward(packed.positions().clone()),
-            None => embedded,
-        };
-        let hidden = self.blocks(embedded, packed.reach(), |_, _| ());
+        let hidden = self.read(packed.ids().clone(), packed.reach());
         self.unembed(hidden).reshape([batch, seq, self.vocab()])
     }
 }
@@ -206,61 +207,47 @@ impl PackedLm for Decoder {
 impl Incremental for Decoder {
     type Cache = KvCache;
 
-    fn prefill(&self, prompts: &TokenBatch, new_tokens: usize) -> (Tensor<2>, KvCache) {
-        let [batch, seq] = prompts.dims();
-        let capacity = seq + new_tokens;
-        let d_model = self.d_model();
-        let device = self.device();
-        let (mut keys, mut values) = (Vec::new(), Vec::new());
-        let roomy = |tensor: Tensor<4>| {
-            let [batch, heads, seq, d_head] = tensor.dims();
-            Tensor::zeros([batch, heads, capacity, d_head], &device)
-                .slice_assign([0..batch, 0..heads, 0..seq, 0..d_head], tensor)
-        };
-        let hidden = self.read(prompts.ids().clone(), |layer, qkv| {
-            let [k, v] = [1, 2].map(|part| self.blocks[layer].attn.part(qkv.clone(), part));
-            keys.push(roomy(k));
-            values.push(roomy(v));
-        });
-        let bias = prompts
-            .lengths()
-            .iter()
-            .flat_map(|&length| {
-                (0..capacity).map(move |column| if column < length || column >= seq { 0.0 } else { HIDDEN })
-            })
-            .collect::<Vec<f32>>();
-        let last = prompts.lengths().iter().enumerate().map(|(row, length)| (row * seq + length - 1) as i64);
-        let last = Tensor::<1, Int>::from_data(TensorData::new(last.collect::<Vec<_>>(), [batch]), &device);
-        let logits = self.unembed(hidden.reshape([batch * seq, d_model]).select(0, last));
-        let cache = KvCache {
-            keys,
-            values,
-            bias: Tensor::from_data(TensorData::new(bias, [batch, 1, 1, capacity]), &device),
-            column: seq,
-            lengths: prompts.lengths().to_vec(),
-        };
-        (logits, cache)
+    fn cache(&self, slots: usize, capacity: usize) -> KvCache {
+        let (device, capacity) = (self.device(), capacity.min(self.context));
+        let layer = |block: &Block| KeyValues::new(slots, capacity, block.attn.kept_width(self.d_model()), &device);
+        KvCache { layers: self.blocks.iter().map(layer).collect(), lengths: vec![0; slots] }
     }
 
-    fn step(&self, ids: Tensor<1, Int>, cache: &mut KvCache) -> Tensor<2> {
-        let [batch] = ids.dims();
-        let d_model = self.d_model();
-        let mut x = self.wte.forward(ids.reshape([batch, 1])).reshape([batch, d_model]);
-        if let Some(wpe) = &self.wpe {
-            let positions = cache.lengths.iter().map(|&length| length as i64).collect::<Vec<_>>();
-            let positions = Tensor::<1, Int>::from_data(TensorData::new(positions, [batch]), &self.device());
-            x = x + wpe.weight.val().select(0, positions);
+    fn extend(&self, cache: &mut KvCache, feeds: &[Feed<'_>]) -> Tensor<2> {
+        let device = self.device();
+        let chunk = |&Feed { slot, tokens }: &Feed<'_>| Chunk {
+            slot,
+            past: std::mem::replace(&mut cache.lengths[slot], usize::MAX),
+            tokens: tokens.len(),
+        };
+        let chunks = feeds.iter().map(chunk).collect::<Vec<_>>();
+        for &Chunk { slot, past, tokens } in &chunks {
+            assert!(past < usize::MAX, "slot {slot} is fed twice");
+            cache.lengths[slot] = past + tokens;
         }
-        let angles = self.angles.as_ref();
-        for (layer, block) in self.blocks.iter().enumerate() {
-            x = block.forward(x, |attn, x| attn.step(x, layer, angles, cache));
+        let ids = feeds.iter().flat_map(|feed| feed.tokens).map(|&id| id as usize);
+        let positions = chunks.iter().flat_map(|chunk| chunk.past..chunk.past + chunk.tokens).collect::<Vec<_>>();
+        let mut x = self.embed(integers(ids, &device), &positions);
+        for (block, cache) in self.blocks.iter().zip(&mut cache.layers) {
+            x = block.forward(x, |attn, x| attn.extend(x, cache, &chunks, self.angles.as_ref(), &positions));
         }
-        cache.column += 1;
-        cache.lengths.iter_mut().for_each(|length| *length += 1);
+        if positions.len() > chunks.len() {
+            let ends = chunks.iter().scan(0, |end, chunk| {
+                *end += chunk.tokens;
+                Some(*end - 1)
+            });
+            x = x.select(0, integers(ends, &device));
+        }
         self.unembed(self.ln_f.forward(x))
     }
 
-    fn retain(&self, rows: &[usize], cache: &mut KvCache) {
-        cache.keep(rows);
+    fn forget(&self, cache: &mut KvCache, slot: usize) {
+        cache.lengths[slot] = 0;
+    }
+
+    fn copy(&self, cache: &mut KvCache, from: usize, to: usize) {
+        let tokens = cache.lengths[from];
+        cache.layers.iter_mut().for_each(|layer| layer.copy(from, to, tokens));
+        cache.lengths[to] = tokens;
     }
 }

@@ -1,8 +1,7 @@
 //! Norms and linear maps, with weights from named seeds.
 
 use burn::module::{Module, Param};
-use burn::nn::{Embedding, Linear};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use firebrick_types::Seed;
 use rand::Rng;
 
@@ -50,17 +49,54 @@ pub(crate) fn normal(shape: [usize; 2], deviation: f64, seed: Seed, device: &Dev
     Tensor::from_data(TensorData::new(values, shape), device)
 }
 
-/// A linear map with weights `[d_input, d_output]` of standard deviation `gain / √d_input`: `gain` 1 keeps the size of what it
-/// reads. Its bias, if it has one, is zero.
-pub(crate) fn linear([d_input, d_output]: [usize; 2], bias: bool, gain: f64, seed: Seed, device: &Device) -> Linear {
-    let deviation = gain / (d_input as f64).sqrt();
-    Linear {
-        weight: Param::from_tensor(normal([d_input, d_output], deviation, seed, device)),
-        bias: bias.then(|| Param::from_tensor(Tensor::zeros([d_output], device))),
+/// A linear map.
+#[derive(Module, Debug)]
+pub(crate) struct Projection {
+    /// `[d_input, d_output]`
+    weight: Param<Tensor<2>>,
+    /// `[d_output]`
+    bias: Option<Param<Tensor<1>>>,
+}
+
+impl Projection {
+    /// Weights of standard deviation `gain / √d_input`: `gain` 1 keeps the size of what it reads. Its bias, if it has one, is 0.
+    pub(crate) fn new([d_input, d_output]: [usize; 2], bias: bool, gain: f64, seed: Seed, device: &Device) -> Self {
+        let deviation = gain / (d_input as f64).sqrt();
+        Self {
+            weight: Param::from_tensor(normal([d_input, d_output], deviation, seed, device)),
+            bias: bias.then(|| Param::from_tensor(Tensor::zeros([d_output], device))),
+        }
+    }
+
+    /// The map that gives 0.
+    pub(crate) fn zero([d_input, d_output]: [usize; 2], device: &Device) -> Self {
+        Self {
+            weight: Param::from_tensor(Tensor::zeros([d_input, d_output], device)),
+            bias: Some(Param::from_tensor(Tensor::zeros([d_output], device))),
+        }
+    }
+
+    /// `[tokens, d_input]` to `[tokens, d_output]`.
+    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        firebrick_kernels::linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
     }
 }
 
-/// A table of embeddings, `[entries, d_model]`.
-pub(crate) fn embedding(entries: usize, d_model: usize, deviation: f64, seed: Seed, device: &Device) -> Embedding {
-    Embedding { weight: Param::from_tensor(normal([entries, d_model], deviation, seed, device)) }
+/// A table of vectors by number.
+#[derive(Module, Debug)]
+pub(crate) struct Embedding {
+    /// `[entries, d_model]`
+    pub(crate) weight: Param<Tensor<2>>,
+}
+
+impl Embedding {
+    /// Normal numbers of this standard deviation.
+    pub(crate) fn new(shape: [usize; 2], deviation: f64, seed: Seed, device: &Device) -> Self {
+        Self { weight: Param::from_tensor(normal(shape, deviation, seed, device)) }
+    }
+
+    /// `[tokens]` to `[tokens, d_model]`.
+    pub(crate) fn forward(&self, ids: Tensor<1, Int>) -> Tensor<2> {
+        firebrick_kernels::embedding(self.weight.val(), ids)
+    }
 }

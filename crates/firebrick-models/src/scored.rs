@@ -1,20 +1,19 @@
 //! A decoder with a scalar head.
 
 use burn::module::Module;
-use burn::nn::Linear;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use firebrick_tensor::{CausalLm, ScoringLm, SequenceScorer, TokenBatch, TokenValues};
 use firebrick_types::Seed;
 
 use crate::Decoder;
-use crate::layers::linear;
+use crate::layers::Projection;
 
 /// A [`Decoder`] with a linear head of one output: a preference model where it is read at the last token, a
 /// critic where it is read everywhere (M-02).
 #[derive(Module, Debug)]
 pub struct ScoredDecoder {
     body: Decoder,
-    head: Linear,
+    head: Projection,
 }
 
 impl ScoredDecoder {
@@ -22,7 +21,7 @@ impl ScoredDecoder {
     pub fn from_body(body: Decoder, seed: Seed) -> Self {
         let d_model = body.d_model();
         let gain = (d_model as f64 / (d_model as f64 + 1.0)).sqrt();
-        let head = linear([d_model, 1], true, gain, seed.derive("head"), &body.device());
+        let head = Projection::new([d_model, 1], true, gain, seed.derive("head"), &body.device());
         Self { body, head }
     }
 
@@ -34,11 +33,8 @@ impl ScoredDecoder {
     /// The same model with a head that gives 0 everywhere: how a critic may begin (T-18).
     #[must_use]
     pub fn with_zero_head(self) -> Self {
-        let device = self.body.device();
-        let d_model = self.body.d_model();
-        let zeros = burn::module::Param::from_tensor(Tensor::zeros([d_model, 1], &device));
-        let bias = burn::module::Param::from_tensor(Tensor::zeros([1], &device));
-        Self { body: self.body, head: Linear { weight: zeros, bias: Some(bias) } }
+        let head = Projection::zero([self.body.d_model(), 1], &self.body.device());
+        Self { head, ..self }
     }
 
     /// The device of the weights.
@@ -46,13 +42,13 @@ impl ScoredDecoder {
         self.body.device()
     }
 
-    fn read_out(&self, hidden: Tensor<3>, lengths: &[usize]) -> Tensor<1> {
-        let [batch, seq, d_model] = hidden.dims();
+    fn read_out(&self, hidden: Tensor<2>, lengths: &[usize]) -> Tensor<1> {
+        let batch = lengths.len();
+        let seq = hidden.dims()[0] / batch;
         let last = lengths.iter().enumerate().map(|(row, length)| (row * seq + length - 1) as i64);
         let last = TensorData::new(last.collect::<Vec<_>>(), [batch]);
         let last = Tensor::<1, Int>::from_data(last, &hidden.device());
-        let states = hidden.reshape([batch * seq, d_model]).select(0, last);
-        self.head.forward(states).reshape([batch])
+        self.head.forward(hidden.select(0, last)).reshape([batch])
     }
 }
 
@@ -66,8 +62,7 @@ impl ScoringLm for ScoredDecoder {
     fn scores_and_logits(&self, batch: &TokenBatch) -> (Tensor<1>, Tensor<3>) {
         let [rows, seq] = batch.dims();
         let hidden = self.body.hidden(batch.ids().clone());
-        let flat = hidden.clone().reshape([rows * seq, self.body.d_model()]);
-        let logits = self.body.unembed(flat).reshape([rows, seq, self.body.vocab()]);
+        let logits = self.body.unembed(hidden.clone()).reshape([rows, seq, self.body.vocab()]);
         (self.read_out(hidden, batch.lengths()), logits)
     }
 
@@ -79,7 +74,6 @@ impl ScoringLm for ScoredDecoder {
 impl TokenValues for ScoredDecoder {
     fn values(&self, ids: Tensor<2, Int>) -> Tensor<2> {
         let [batch, seq] = ids.dims();
-        let hidden = self.body.hidden(ids).reshape([batch * seq, self.body.d_model()]);
-        self.head.forward(hidden).reshape([batch, seq])
+        self.head.forward(self.body.hidden(ids)).reshape([batch, seq])
     }
 }

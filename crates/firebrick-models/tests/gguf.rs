@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Tensor, TensorData};
 use firebrick_models::{open_gguf, open_hugging_face};
-use firebrick_tensor::{CausalLm, Incremental, Parameters, TokenBatch, log_softmax};
+use firebrick_tensor::{CausalLm, Feed, Incremental, Parameters, TokenBatch, log_softmax};
 use firebrick_testkit::{assert_close, cpu};
 use firebrick_types::TokenId;
 
@@ -64,11 +64,12 @@ fn smollm2_gives_the_reference_log_probabilities_and_greedy_tokens() {
             assert!((found - expected).abs() < 2e-3, "{}, {position}: {found} for {expected}", case["prompt"]);
         }
         let greedy: Vec<TokenId> = serde_json::from_value(case["greedy_16"].clone()).unwrap();
-        let (mut logits, mut cache) = model.prefill(&TokenBatch::from_ragged(&[&ids], &cpu()), greedy.len());
+        let mut cache = model.cache(1, ids.len() + greedy.len());
+        let mut logits = model.extend(&mut cache, &[Feed { slot: 0, tokens: &ids }]);
         let found = greedy.iter().map(|_| {
-            let token = logits.clone().argmax(1).into_scalar::<i64>();
-            logits = model.step(Tensor::from_ints([token as i32], &cpu()), &mut cache);
-            token as TokenId
+            let token = logits.clone().argmax(1).into_scalar::<i64>() as TokenId;
+            logits = model.extend(&mut cache, &[Feed { slot: 0, tokens: &[token] }]);
+            token
         });
         assert_eq!(found.collect::<Vec<_>>(), greedy, "{}", case["prompt"]);
     }

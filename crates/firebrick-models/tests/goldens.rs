@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use firebrick_models::{Architecture, Decoder, DecoderConfig};
-use firebrick_tensor::{CausalLm, Incremental, PackedBatch, PackedLm, Parameters, TokenBatch};
+use firebrick_tensor::{CausalLm, Feed, Incremental, PackedBatch, PackedLm, Parameters, TokenBatch};
 use firebrick_testkit::goldens::TRANSFORMER;
 use firebrick_testkit::{assert_close, cpu, golden};
 use firebrick_types::Seed;
@@ -46,19 +46,32 @@ fn t08_padding_and_packing_change_nothing() {
     assert_close(packed, alone, 1e-5);
 }
 
-/// Prompts of different lengths, then two more tokens each, equal one pass over the whole.
+/// Prompts of different lengths, read in pieces, then another token each: the bits of one pass over the whole, in any batch.
 #[test]
-fn cached_steps_equal_a_full_pass() {
+fn cached_steps_are_a_full_pass_to_the_bit() {
     let model = decoder();
-    let prompts = [vec![3_u32, 1], vec![1_u32, 5, 9, 2]];
-    let (first, mut cache) = model.prefill(&TokenBatch::from_ragged(&prompts, &cpu()), 2);
-    let next = Tensor::from_ints([4, 6], &cpu());
-    let second = model.step(next, &mut cache);
-    for (row, (prompt, token)) in prompts.iter().zip([4, 6]).enumerate() {
-        let whole = [prompt.as_slice(), &[token]].concat();
-        let logits = model.logits(TokenBatch::from_ragged(&[&whole], &cpu()).ids().clone());
-        let at = |position: usize| logits.clone().slice([0..1, position..position + 1, 0..11]).reshape([1, 11]);
-        assert_close(first.clone().slice([row..row + 1, 0..11]), at(prompt.len() - 1), 1e-5);
-        assert_close(second.clone().slice([row..row + 1, 0..11]), at(prompt.len()), 1e-5);
+    let sequences = [vec![3_u32, 1, 4], vec![1_u32, 5, 9, 2, 6], vec![8_u32, 8, 2, 1]];
+    let mut cache = model.cache(4, 6);
+    let feed = |slot: usize, tokens| Feed { slot, tokens };
+    let first = model.extend(&mut cache, &[feed(2, &sequences[0][..2]), feed(0, &sequences[1][..2])]);
+    let second = model
+        .extend(&mut cache, &[feed(0, &sequences[1][2..4]), feed(3, &sequences[2][..3]), feed(2, &sequences[0][2..])]);
+    model.copy(&mut cache, 0, 1);
+    let third = model.extend(&mut cache, &[feed(1, &sequences[1][4..]), feed(3, &sequences[2][3..])]);
+    model.forget(&mut cache, 2);
+    let fourth = model.extend(&mut cache, &[feed(0, &sequences[1][4..]), feed(2, &sequences[0])]);
+    let batch = TokenBatch::from_ragged(&sequences, &cpu());
+    let whole = model.logits(batch.ids().clone()).into_data().try_to_vec::<f32>().unwrap();
+    let bits = |logits: &[f32]| logits.iter().map(|logit| logit.to_bits()).collect::<Vec<_>>();
+    for (found, rows) in [
+        (first, vec![(0, 1), (1, 1)]),
+        (second, vec![(1, 3), (2, 2), (0, 2)]),
+        (third, vec![(1, 4), (2, 3)]),
+        (fourth, vec![(1, 4), (0, 2)]),
+    ] {
+        let found = found.into_data().try_to_vec::<f32>().unwrap();
+        for (found, (row, position)) in found.chunks(11).zip(rows) {
+            assert_eq!(bits(found), bits(&whole[(row * 5 + position) * 11..][..11]), "row {row}, position {position}");
+        }
     }
 }

@@ -153,7 +153,7 @@ fn read_out(sequences: &[Vec<TokenId>], row: usize) -> (Tensor<1>, Gradients, Te
     let [_, seq] = batch.dims();
     let gradients = Gradients::of(&model, &model.scores(&batch).narrow(0, row, 1));
     let hidden = model.body().hidden(batch.ids().clone()).without_autodiff();
-    let hidden = hidden.slice([row..row + 1, 0..seq, 0..D_MODEL]).reshape([seq, D_MODEL]);
+    let hidden = hidden.slice([row * seq..(row + 1) * seq, 0..D_MODEL]);
     (gradients.named("head.weight").unwrap().clone(), gradients, hidden)
 }
 

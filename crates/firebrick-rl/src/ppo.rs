@@ -180,7 +180,7 @@ where
     }
     observer.on(Event::Begin { unit: "tokens", steps: config.iterations as u64, done: start })?;
     for iteration in start..config.iterations as u64 {
-        let mut rollouts = collect(&policy.valid(), prompts, turns, config, seed, iteration, &device);
+        let mut rollouts = collect(&policy.valid(), prompts, turns, config, seed, iteration);
         score(&policy, &reference, &critic, scorer, turns, config, &mut rollouts);
         advantages(config, &mut rollouts, &device);
         let samples = iteration * config.samples_per_iteration() as u64;
@@ -224,7 +224,6 @@ fn collect<P: Incremental + Module + Send>(
     config: &PpoConfig,
     seed: Seed,
     iteration: u64,
-    device: &Device,
 ) -> Vec<Rollout> {
     let first = iteration as usize * config.prompts_per_iteration;
     let places = first..first + config.prompts_per_iteration;
@@ -233,18 +232,19 @@ fn collect<P: Incremental + Module + Send>(
         (0..config.samples_per_prompt).map(move |sample| (place, sample, prompt))
     });
     let asked = asked.collect::<Vec<_>>();
-    let sampler = Sampler { temperature: config.temperature, top_p: 1.0 };
+    let sampler = Sampler { temperature: config.temperature, ..Sampler::default() };
     let stop = turns.stop(config.max_response_tokens);
     let seed = seed.derive("ppo/rollout");
     let chunks = asked.chunks(asked.len().div_ceil(2)).map(|chunk| (policy.clone(), chunk)).collect();
     let rollouts = parallel_map(chunks, |(policy, chunk): (P, &[_])| {
         let prompts = chunk.iter().map(|&(_, _, prompt): &(_, _, &Vec<_>)| prompt.clone()).collect::<Vec<_>>();
         let seeds = chunk.iter().map(|&(place, sample, _)| seed.at(&[place as u64, sample as u64])).collect::<Vec<_>>();
-        let samples = generate(&policy, &prompts, &seeds, &sampler, &stop, device);
+        let samples = generate(&policy, &prompts, &seeds, &sampler, &stop);
         let rollout = |(prompt, sample): (Vec<_>, firebrick_sampling::Sample)| Rollout {
             prompt,
             stopped: sample.finish == Finish::Stop,
             response: sample.tokens,
+            log_probs: sample.sampler_log_probs,
             ..Rollout::default()
         };
         prompts.into_iter().zip(samples).map(rollout).collect::<Vec<_>>()
@@ -305,10 +305,10 @@ impl Batch {
     }
 }
 
-/// Log-probabilities, values, divergences and scores of the rollouts.
+/// The reference's log-probabilities, values, divergences and scores of the rollouts.
 ///
-/// Computed in the very micro-batches in which the first pass of [`update`] will read them, by the same forward pass: the first
-/// ratio is then exactly 1 (T-01), and the divergence of an untrained policy exactly 0 (T-03).
+/// The policy's log-probabilities are those it was sampled with: a token's are the same bits one by one and in a whole pass, so
+/// the first ratio is exactly 1 (T-01), and the divergence of an untrained policy exactly 0 (T-03).
 fn score<P, V, S>(
     policy: &P,
     reference: &P,
@@ -332,7 +332,6 @@ fn score<P, V, S>(
         let (inputs, targets) = (batch.tokens.inputs(), batch.tokens.targets());
         let logits = policy.logits(inputs.clone()) / config.temperature;
         let reference_logits = reference.logits(inputs.clone()) / config.temperature;
-        let log_probs = batch.gather(token_log_probs(logits.clone(), targets.clone()));
         let reference = batch.gather(token_log_probs(reference_logits.clone(), targets));
         let kl = batch.gather(kl(logits.clone(), reference_logits));
         let entropy = batch.gather(entropy(logits));
@@ -342,7 +341,6 @@ fn score<P, V, S>(
         let scores = scores.try_to_vec::<f32>().expect("scores are f32");
         let total = |numbers: &Vec<f32>| numbers.iter().map(|&number| f64::from(number)).sum::<f64>();
         for (row, rollout) in chunk.iter_mut().enumerate() {
-            rollout.log_probs.clone_from(&log_probs[row]);
             rollout.reference.clone_from(&reference[row]);
             rollout.values.clone_from(&values[row]);
             rollout.kl = total(&kl[row]);

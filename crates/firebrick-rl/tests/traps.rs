@@ -12,7 +12,9 @@ use firebrick_models::{Architecture, Decoder, DecoderConfig, ScoredDecoder};
 use firebrick_rl::ppo::{self, PpoConfig, Turns};
 use firebrick_rl::{policy_loss, shaped_rewards};
 use firebrick_sampling::{Finish, Sample, Sampler, generate};
-use firebrick_tensor::{CausalLm, Incremental, Mask, Parameters, SequenceScorer, TokenBatch, TokenValues, masked};
+use firebrick_tensor::{
+    CausalLm, Feed, Incremental, Mask, Parameters, SequenceScorer, TokenBatch, TokenValues, masked,
+};
 use firebrick_testkit::{assert_close, cpu, gradient};
 use firebrick_train::{
     AdamWConfig, Checkpoint, Checkpoints, Error, Event, Observer, ObserverError, Schedule, Silent, Values,
@@ -172,21 +174,24 @@ impl CausalLm for Table {
 }
 
 impl Incremental for Table {
+    /// How many tokens each slot has read.
     type Cache = Vec<usize>;
 
-    fn prefill(&self, prompts: &TokenBatch, _new_tokens: usize) -> (Tensor<2>, Vec<usize>) {
-        let last = prompts.lengths().iter().map(|&length| length as i64 - 1).collect();
-        (self.rows(last, &prompts.device()), prompts.lengths().to_vec())
+    fn cache(&self, slots: usize, _capacity: usize) -> Vec<usize> {
+        vec![0; slots]
     }
 
-    fn step(&self, ids: Tensor<1, Int>, lengths: &mut Vec<usize>) -> Tensor<2> {
-        let logits = self.rows(lengths.iter().map(|&length| length as i64).collect(), &ids.device());
-        lengths.iter_mut().for_each(|length| *length += 1);
-        logits
+    fn extend(&self, lengths: &mut Vec<usize>, feeds: &[Feed<'_>]) -> Tensor<2> {
+        feeds.iter().for_each(|feed| lengths[feed.slot] += feed.tokens.len());
+        self.rows(feeds.iter().map(|feed| lengths[feed.slot] as i64 - 1).collect(), &self.devices()[0])
     }
 
-    fn retain(&self, rows: &[usize], lengths: &mut Vec<usize>) {
-        *lengths = rows.iter().map(|&row| lengths[row]).collect();
+    fn forget(&self, lengths: &mut Vec<usize>, slot: usize) {
+        lengths[slot] = 0;
+    }
+
+    fn copy(&self, lengths: &mut Vec<usize>, from: usize, to: usize) {
+        lengths[to] = lengths[from];
     }
 }
 
@@ -456,9 +461,9 @@ fn t12_the_preference_model_reads_the_prompt_the_response_and_one_end() {
 fn sampled_by_hand(prompt: &[TokenId], config: &PpoConfig) -> Vec<Sample> {
     let places = (0..4).flat_map(|place| (0..8).map(move |sample| [place, sample]));
     let seeds = places.map(|place| seed().derive("ppo/rollout").at(&place)).collect::<Vec<_>>();
-    let sampler = Sampler { temperature: config.temperature, top_p: 1.0 };
+    let sampler = Sampler { temperature: config.temperature, ..Sampler::default() };
     let stop = turns().stop(config.max_response_tokens);
-    generate(&policy().valid(), &vec![prompt.to_vec(); 32], &seeds, &sampler, &stop, &cpu())
+    generate(&policy().valid(), &vec![prompt.to_vec(); 32], &seeds, &sampler, &stop)
 }
 
 #[test]

@@ -1,77 +1,71 @@
-//! Batched decoding.
+//! Samples of many prompts at once.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use firebrick_tensor::{Incremental, TokenBatch};
+use firebrick_tensor::Incremental;
 use firebrick_types::{Seed, TokenId};
 
-use crate::{Finish, Sampler, Stop};
+use crate::{Batcher, Finish, Request, Sampler, Stop};
 
 /// One sample.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
     /// The tokens after the prompt, with what ended them.
     pub tokens: Vec<TokenId>,
+    /// The logarithm of the probability with which each was drawn, in nats; see [`Token`](crate::Token).
+    pub sampler_log_probs: Vec<f32>,
     /// Why it ended.
     pub finish: Finish,
 }
 
 /// A continuation of every prompt, drawn with the seed of its own at the same place.
 ///
-/// Sequences that have ended leave the batch. A prompt that fills the context gives an empty sample cut by length.
+/// A prompt that fills the context gives an empty sample cut by length.
 ///
 /// # Panics
-/// If there are not as many seeds as prompts, or a prompt is empty or longer than the context.
+/// If there are not as many seeds as prompts, or a [`Batcher`] does not take a prompt or the sampler.
 pub fn generate<M: Incremental>(
     model: &M,
     prompts: &[Vec<TokenId>],
     seeds: &[Seed],
     sampler: &Sampler,
     stop: &Stop,
-    device: &Device,
 ) -> Vec<Sample> {
+    /// Sequences that are sampled at a time: more do not make each cheaper.
+    const SLOTS: usize = 64;
     assert_eq!(prompts.len(), seeds.len(), "one seed a prompt");
-    let mut samples = vec![Sample { tokens: Vec::new(), finish: Finish::Length }; prompts.len()];
-    let room = |row: usize, sampled: usize| model.context().saturating_sub(prompts[row].len() + sampled);
-    let mut live = (0..prompts.len()).filter(|&row| room(row, 0) > 0 && stop.max_tokens > 0).collect::<Vec<_>>();
-    if live.is_empty() {
-        return samples;
-    }
-    let mut rngs = seeds.iter().map(|seed| seed.rng()).collect::<Vec<_>>();
-    let batch = TokenBatch::from_ragged(&live.iter().map(|&row| &prompts[row]).collect::<Vec<_>>(), device);
-    let (mut logits, mut cache) = model.prefill(&batch, stop.max_tokens);
-    loop {
-        let vocab = model.vocab();
-        let values = logits.into_data().try_to_vec::<f32>().expect("logits are f32");
-        let (mut kept, mut next) = (Vec::new(), Vec::new());
-        for (place, (&row, logits)) in live.iter().zip(values.chunks_exact(vocab)).enumerate() {
-            let sample = &mut samples[row];
-            let token = sampler.draw(logits, &mut rngs[row]);
-            sample.tokens.push(token);
-            match stop.check(&sample.tokens, room(row, sample.tokens.len())) {
-                Some(finish) => sample.finish = finish,
-                None => {
-                    kept.push(place);
-                    next.push(i64::from(token));
-                }
+    let mut samples =
+        vec![Sample { tokens: Vec::new(), sampler_log_probs: Vec::new(), finish: Finish::Length }; prompts.len()];
+    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
+    let mut batcher = Batcher::new(model, SLOTS.min(prompts.len().max(1)), longest.saturating_add(stop.max_tokens));
+    let requests = prompts.iter().zip(seeds).map(|(prompt, &seed)| Request {
+        prompt: prompt.clone(),
+        seeds: vec![seed],
+        sampler: sampler.clone(),
+        stop: stop.clone(),
+        top_log_probs: 0,
+    });
+    let submitted = requests.map(|request| batcher.submit(request).unwrap_or_else(|error| panic!("{error}")));
+    let ids = submitted.collect::<Vec<_>>();
+    while !batcher.is_idle() {
+        for event in batcher.step() {
+            let sample = &mut samples[ids.binary_search(&event.request).expect("requests have ascending numbers")];
+            if let Some(token) = event.token {
+                sample.tokens.push(token.id);
+                sample.sampler_log_probs.push(token.sampler_log_prob);
+            }
+            if let Some(finish) = event.finish {
+                sample.finish = finish;
             }
         }
-        if kept.is_empty() {
-            return samples;
-        }
-        if kept.len() < live.len() {
-            model.retain(&kept, &mut cache);
-            live = kept.iter().map(|&place| live[place]).collect();
-        }
-        let next = Tensor::<1, Int>::from_data(TensorData::new(next, [live.len()]), device);
-        logits = model.step(next, &mut cache);
     }
+    samples
 }
 
 #[cfg(test)]
 mod tests {
     use burn::module::Module;
+    use burn::tensor::Device;
     use firebrick_models::{Decoder, DecoderConfig};
-    use firebrick_tensor::CausalLm;
+    use firebrick_tensor::{CausalLm, TokenBatch};
 
     use super::*;
 
@@ -90,10 +84,9 @@ mod tests {
         let prompts = vec![vec![1, 2, 3, 4, 5], vec![6], vec![7, 8]];
         let seeds = seeds(3);
         let stop = Stop { tokens: vec![9, 11, 13], ..NEVER };
-        let together = generate(&model(), &prompts, &seeds, &Sampler::default(), &stop, &Device::flex());
+        let together = generate(&model(), &prompts, &seeds, &Sampler::default(), &stop);
         for row in 0..3 {
-            let alone =
-                generate(&model(), &prompts[row..=row], &seeds[row..=row], &Sampler::default(), &stop, &Device::flex());
+            let alone = generate(&model(), &prompts[row..=row], &seeds[row..=row], &Sampler::default(), &stop);
             assert_eq!(alone[0], together[row], "prompt {row}");
         }
     }
@@ -102,14 +95,13 @@ mod tests {
     fn cached_greedy_decoding_is_the_argmax_of_the_full_pass() {
         let model = model();
         let prompt = vec![3, 1, 2];
-        let sample =
-            &generate(&model, std::slice::from_ref(&prompt), &seeds(1), &Sampler::GREEDY, &NEVER, &Device::flex())[0];
+        let sample = &generate(&model, std::slice::from_ref(&prompt), &seeds(1), &Sampler::greedy(), &NEVER)[0];
         let mut sequence = prompt;
         for &token in &sample.tokens {
             let batch = TokenBatch::from_ragged(&[&sequence], &Device::flex());
             let logits = model.logits(batch.ids().clone()).into_data().try_to_vec::<f32>().unwrap();
             let last = &logits[(sequence.len() - 1) * 40..];
-            assert_eq!(Sampler::GREEDY.draw(last, &mut Seed::new(0).rng()), token);
+            assert_eq!(Sampler::greedy().draw(last, &[], &mut Seed::new(0).rng()).token, token);
             sequence.push(token);
         }
         assert_eq!(sample.tokens.len(), 10);
@@ -119,9 +111,7 @@ mod tests {
     #[test]
     fn t09_every_way_to_end_is_told() {
         let model = model();
-        let greedy = |stop: &Stop| {
-            generate(&model, &[vec![3, 1, 2]], &seeds(1), &Sampler::GREEDY, stop, &Device::flex()).remove(0)
-        };
+        let greedy = |stop: &Stop| generate(&model, &[vec![3, 1, 2]], &seeds(1), &Sampler::greedy(), stop).remove(0);
         let free = greedy(&NEVER).tokens;
         assert_eq!(greedy(&NEVER).finish, Finish::Length);
         let at = free.iter().position(|token| *token == free[4]).unwrap();
@@ -135,8 +125,7 @@ mod tests {
     #[test]
     fn the_context_ends_a_sample_too() {
         let stop = Stop { max_tokens: 100, ..NEVER };
-        let samples =
-            generate(&model(), &[vec![1; 20], vec![1; 24]], &seeds(2), &Sampler::default(), &stop, &Device::flex());
+        let samples = generate(&model(), &[vec![1; 20], vec![1; 24]], &seeds(2), &Sampler::default(), &stop);
         assert_eq!(samples[0].tokens.len(), 4);
         assert_eq!((samples[1].tokens.len(), samples[1].finish), (0, Finish::Length));
     }

@@ -1,9 +1,13 @@
 #![doc = include_str!("../README.md")]
 
+mod batcher;
+mod error;
 mod generate;
 mod sampler;
 mod stop;
 
+pub use batcher::{Batcher, Event, Request, RequestId, Token};
+pub use error::Error;
 pub use generate::{Sample, generate};
-pub use sampler::Sampler;
+pub use sampler::{Draw, Sampler};
 pub use stop::{Finish, Stop};

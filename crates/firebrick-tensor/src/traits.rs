@@ -1,6 +1,7 @@
 //! How losses, samplers and loops see a model.
 
 use burn::tensor::{Int, Tensor};
+use firebrick_types::TokenId;
 
 use crate::{PackedBatch, TokenBatch};
 
@@ -22,20 +23,37 @@ pub trait PackedLm: CausalLm {
     fn packed_logits(&self, batch: &PackedBatch) -> Tensor<3>;
 }
 
+/// Tokens that a sequence of a cache reads next.
+#[derive(Clone, Copy, Debug)]
+pub struct Feed<'a> {
+    /// The sequence's place in the cache.
+    pub slot: usize,
+    /// At least one token.
+    pub tokens: &'a [TokenId],
+}
+
 /// A [`CausalLm`] that reads on where it stopped.
+///
+/// A cache holds several sequences in slots. They are independent: each reads when it is fed, is forgotten when its slot is
+/// wanted, and gives the same logits whatever its neighbours do.
 pub trait Incremental: CausalLm {
     /// What it remembers of the tokens read.
     type Cache;
 
-    /// Reads the prompts; returns the next-token logits `[batch, vocab]` after each one's last token, and a cache with room
-    /// for `new_tokens` more.
-    fn prefill(&self, prompts: &TokenBatch, new_tokens: usize) -> (Tensor<2>, Self::Cache);
+    /// A cache of this many empty slots, each with room for `capacity` tokens.
+    fn cache(&self, slots: usize, capacity: usize) -> Self::Cache;
 
-    /// Reads one more token of every sequence, `[batch]`; returns the next-token logits `[batch, vocab]`.
-    fn step(&self, ids: Tensor<1, Int>, cache: &mut Self::Cache) -> Tensor<2>;
+    /// Reads more tokens of some sequences; returns the next-token logits `[feeds, vocab]` after the last of each.
+    ///
+    /// # Panics
+    /// If a slot is fed twice or nothing, or has no room.
+    fn extend(&self, cache: &mut Self::Cache, feeds: &[Feed<'_>]) -> Tensor<2>;
 
-    /// Keeps only these sequences in the cache, in this order.
-    fn retain(&self, rows: &[usize], cache: &mut Self::Cache);
+    /// Empties a slot.
+    fn forget(&self, cache: &mut Self::Cache, slot: usize);
+
+    /// Makes slot `to` remember what slot `from` does.
+    fn copy(&self, cache: &mut Self::Cache, from: usize, to: usize);
 }
 
 /// A model that gives a whole sequence one score: a preference model, in its own logits.

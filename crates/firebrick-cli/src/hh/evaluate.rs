@@ -188,17 +188,16 @@ impl Evaluate {
         tokenizer: &Tokenizer,
         world: Option<&World>,
         pms: [&ScoredDecoder; 2],
-        device: &Device,
     ) -> Answers {
         let turns = turns(tokenizer);
         let plain = prompts.iter().map(|prompt| prompt_tokens(tokenizer, prompt)).collect::<Vec<_>>();
         let read = plain.iter().map(|prompt| [&prompt[..1], policy.prefix, &prompt[1..]].concat()).collect::<Vec<_>>();
-        let sampler = Sampler { temperature: self.temperature, top_p: 1.0 };
+        let sampler = Sampler { temperature: self.temperature, ..Sampler::default() };
         let stop = turns.stop(self.max_response_tokens);
         let seeds = (0..prompts.len()).map(|index| self.seed("answers").at(&[index as u64])).collect::<Vec<_>>();
         let chunks = read.chunks(64).zip(seeds.chunks(64)).map(|chunk| (policy.model.clone(), chunk)).collect();
         let samples = parallel_map(chunks, |(model, (prompts, seeds)): (Decoder, (&[Vec<TokenId>], &[Seed]))| {
-            generate(&model, prompts, seeds, &sampler, &stop, device)
+            generate(&model, prompts, seeds, &sampler, &stop)
         });
         let samples = samples.into_iter().flatten().collect::<Vec<_>>();
         let finished =
@@ -383,7 +382,7 @@ impl Stage<Env> for Evaluate {
         ];
         let mut answers = Vec::new();
         for policy in &policies {
-            let of = self.answers(policy, &prompts, &tokenizer, world.as_ref(), [&train_pm, &test_pm], device);
+            let of = self.answers(policy, &prompts, &tokenizer, world.as_ref(), [&train_pm, &test_pm]);
             metrics.insert(format!("finished/{}", policy.name), of.finished);
             metrics.insert(format!("response_length/{}", policy.name), of.length());
             progress.step(&metrics)?;

@@ -1,6 +1,6 @@
 //! Causal attention, sequence by sequence and head by head, nothing kept but its result.
 
-use super::product::{Into, Matrix, product};
+use super::product::{Matrix, add_product, place_product};
 use super::vector::{softmax, softmax_backward};
 use crate::{Heads, Reach};
 
@@ -94,13 +94,13 @@ pub(super) fn forward(qkv: &[f32], shape: Shape, reach: &Reach) -> (Vec<f32>, Ve
         let scores = &mut scores[..queries * keys];
         let q = part(qkv, shape, 0, head, query, queries);
         let k = part(qkv, shape, 1, head, start, keys);
-        product(scores, keys, Into::Place, q, k.transposed());
+        place_product(scores, keys, q, k.transposed());
         for (index, row) in scores.chunks_exact_mut(keys).enumerate() {
             log_sums[(query + index) * heads.query + head] = softmax(row, block.seen(index), shape.scale());
         }
         let p = Matrix::rows(scores, queries, keys, keys);
         let v = part(qkv, shape, 2, head, start, keys);
-        product(&mut out[query * width + head * d_head..], width, Into::Place, p, v);
+        place_product(&mut out[query * width + head * d_head..], width, p, v);
     });
     (out, log_sums)
 }
@@ -126,8 +126,8 @@ pub(super) fn backward(
         let v = part(qkv, shape, 2, head, start, keys);
         let at = |token: usize| token * read_width + head * d_head;
         let g = Matrix::rows(&dout[at(query)..], queries, d_head, read_width);
-        product(scores, keys, Into::Place, q, k.transposed());
-        product(dscores, keys, Into::Place, g, v.transposed());
+        place_product(scores, keys, q, k.transposed());
+        place_product(dscores, keys, g, v.transposed());
         for (index, (row, drow)) in scores.chunks_exact_mut(keys).zip(dscores.chunks_exact_mut(keys)).enumerate() {
             let token = query + index;
             let head_of = at(token)..at(token) + d_head;
@@ -138,9 +138,9 @@ pub(super) fn backward(
         let p = Matrix::rows(scores, queries, keys, keys);
         let ds = Matrix::rows(dscores, queries, keys, keys);
         let place = |part: usize, token: usize| token * width + shape.offset(part, head);
-        product(&mut dqkv[place(0, query)..], width, Into::Place, ds, k);
-        product(&mut dqkv[place(1, start)..], width, Into::Sum, ds.transposed(), q);
-        product(&mut dqkv[place(2, start)..], width, Into::Sum, p.transposed(), g);
+        place_product(&mut dqkv[place(0, query)..], width, ds, k);
+        add_product(&mut dqkv[place(1, start)..], width, ds.transposed(), q);
+        add_product(&mut dqkv[place(2, start)..], width, p.transposed(), g);
     });
     dqkv
 }

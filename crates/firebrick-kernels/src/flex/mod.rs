@@ -1,6 +1,9 @@
 //! The fused operations of the processor backend, with their backward passes.
 
 mod attention;
+mod embedding;
+pub(crate) mod host;
+mod linear;
 mod product;
 mod vector;
 
@@ -15,7 +18,8 @@ use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{Bytes, DType, Int, Shape, Tensor};
-use product::{Into, Matrix, product};
+use embedding::{EmbeddingBackward, EmbeddingState, embedding_forward, rows_of};
+use linear::{LinearBackward, laid, linear_forward};
 
 use crate::{Heads, Reach, Rotary};
 
@@ -25,7 +29,12 @@ trait Fused: Backend {
     fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self>;
     fn fused_gelu_tanh(x: FloatTensor<Self>) -> FloatTensor<Self>;
     fn fused_swiglu(x: FloatTensor<Self>) -> FloatTensor<Self>;
-    fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn fused_linear_with_bias(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
     fn fused_rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self>;
     fn fused_rotary(qkv: FloatTensor<Self>, turn: Turn) -> FloatTensor<Self>;
     fn fused_layer_norm(
@@ -35,6 +44,7 @@ trait Fused: Backend {
         epsilon: f32,
     ) -> FloatTensor<Self>;
     fn fused_attention(qkv: FloatTensor<Self>, heads: Heads, reach: Reach) -> FloatTensor<Self>;
+    fn fused_embedding(table: FloatTensor<Self>, indices: IntTensor<Self>) -> FloatTensor<Self>;
     fn fused_token_log_probs(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self>;
 }
 
@@ -50,9 +60,12 @@ pub(crate) fn swiglu(x: Tensor<2>) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as Fused>::fused_swiglu(x.into_dispatch()))
 }
 
-pub(crate) fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
-    let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as Fused>::fused_linear(x, weight, bias))
+pub(crate) fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(match bias {
+        Some(bias) => <Dispatch as Fused>::fused_linear_with_bias(x, weight, bias.into_dispatch()),
+        None => <Dispatch as Fused>::fused_linear(x, weight),
+    })
 }
 
 pub(crate) fn rms_norm(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> {
@@ -72,6 +85,11 @@ pub(crate) fn layer_norm(x: Tensor<2>, weight: Tensor<1>, bias: Tensor<1>, epsil
 
 pub(crate) fn attention(qkv: Tensor<3>, heads: Heads, reach: &Reach) -> Tensor<3> {
     Tensor::from_dispatch(<Dispatch as Fused>::fused_attention(qkv.into_dispatch(), heads, reach.clone()))
+}
+
+pub(crate) fn embedding(table: Tensor<2>, indices: Tensor<1, Int>) -> Tensor<2> {
+    let (table, indices) = (table.into_dispatch(), indices.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as Fused>::fused_embedding(table, indices))
 }
 
 pub(crate) fn token_log_probs(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
@@ -101,11 +119,11 @@ fn tensor(values: Vec<f32>, dims: Vec<usize>) -> FlexTensor {
 ///
 /// # Panics
 /// If one is not within `0..vocab`.
-fn indices(ids: &FlexTensor, vocab: usize) -> Vec<usize> {
+fn indices(ids: &FlexTensor, vocab: usize) -> Arc<[usize]> {
     let ids = ids.to_contiguous();
     let index = |id: i64| match usize::try_from(id) {
         Ok(index) if index < vocab => index,
-        _ => panic!("the target {id} is not in the vocabulary of {vocab}"),
+        _ => panic!("the token {id} is not in the vocabulary of {vocab}"),
     };
     match ids.dtype() {
         DType::I64 => ids.as_slice::<i64>().expect("contiguous").iter().map(|&id| index(id)).collect(),
@@ -141,19 +159,6 @@ fn swiglu_forward(x: &FlexTensor) -> FlexTensor {
         vector::swiglu(&x[..d_ff], &x[d_ff..], y);
     }
     tensor(y, vec![tokens, d_ff])
-}
-
-/// The rows of a matrix in a slice.
-fn matrix(tensor: &FlexTensor) -> Matrix<'_> {
-    let dims = dims(tensor);
-    Matrix::rows(elements(tensor), dims[0], dims[1], dims[1])
-}
-
-fn linear_forward(x: &FlexTensor, weight: &FlexTensor, bias: &FlexTensor) -> FlexTensor {
-    let (tokens, bias) = (dims(x)[0], elements(bias));
-    let mut y = bias.repeat(tokens);
-    product(&mut y, bias.len(), Into::Sum, matrix(x), matrix(weight));
-    tensor(y, vec![tokens, bias.len()])
 }
 
 /// The normalised rows, and each one's inverse root mean square.
@@ -242,8 +247,12 @@ impl Fused for Flex {
         swiglu_forward(&contiguous(x))
     }
 
-    fn fused_linear(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
-        linear_forward(&contiguous(x), &contiguous(weight), &contiguous(bias))
+    fn fused_linear(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
+        linear_forward(&laid(x), &laid(weight), None)
+    }
+
+    fn fused_linear_with_bias(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
+        linear_forward(&laid(x), &laid(weight), Some(&contiguous(bias)))
     }
 
     fn fused_rms_norm(x: FlexTensor, weight: FlexTensor, epsilon: f32) -> FlexTensor {
@@ -260,6 +269,11 @@ impl Fused for Flex {
 
     fn fused_attention(qkv: FlexTensor, heads: Heads, reach: Reach) -> FlexTensor {
         attention_forward(&contiguous(qkv), heads, &reach).0
+    }
+
+    fn fused_embedding(table: FlexTensor, ids: FlexTensor) -> FlexTensor {
+        let indices = indices(&ids, dims(&table)[0]);
+        embedding_forward(&rows_of(table), &indices)
     }
 
     fn fused_token_log_probs(logits: FlexTensor, targets: FlexTensor) -> FlexTensor {
@@ -306,36 +320,6 @@ impl Backward<Flex, 1> for SwigluBackward {
             vector::swiglu_backward(&x[..d_ff], &x[d_ff..], g, dgate, dup);
         }
         gradients.register::<Flex>(parent.id, tensor(dx, dims(&x)));
-    }
-}
-
-/// d x = g Wᵀ, d W = xᵀ g, d b = Σ g over the rows.
-#[derive(Debug)]
-struct LinearBackward;
-
-impl Backward<Flex, 3> for LinearBackward {
-    type State = (FlexTensor, FlexTensor);
-
-    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let g = contiguous(gradients.consume::<Flex>(&ops.node));
-        let (x, weight) = ops.state;
-        let [x_parent, weight_parent, bias_parent] = ops.parents;
-        let [d_input, d_output] = [0, 1].map(|axis| dims(&weight)[axis]);
-        if let Some(parent) = x_parent {
-            let mut dx = vec![0.0; elements(&x).len()];
-            product(&mut dx, d_input, Into::Place, matrix(&g), matrix(&weight).transposed());
-            gradients.register::<Flex>(parent.id, tensor(dx, dims(&x)));
-        }
-        if let Some(parent) = weight_parent {
-            let mut dweight = vec![0.0; d_input * d_output];
-            product(&mut dweight, d_output, Into::Place, matrix(&x).transposed(), matrix(&g));
-            gradients.register::<Flex>(parent.id, tensor(dweight, dims(&weight)));
-        }
-        if let Some(parent) = bias_parent {
-            let mut dbias = vec![0.0; d_output];
-            vector::column_sums(elements(&g), &mut dbias);
-            gradients.register::<Flex>(parent.id, tensor(dbias, vec![d_output]));
-        }
     }
 }
 
@@ -444,7 +428,7 @@ impl Backward<Flex, 1> for AttentionBackward {
 #[derive(Clone, Debug)]
 struct LogProbsState {
     logits: FlexTensor,
-    targets: Vec<usize>,
+    targets: Arc<[usize]>,
     log_sums: Vec<[f32; 2]>,
 }
 
@@ -462,7 +446,7 @@ impl Backward<Flex, 1> for LogProbsBackward {
         let vocab = dims(&logits)[1];
         let mut dlogits = vec![0.0; elements(&logits).len()];
         let rows = elements(&logits).chunks_exact(vocab).zip(dlogits.chunks_exact_mut(vocab));
-        for (((x, dx), &g), (target, log_sum)) in rows.zip(elements(&g)).zip(targets.into_iter().zip(log_sums)) {
+        for (((x, dx), &g), (target, log_sum)) in rows.zip(elements(&g)).zip(targets.iter().copied().zip(log_sums)) {
             // Where nothing flows back, as in masked positions, the row stays 0.
             if g != 0.0 {
                 vector::log_prob_backward(x, log_sum, g, dx);
@@ -506,10 +490,24 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
         }
     }
 
-    fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>, bias: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        let nodes = [x.node(), weight.node()];
+        let [x, weight] = [x, weight].map(|tensor| laid(tensor.into_primitive()));
+        let y = linear_forward(&x, &weight, None);
+        match LinearBackward.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish((x, weight), y),
+            OpsKind::UnTracked(prepared) => prepared.finish(y),
+        }
+    }
+
+    fn fused_linear_with_bias(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
         let nodes = [x.node(), weight.node(), bias.node()];
-        let [x, weight, bias] = [x, weight, bias].map(|tensor| contiguous(tensor.into_primitive()));
-        let y = linear_forward(&x, &weight, &bias);
+        let [x, weight] = [x, weight].map(|tensor| laid(tensor.into_primitive()));
+        let y = linear_forward(&x, &weight, Some(&contiguous(bias.into_primitive())));
         match LinearBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish((x, weight), y),
             OpsKind::UnTracked(prepared) => prepared.finish(y),
@@ -570,6 +568,18 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
         match LogProbsBackward.prepare::<C>([node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish(LogProbsState { logits, targets, log_sums }, log_probs),
             OpsKind::UnTracked(prepared) => prepared.finish(log_probs),
+        }
+    }
+
+    fn fused_embedding(table: FloatTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self> {
+        let node = table.node();
+        let table = rows_of(table.into_primitive());
+        let [entries, width] = [0, 1].map(|axis| dims(&table)[axis]);
+        let indices = indices(&ids, entries);
+        let rows = embedding_forward(&table, &indices);
+        match EmbeddingBackward.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish(EmbeddingState { indices, entries, width }, rows),
+            OpsKind::UnTracked(prepared) => prepared.finish(rows),
         }
     }
 }

@@ -2,20 +2,23 @@
 
 use half::bf16;
 
+use super::Place;
 #[cfg(target_arch = "x86_64")]
 use super::lanes::{Avx2, Avx512};
 use super::lanes::{Element, Lanes, Plain};
 
 /// Lets `links` links grow on a tile, or on every tile of a strip: links, panel of the first factor (as many numbers for each
-/// link as there are rows), rows of the second and how far they lie apart, result and how far its rows lie apart, columns,
-/// whether the chains begin at 0.
-pub(in crate::flex) type Grow<T> = unsafe fn(usize, *const f32, *const T, usize, *mut f32, usize, usize, bool);
+/// link as there are rows), rows of the second and how far they lie apart, where the chains begin, where they go, columns.
+pub(in crate::flex) type Grow<T> =
+    unsafe fn(usize, *const f32, *const T, usize, Place<*const f32>, Place<*mut f32>, usize);
 
 /// Turns up to sixteen columns of sixteen numbers into rows: [`Lanes::turn`].
 pub(in crate::flex) type Turn<T> = unsafe fn(usize, *const T, usize, *mut f32, usize);
 
 /// The most rows that a tile has on any processor.
 const MOST_ROWS: usize = 12;
+/// The most columns.
+const MOST_COLUMNS: usize = 32;
 /// Vectors side by side in a tile.
 const VECTORS: usize = 2;
 
@@ -47,17 +50,16 @@ unsafe fn grow<V: Lanes, T: Element, const R: usize>(
     a: *const f32,
     b: *const T,
     b_stride: usize,
-    out: *mut f32,
-    out_stride: usize,
-    fresh: bool,
+    start: Place<*const f32>,
+    out: Place<*mut f32>,
 ) {
     // SAFETY: the caller's.
     unsafe {
         let mut c = [[V::splat(0.0); VECTORS]; R];
-        if !fresh {
+        if !start.data.is_null() {
             for (row, c) in c.iter_mut().enumerate() {
                 for (vector, c) in c.iter_mut().enumerate() {
-                    *c = V::load(out.add(row * out_stride + vector * V::WIDTH));
+                    *c = V::load(start.data.add(row * start.stride + vector * V::WIDTH));
                 }
             }
         }
@@ -75,7 +77,7 @@ unsafe fn grow<V: Lanes, T: Element, const R: usize>(
         }
         for (row, c) in c.iter().enumerate() {
             for (vector, c) in c.iter().enumerate() {
-                c.store(out.add(row * out_stride + vector * V::WIDTH));
+                c.store(out.data.add(row * out.stride + vector * V::WIDTH));
             }
         }
     }
@@ -86,30 +88,31 @@ unsafe fn grow<V: Lanes, T: Element, const R: usize>(
 /// # Safety
 /// As [`grow`].
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "it is what `Grow` takes")]
 unsafe fn tile<V: Lanes, const R: usize>(
     links: usize,
     a: *const f32,
     b: *const f32,
     b_stride: usize,
-    out: *mut f32,
-    out_stride: usize,
+    start: Place<*const f32>,
+    out: Place<*mut f32>,
     columns: usize,
-    fresh: bool,
 ) {
     let width = VECTORS * V::WIDTH;
     // SAFETY: the caller's; what does not exist in the result is grown beside it.
     unsafe {
         if columns == width {
-            return grow::<V, f32, R>(links, a, b, b_stride, out, out_stride, fresh);
+            return grow::<V, f32, R>(links, a, b, b_stride, start, out);
         }
-        let mut whole = [0.0_f32; MOST_ROWS * 32];
-        for row in 0..R {
-            std::ptr::copy_nonoverlapping(out.add(row * out_stride), whole.as_mut_ptr().add(row * width), columns);
+        let mut whole = [0.0_f32; MOST_ROWS * MOST_COLUMNS];
+        let place = Place { data: whole.as_mut_ptr(), stride: width };
+        if !start.data.is_null() {
+            for row in 0..R {
+                std::ptr::copy_nonoverlapping(start.at(row, 0).data, place.at(row, 0).data, columns);
+            }
         }
-        grow::<V, f32, R>(links, a, b, b_stride, whole.as_mut_ptr(), width, fresh);
+        grow::<V, f32, R>(links, a, b, b_stride, place.begins(), place);
         for row in 0..R {
-            std::ptr::copy_nonoverlapping(whole.as_ptr().add(row * width), out.add(row * out_stride), columns);
+            std::ptr::copy_nonoverlapping(place.at(row, 0).data, out.at(row, 0).data, columns);
         }
     }
 }
@@ -119,20 +122,18 @@ unsafe fn tile<V: Lanes, const R: usize>(
 /// # Safety
 /// As [`grow`].
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "it is what `Grow` takes")]
 unsafe fn sweep<V: Lanes, T: Element, const R: usize>(
     links: usize,
     a: *const f32,
     b: *const T,
     b_stride: usize,
-    out: *mut f32,
-    out_stride: usize,
+    start: Place<*const f32>,
+    out: Place<*mut f32>,
     columns: usize,
-    fresh: bool,
 ) {
     for column in (0..columns).step_by(VECTORS * V::WIDTH) {
         // SAFETY: the caller's.
-        unsafe { grow::<V, T, R>(links, a, b.add(column), b_stride, out.add(column), out_stride, fresh) }
+        unsafe { grow::<V, T, R>(links, a, b.add(column), b_stride, start.at(0, column), out.at(0, column)) }
     }
 }
 
@@ -143,23 +144,21 @@ macro_rules! kernel {
             use super::*;
 
             $(#[$feature])?
-            #[expect(clippy::too_many_arguments, reason = "it is what `Grow` takes")]
-            pub(super) unsafe fn one<const R: usize>(
+                        pub(super) unsafe fn one<const R: usize>(
                 links: usize, a: *const f32, b: *const f32, b_stride: usize,
-                out: *mut f32, out_stride: usize, columns: usize, fresh: bool,
+                start: Place<*const f32>, out: Place<*mut f32>, columns: usize,
             ) {
                 // SAFETY: the caller's.
-                unsafe { tile::<$lanes, R>(links, a, b, b_stride, out, out_stride, columns, fresh) }
+                unsafe { tile::<$lanes, R>(links, a, b, b_stride, start, out, columns) }
             }
 
             $(#[$feature])?
-            #[expect(clippy::too_many_arguments, reason = "it is what `Grow` takes")]
-            pub(super) unsafe fn strip<T: Element, const R: usize>(
+                        pub(super) unsafe fn strip<T: Element, const R: usize>(
                 links: usize, a: *const f32, b: *const T, b_stride: usize,
-                out: *mut f32, out_stride: usize, columns: usize, fresh: bool,
+                start: Place<*const f32>, out: Place<*mut f32>, columns: usize,
             ) {
                 // SAFETY: the caller's.
-                unsafe { sweep::<$lanes, T, R>(links, a, b, b_stride, out, out_stride, columns, fresh) }
+                unsafe { sweep::<$lanes, T, R>(links, a, b, b_stride, start, out, columns) }
             }
 
             $(#[$feature])?

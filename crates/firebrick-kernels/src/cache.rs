@@ -1,0 +1,117 @@
+//! What an attention layer remembers of the tokens that sequences have read.
+
+use burn::tensor::{Device, Tensor, TensorData, activation};
+
+use crate::Heads;
+#[cfg(feature = "flex")]
+use crate::flex::host::Host;
+
+/// Some tokens that a sequence reads next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// The sequence's place in the cache.
+    pub slot: usize,
+    /// The tokens it has read before.
+    pub past: usize,
+    /// The tokens it reads now.
+    pub tokens: usize,
+}
+
+/// The keys and values of one layer, of as many sequences as there are slots.
+///
+/// Sequences are independent: each has its own length, and may be forgotten or copied while others go on.
+#[derive(Debug)]
+pub struct KeyValues(Store);
+
+#[derive(Debug)]
+enum Store {
+    #[cfg(feature = "flex")]
+    Host(Host),
+    Device(Box<OnDevice>),
+}
+
+impl KeyValues {
+    /// Room for this many sequences of up to `capacity` tokens, each of `width` numbers of keys and as many of values.
+    pub fn new(slots: usize, capacity: usize, width: usize, device: &Device) -> Self {
+        #[cfg(feature = "flex")]
+        if crate::is_flex(device) {
+            return Self(Store::Host(Host::new(slots, capacity, width)));
+        }
+        let room = || Tensor::zeros([slots, capacity, width], device);
+        Self(Store::Device(Box::new(OnDevice { keys: room(), values: room() })))
+    }
+
+    /// Gives slot `to` what slot `from` remembers of its first `tokens` tokens.
+    ///
+    /// # Panics
+    /// If there are no such slots.
+    pub fn copy(&mut self, from: usize, to: usize, tokens: usize) {
+        match &mut self.0 {
+            #[cfg(feature = "flex")]
+            Store::Host(host) => host.copy(from, to, tokens),
+            Store::Device(device) => device.copy(from, to, tokens),
+        }
+    }
+
+    pub(crate) fn attention(&mut self, qkv: Tensor<2>, heads: Heads, chunks: &[Chunk]) -> Tensor<2> {
+        match &mut self.0 {
+            #[cfg(feature = "flex")]
+            Store::Host(host) => {
+                let ([tokens, width], device) = (qkv.dims(), qkv.device());
+                let d_head = width / heads.all();
+                let qkv = qkv.into_data().try_to_vec::<f32>().expect("queries, keys and values are f32");
+                let read = host.attention(&qkv, heads, d_head, chunks);
+                Tensor::from_data(TensorData::new(read, [tokens, heads.query * d_head]), &device)
+            }
+            Store::Device(device) => device.attention(&qkv, heads, chunks),
+        }
+    }
+}
+
+/// Tensors `[slots, capacity, width]`.
+#[derive(Debug)]
+struct OnDevice {
+    keys: Tensor<3>,
+    values: Tensor<3>,
+}
+
+impl OnDevice {
+    fn copy(&mut self, from: usize, to: usize, tokens: usize) {
+        for tensor in [&mut self.keys, &mut self.values] {
+            let [_, _, width] = tensor.dims();
+            let copied = tensor.clone().slice([from..from + 1, 0..tokens, 0..width]);
+            *tensor = tensor.clone().slice_assign([to..to + 1, 0..tokens, 0..width], copied);
+        }
+    }
+
+    fn attention(&mut self, qkv: &Tensor<2>, heads: Heads, chunks: &[Chunk]) -> Tensor<2> {
+        let [_, width] = qkv.dims();
+        let d_head = width / heads.all();
+        let shared = heads.query / heads.key_value;
+        let kept = heads.key_value * d_head;
+        let mut row = 0;
+        let read = chunks.iter().map(|&Chunk { slot, past, tokens }| {
+            let new = qkv.clone().slice([row..row + tokens, 0..width]);
+            row += tokens;
+            let whole = past + tokens;
+            let part =
+                |from: usize, heads: usize| new.clone().slice([0..tokens, from * d_head..(from + heads) * d_head]);
+            let [k, v] = [(heads.query, &mut self.keys), (heads.query + heads.key_value, &mut self.values)].map(
+                |(from, cache)| {
+                    let new = part(from, heads.key_value).unsqueeze::<3>();
+                    *cache = cache.clone().slice_assign([slot..slot + 1, past..whole, 0..kept], new);
+                    let read = cache.clone().slice([slot..slot + 1, 0..whole, 0..kept]);
+                    // [key_value heads, 1, tokens, d_head], one for all queries that share it.
+                    read.reshape([whole, heads.key_value, 1, d_head]).permute([1, 2, 0, 3])
+                },
+            );
+            let q = part(0, heads.query).reshape([tokens, heads.key_value, shared, d_head]).permute([1, 2, 0, 3]);
+            let scores = (q * (d_head as f64).powf(-0.5)).matmul(k.swap_dims(2, 3));
+            // The token at `past + i` does not read what comes after it.
+            let hidden = Tensor::<2>::ones([tokens, whole], &qkv.device()).triu(past as i64 + 1) * -1e9;
+            let read = activation::softmax(scores + hidden.unsqueeze::<4>(), 3).matmul(v);
+            read.permute([2, 0, 1, 3]).reshape([tokens, heads.query * d_head])
+        });
+        Tensor::cat(read.collect(), 0)
+    }
+}

@@ -1,0 +1,109 @@
+//! Keys and values in plain memory, and attention that reads them.
+
+use rayon::prelude::*;
+
+use super::product::{Matrix, place_product};
+use super::vector::softmax;
+use crate::{Chunk, Heads};
+
+/// Of each slot, rows of keys and rows of values, one of each token.
+#[derive(Debug)]
+pub(crate) struct Host {
+    slots: Vec<Slot>,
+    capacity: usize,
+    width: usize,
+}
+
+#[derive(Debug)]
+struct Slot {
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+/// Queries that are treated at a time.
+const BLOCK: usize = 64;
+
+impl Host {
+    /// Memory is set aside here; the system provides it when it is first used.
+    pub(crate) fn new(slots: usize, capacity: usize, width: usize) -> Self {
+        let room = || Vec::with_capacity(capacity * width);
+        Self { slots: (0..slots).map(|_| Slot { keys: room(), values: room() }).collect(), capacity, width }
+    }
+
+    pub(crate) fn copy(&mut self, from: usize, to: usize, tokens: usize) {
+        let [from, to] = self.slots.get_disjoint_mut([from, to]).expect("two slots of the cache");
+        for (from, to) in [(&from.keys, &mut to.keys), (&from.values, &mut to.values)] {
+            to.clear();
+            to.extend_from_slice(&from[..tokens * self.width]);
+        }
+    }
+
+    /// Keeps the keys and values of new tokens, then lets their queries read.
+    pub(crate) fn attention(&mut self, qkv: &[f32], heads: Heads, d_head: usize, chunks: &[Chunk]) -> Vec<f32> {
+        assert_eq!(heads.key_value * d_head, self.width, "a cache of other heads");
+        let mut rest = qkv;
+        for &Chunk { slot, past, tokens } in chunks {
+            let (new, others) = rest.split_at(tokens * heads.all() * d_head);
+            rest = others;
+            let capacity = self.capacity;
+            assert!(past + tokens <= capacity, "{past} and {tokens} tokens in a cache of {capacity}");
+            let Slot { keys, values } = &mut self.slots[slot];
+            assert!(keys.len() >= past * self.width, "slot {slot} remembers fewer than {past} tokens");
+            keys.truncate(past * self.width);
+            values.truncate(past * self.width);
+            for token in new.chunks_exact(heads.all() * d_head) {
+                let (k, v) = token[heads.query * d_head..].split_at(self.width);
+                keys.extend_from_slice(k);
+                values.extend_from_slice(v);
+            }
+        }
+        let mut out = vec![0.0; qkv.len() / heads.all() * heads.query];
+        let (mut work, mut asked, mut written) = (Vec::new(), qkv, &mut *out);
+        for &chunk in chunks {
+            let (new, others) = asked.split_at(chunk.tokens * heads.all() * d_head);
+            let (to, others_written) = written.split_at_mut(chunk.tokens * heads.query * d_head);
+            (asked, written) = (others, others_written);
+            work.push((chunk, new, to));
+        }
+        let read = |(chunk, new, to): (Chunk, &[f32], &mut [f32])| self.slots[chunk.slot].read(new, heads, chunk, to);
+        if work.len() > 1 && rayon::current_num_threads() > 1 {
+            work.into_par_iter().for_each(read);
+        } else {
+            work.into_iter().for_each(read);
+        }
+        out
+    }
+}
+
+impl Slot {
+    /// What the queries of `new` tokens read of this sequence.
+    fn read(&self, new: &[f32], heads: Heads, chunk: Chunk, out: &mut [f32]) {
+        let d_head = new.len() / chunk.tokens / heads.all();
+        let (width, kept, read_width) = (heads.all() * d_head, heads.key_value * d_head, heads.query * d_head);
+        let shared = heads.query / heads.key_value;
+        let scale = 1.0 / (d_head as f32).sqrt();
+        let mut scores = Vec::new();
+        for kv in 0..heads.key_value {
+            for block in (0..chunk.tokens).step_by(BLOCK) {
+                let queries = BLOCK.min(chunk.tokens - block);
+                let whole = chunk.past + block + queries;
+                let k = Matrix::rows(&self.keys[kv * d_head..], whole, d_head, kept);
+                let v = Matrix::rows(&self.values[kv * d_head..], whole, d_head, kept);
+                // The queries of one token that share a head lie side by side; of several tokens, those of a head do.
+                let groups: &[_] = if queries == 1 { &[(shared, d_head)] } else { &vec![(queries, width); shared] };
+                for (group, &(rows, stride)) in groups.iter().enumerate() {
+                    let head = kv * shared + group;
+                    let q = Matrix::rows(&new[block * width + head * d_head..], rows, d_head, stride);
+                    scores.resize(rows * whole, 0.0);
+                    place_product(&mut scores, whole, q, k.transposed());
+                    for (index, row) in scores.chunks_exact_mut(whole).enumerate() {
+                        softmax(row, if queries == 1 { whole } else { chunk.past + block + index + 1 }, scale);
+                    }
+                    let p = Matrix::rows(&scores, rows, whole, whole);
+                    let to = &mut out[block * read_width + head * d_head..];
+                    place_product(to, if queries == 1 { d_head } else { read_width }, p, v);
+                }
+            }
+        }
+    }
+}

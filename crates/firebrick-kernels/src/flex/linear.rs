@@ -1,0 +1,106 @@
+//! Linear maps.
+
+use burn::backend::Flex;
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops};
+use burn::backend::flex::{FlexTensor, Layout};
+use burn::tensor::DType;
+use half::bf16;
+
+use super::product::{Matrix, Start, product};
+use super::{contiguous, dims, elements, tensor, vector};
+
+/// The matrix of a tensor of two dimensions, wherever its elements lie.
+fn matrix(tensor: &FlexTensor) -> Matrix<'_> {
+    matrix_in(tensor.storage::<f32>(), tensor.layout())
+}
+
+/// The same of numbers half as wide in memory.
+fn half_matrix(tensor: &FlexTensor) -> Matrix<'_, bf16> {
+    matrix_in(tensor.storage::<bf16>(), tensor.layout())
+}
+
+fn matrix_in<'a, T>(storage: &'a [T], layout: &Layout) -> Matrix<'a, T> {
+    let [rows, columns] = [0, 1].map(|axis| layout.shape()[axis]);
+    let [row_stride, column_stride] = [0, 1].map(|axis| layout.strides()[axis].unsigned_abs());
+    Matrix { data: &storage[layout.start_offset()..], rows, columns, row_stride, column_stride }
+}
+
+/// The tensor with rows or columns of neighbours.
+pub(super) fn laid(tensor: FlexTensor) -> FlexTensor {
+    let layout = tensor.layout();
+    if layout.has_positive_strides() && layout.strides().contains(&1) { tensor } else { tensor.to_contiguous() }
+}
+
+/// `x W + b`, or without `b`; the weights may be half as wide in memory.
+pub(super) fn linear_forward(x: &FlexTensor, weight: &FlexTensor, bias: Option<&FlexTensor>) -> FlexTensor {
+    let start = bias.map_or(Start::Zero, |bias| Start::Row(elements(bias)));
+    let y = match weight.dtype() {
+        DType::BF16 => product(start, matrix(x), half_matrix(weight)),
+        _ => product(start, matrix(x), matrix(weight)),
+    };
+    tensor(y, vec![dims(x)[0], dims(weight)[1]])
+}
+
+/// d x = g Wᵀ, d W = xᵀ g, d b = Σ g over the rows.
+#[derive(Debug)]
+pub(super) struct LinearBackward;
+
+/// The gradients of `x` and `weight`, those that are wanted.
+fn linear_backward(x: &FlexTensor, weight: &FlexTensor, g: &FlexTensor, wanted: [bool; 2]) -> [Option<FlexTensor>; 2] {
+    let [d_input, d_output] = [0, 1].map(|axis| dims(weight)[axis]);
+    let dx = || {
+        let dx = match weight.dtype() {
+            DType::BF16 => product(Start::Zero, matrix(g), half_matrix(weight).transposed()),
+            _ => product(Start::Zero, matrix(g), matrix(weight).transposed()),
+        };
+        tensor(dx, dims(x))
+    };
+    let dweight = || {
+        assert_eq!(weight.dtype(), DType::F32, "weights that are half as wide in memory are not trained");
+        if weight.layout().strides()[1] == 1 {
+            return tensor(product(Start::Zero, matrix(x).transposed(), matrix(g)), dims(weight));
+        }
+        // A table that is read the other way round gets its gradient the other way round.
+        tensor(product(Start::Zero, matrix(g).transposed(), matrix(x)), vec![d_output, d_input]).transpose(0, 1)
+    };
+    [wanted[0].then(dx), wanted[1].then(dweight)]
+}
+
+impl Backward<Flex, 2> for LinearBackward {
+    type State = (FlexTensor, FlexTensor);
+
+    fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let g = contiguous(gradients.consume::<Flex>(&ops.node));
+        let (x, weight) = ops.state;
+        let factors = linear_backward(&x, &weight, &g, ops.parents.each_ref().map(Option::is_some));
+        for (parent, gradient) in ops.parents.into_iter().zip(factors) {
+            if let (Some(parent), Some(gradient)) = (parent, gradient) {
+                gradients.register::<Flex>(parent.id, gradient);
+            }
+        }
+    }
+}
+
+impl Backward<Flex, 3> for LinearBackward {
+    type State = (FlexTensor, FlexTensor);
+
+    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
+        let g = contiguous(gradients.consume::<Flex>(&ops.node));
+        let (x, weight) = ops.state;
+        let [of_x, of_weight, of_bias] = ops.parents.each_ref().map(Option::is_some);
+        let [dx, dweight] = linear_backward(&x, &weight, &g, [of_x, of_weight]);
+        let dbias = of_bias.then(|| {
+            let mut dbias = vec![0.0; dims(&weight)[1]];
+            vector::column_sums(elements(&g), &mut dbias);
+            let length = dbias.len();
+            tensor(dbias, vec![length])
+        });
+        for (parent, gradient) in ops.parents.into_iter().zip([dx, dweight, dbias]) {
+            if let (Some(parent), Some(gradient)) = (parent, gradient) {
+                gradients.register::<Flex>(parent.id, gradient);
+            }
+        }
+    }
+}

@@ -115,3 +115,39 @@ impl OnDevice {
         Tensor::cat(read.collect(), 0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use firebrick_testkit::assert_close;
+
+    use super::*;
+
+    #[test]
+    fn a_cache_of_tensors_gives_what_attention_over_whole_rows_does() {
+        for (heads, d_head) in [(Heads::same(2), 4), (Heads { query: 6, key_value: 2 }, 3)] {
+            let width = heads.all() * d_head;
+            let numbers = (0..2 * 6 * width).map(|i| ((i * 37 % 101) as f32 - 50.0) / 40.0).collect::<Vec<_>>();
+            let rows = Tensor::<3>::from_data(TensorData::new(numbers, [2, 6, width]), &Device::flex());
+            let whole = crate::plain::attention(rows.clone(), heads, &crate::Reach::causal(2, 6));
+            let room = || Tensor::zeros([3, 6, heads.key_value * d_head], &Device::flex());
+            let mut cache = KeyValues(Store::Device(Box::new(OnDevice { keys: room(), values: room() })));
+            let part = |tensor: &Tensor<3>, row: usize, from: usize, to: usize| {
+                let [_, _, width] = tensor.dims();
+                tensor.clone().slice([row..row + 1, from..to, 0..width]).reshape([to - from, width])
+            };
+            // Two sequences side by side, one of them copied half-way.
+            for (pieces, copy) in
+                [([(0, 2, 0, 3), (1, 0, 0, 2)], Some((0, 1, 2))), ([(0, 2, 3, 6), (1, 1, 2, 6)], None)]
+            {
+                let new = pieces.iter().map(|&(row, _, from, to)| part(&rows, row, from, to)).collect();
+                let chunks = pieces.map(|(_, slot, from, to)| Chunk { slot, past: from, tokens: to - from });
+                let read = cache.attention(Tensor::cat(new, 0), heads, &chunks);
+                let expected = pieces.iter().map(|&(row, _, from, to)| part(&whole, row, from, to)).collect();
+                assert_close(read, Tensor::cat(expected, 0), 1e-5);
+                if let Some((from, to, tokens)) = copy {
+                    cache.copy(from, to, tokens);
+                }
+            }
+        }
+    }
+}

@@ -379,6 +379,65 @@ pub fn token_log_probs(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> 
     plain::token_log_probs(logits, targets)
 }
 
+/// The numbers of one step of AdamW.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamWStep {
+    /// β₁, the decay of the mean.
+    pub beta_1: f64,
+    /// β₂, the decay of the mean square.
+    pub beta_2: f64,
+    /// What is left of the weights before the step: 1 − η λ.
+    pub kept: f64,
+    /// The factor of the mean: η / (1 − β₁ᵗ).
+    pub mean_factor: f64,
+    /// The factor of the root of the mean square: 1 / √(1 − β₂ᵗ).
+    pub root_factor: f64,
+    /// ε, added to the denominator.
+    pub epsilon: f64,
+}
+
+/// Weights, mean and mean square after one step of AdamW; nothing flows back.
+///
+/// ```text
+/// m ← β₁ m + (1 − β₁) g
+/// v ← β₂ v + (1 − β₂) g²
+/// w ← kept w − mean_factor m / (root_factor √v + ε)
+/// ```
+///
+/// Loshchilov and Hutter 2019, [arXiv:1711.05101](https://arxiv.org/abs/1711.05101), algorithm 2.
+///
+/// # Shapes
+/// - all: `[parameters]`
+///
+/// # Panics
+/// If the shapes disagree.
+pub fn adamw(
+    weights: Tensor<1>,
+    gradient: Tensor<1>,
+    mean: Tensor<1>,
+    square: Tensor<1>,
+    step: AdamWStep,
+) -> [Tensor<1>; 3] {
+    let [parameters] = weights.dims();
+    for (name, tensor) in [("gradient", &gradient), ("mean", &mean), ("mean square", &square)] {
+        assert_eq!(tensor.dims(), [parameters], "shape of the {name}");
+    }
+    #[cfg(feature = "flex")]
+    if is_flex(&weights.device()) {
+        return flex::adamw(weights, gradient, mean, square, step);
+    }
+    plain::adamw(weights, gradient, mean, square, step)
+}
+
+/// The sum of the squares of all elements, `[1]`; nothing flows back.
+pub fn square_sum(x: Tensor<1>) -> Tensor<1> {
+    #[cfg(feature = "flex")]
+    if is_flex(&x.device()) {
+        return flex::square_sum(x);
+    }
+    plain::square_sum(x)
+}
+
 #[cfg(feature = "flex")]
 fn is_flex(device: &Device) -> bool {
     matches!(device.clone().inner().as_dispatch(), burn::backend::DispatchDevice::Flex(_))

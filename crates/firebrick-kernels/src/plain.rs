@@ -2,7 +2,7 @@
 
 use burn::tensor::{Int, Tensor, TensorData, activation};
 
-use crate::{Heads, Reach, Rotary};
+use crate::{AdamWStep, Heads, Reach, Rotary};
 
 /// What a hidden position adds to an attention score; its probability is then exactly 0.
 const HIDDEN: f32 = -1e9;
@@ -110,4 +110,24 @@ pub fn token_log_probs(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> 
     let log_sum = shifted.clone().exp().sum_dim(1).log(); // [tokens, 1]
     let chosen = shifted.gather(1, targets.reshape([tokens, 1]));
     (chosen - log_sum).reshape([tokens])
+}
+
+/// [`crate::adamw`].
+pub fn adamw(
+    weights: Tensor<1>,
+    gradient: Tensor<1>,
+    mean: Tensor<1>,
+    square: Tensor<1>,
+    step: AdamWStep,
+) -> [Tensor<1>; 3] {
+    let mean = mean * step.beta_1 + gradient.clone() * (1.0 - step.beta_1);
+    let square = square * step.beta_2 + gradient.square() * (1.0 - step.beta_2);
+    let denominator = square.clone().sqrt() * step.root_factor + step.epsilon;
+    let change = mean.clone() / denominator * step.mean_factor;
+    [weights * step.kept - change, mean, square]
+}
+
+/// [`crate::square_sum`].
+pub fn square_sum(x: Tensor<1>) -> Tensor<1> {
+    x.square().sum()
 }

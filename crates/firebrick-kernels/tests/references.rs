@@ -1,9 +1,9 @@
 //! Every fused operation against its plain reference: values, gradients, odd shapes, views.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use firebrick_kernels::{
-    Heads, Reach, Rotary, attention, gelu, gelu_tanh, layer_norm, linear, plain, rms_norm, rotary, swiglu,
-    token_log_probs,
+    AdamWStep, Chunk, Heads, KeyValues, Reach, Rotary, adamw, attention, attention_cached, embedding, gelu, gelu_tanh,
+    layer_norm, linear, plain, rms_norm, rotary, square_sum, swiglu, token_log_probs,
 };
 use firebrick_testkit::{assert_close, grad_check, gradient};
 
@@ -230,4 +230,121 @@ fn a_row_gives_the_same_bits_whatever_stands_beside_it() {
 fn a_target_outside_the_vocabulary_is_a_bug_of_the_caller() {
     let targets = Tensor::<1, Int>::from_data(TensorData::new(vec![7_i64], [1]), &Device::flex());
     let _ = token_log_probs(numbers([1, 7], 1), targets);
+}
+
+#[test]
+fn a_linear_map_without_bias_and_one_read_the_other_way_round_are_their_reference() {
+    for [tokens, d_input, d_output] in [[1, 1, 1], [3, 5, 7], [70, 33, 65]] {
+        let (x, weight) = (numbers([tokens, d_input], 1), numbers([d_input, d_output], 2));
+        let table = numbers([d_output, d_input], 3);
+        type Map = fn(Tensor<2>, Tensor<2>, Option<Tensor<1>>) -> Tensor<2>;
+        let (fused, reference): (Map, Map) = (linear, plain::linear);
+        let of_x = |map: Map, weight: &Tensor<2>| {
+            let weight = weight.clone();
+            move |x: Tensor<2>| map(x.clone(), like(weight.clone(), &x), None)
+        };
+        check(x.clone(), of_x(fused, &weight), of_x(reference, &weight));
+        let turned = table.clone().transpose();
+        check(x.clone(), of_x(fused, &turned), of_x(reference, &turned));
+        let of_table = |map: Map| {
+            let x = x.clone();
+            move |table: Tensor<2>| map(like(x.clone(), &table), table.transpose(), None)
+        };
+        check(table, of_table(fused), of_table(reference));
+        // Columns of a wider matrix.
+        let wide = numbers([d_input, 2 * d_output], 4).slice([0..d_input, 1..d_output + 1]);
+        check(x.clone(), of_x(fused, &wide), of_x(reference, &wide));
+    }
+}
+
+#[test]
+fn weights_of_half_width_give_the_bits_of_the_widened() {
+    for [tokens, d_input, d_output] in [[1, 40, 70], [5, 16, 33], [60, 300, 40]] {
+        let (x, bias) = (numbers([tokens, d_input], 1), numbers([d_output], 2));
+        for turn in [false, true] {
+            let half = if turn {
+                numbers([d_output, d_input], 3).cast(DType::BF16).transpose()
+            } else {
+                numbers([d_input, d_output], 3).cast(DType::BF16)
+            };
+            let wide = half.clone().cast(DType::F32);
+            let bits = |weight: Tensor<2>| {
+                let y = linear(x.clone(), weight, Some(bias.clone()));
+                y.into_data().iter::<f32>().map(f32::to_bits).collect::<Vec<_>>()
+            };
+            assert_eq!(bits(half.clone()), bits(wide.clone()), "{turn}");
+            let back = |weight: Tensor<2>| gradient(x.clone(), |x| linear(x, weight.clone().autodiff(), None).sum());
+            assert_close(back(half), back(wide), 0.0);
+        }
+    }
+    let table = numbers([7, 5], 1).cast(DType::BF16);
+    let ids = || Tensor::<1, Int>::from_ints([3, 0, 3], &Device::flex());
+    assert_close(embedding(table.clone(), ids()), embedding(table.cast(DType::F32), ids()), 0.0);
+}
+
+#[test]
+fn an_embedding_is_its_reference_and_repeated_tokens_add_up() {
+    for (ids, entries, width) in
+        [(vec![0], 1, 1), (vec![2, 0, 2, 2], 4, 3), ((0..90).map(|i| i * 7 % 20).collect(), 20, 33)]
+    {
+        let ids = Tensor::<1, Int>::from_data(TensorData::new(ids.clone(), [ids.len()]), &Device::flex());
+        let table = numbers([entries, width], 1);
+        check(table.clone(), |table| embedding(table, ids.clone()), |table| plain::embedding(table, ids.clone()));
+        grad_check(table, |table| embedding(table, ids.clone()).square().sum());
+    }
+}
+
+#[test]
+fn a_step_of_adamw_is_its_reference() {
+    let step = AdamWStep { beta_1: 0.9, beta_2: 0.95, kept: 0.99, mean_factor: 0.3, root_factor: 2.0, epsilon: 1e-3 };
+    for length in [1, 7, 16, 1000] {
+        let [w, g, m] = [1, 2, 3].map(|salt| numbers([length], salt));
+        let v = numbers([length], 4).square();
+        let ours = adamw(w.clone(), g.clone(), m.clone(), v.clone(), step);
+        let theirs = plain::adamw(w.clone(), g, m, v, step);
+        for (ours, theirs) in ours.into_iter().zip(theirs) {
+            assert_close(ours, theirs, 1e-6);
+        }
+        assert_close(w.clone(), numbers([length], 1), 0.0); // the weights it was given are as they were
+        assert_close(square_sum(w.clone()), plain::square_sum(w), 1e-5);
+    }
+}
+
+/// In pieces and beside others, on both stores; the fused one with the bits of attention over whole rows.
+#[test]
+fn attention_through_a_cache_is_attention_over_whole_rows() {
+    for (heads, d_head, seq) in
+        [(Heads::same(2), 8, 9), (Heads { query: 6, key_value: 2 }, 5, 9), (Heads { query: 3, key_value: 1 }, 16, 140)]
+    {
+        let width = heads.all() * d_head;
+        let rows = numbers([2, seq, width], 1);
+        let whole = attention(rows.clone(), heads, &Reach::causal(2, seq));
+        let mut cache = KeyValues::new(3, seq, heads.key_value * d_head, &Device::flex());
+        let piece = |row: usize, from: usize, to: usize| {
+            rows.clone().slice([row..row + 1, from..to, 0..width]).reshape([to - from, width])
+        };
+        let chunk = |slot, past, to: usize| Chunk { slot, past, tokens: to - past };
+        let steps: [&[(usize, usize, usize, usize)]; 4] = [
+            &[(0, 2, 0, 4), (1, 0, 0, 1)],
+            &[(1, 0, 1, seq - 2)],
+            &[(1, 0, seq - 2, seq - 1), (0, 2, 4, seq)],
+            &[(1, 0, seq - 1, seq)],
+        ];
+        for step in steps {
+            let new = step.iter().map(|&(row, _, from, to)| piece(row, from, to)).collect();
+            let chunks = step.iter().map(|&(_, slot, from, to)| chunk(slot, from, to)).collect::<Vec<_>>();
+            let read = attention_cached(Tensor::cat(new, 0), heads, &mut cache, &chunks);
+            let expected = step.iter().map(|&(row, _, from, to)| {
+                let part = whole.clone().slice([row..row + 1, from..to, 0..heads.query * d_head]);
+                part.reshape([to - from, heads.query * d_head])
+            });
+            let bits = |x: Tensor<2>| x.into_data().iter::<f32>().map(f32::to_bits).collect::<Vec<_>>();
+            assert_eq!(bits(read), bits(Tensor::cat(expected.collect(), 0)), "{heads:?} {step:?}");
+        }
+        // A copy goes on from where it was made.
+        cache.copy(0, 1, seq - 1);
+        let last = attention_cached(piece(1, seq - 1, seq), heads, &mut cache, &[chunk(1, seq - 1, seq)]);
+        let expected = whole.slice([1..2, seq - 1..seq, 0..heads.query * d_head]).reshape([1, heads.query * d_head]);
+        assert_close(last, expected, 0.0);
+    }
 }

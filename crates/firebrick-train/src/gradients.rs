@@ -5,6 +5,7 @@ use std::ops::Add;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
+use firebrick_kernels::square_sum;
 
 /// The gradient of every parameter of a module, flat, under the parameter's name, on the plain device.
 ///
@@ -29,7 +30,7 @@ impl Gradients {
     /// ‖g‖ = √(Σ gᵢ²)
     /// ```
     pub fn global_norm(&self) -> f64 {
-        let squares = self.0.values().map(|gradient| f64::from(gradient.clone().square().sum().into_scalar::<f32>()));
+        let squares = self.0.values().map(|gradient| f64::from(square_sum(gradient.clone()).into_scalar::<f32>()));
         squares.sum::<f64>().sqrt()
     }
 
@@ -44,7 +45,7 @@ impl Gradients {
     pub fn clip(mut self, norm: f64, max_norm: f64) -> Self {
         if norm > max_norm {
             let factor = max_norm / norm;
-            self.0.values_mut().for_each(|gradient| *gradient = gradient.clone() * factor);
+            self.0 = self.0.into_iter().map(|(name, gradient)| (name, gradient * factor)).collect();
         }
         self
     }

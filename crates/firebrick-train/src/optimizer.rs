@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor, TensorData};
+use firebrick_kernels::{AdamWStep, adamw};
 use firebrick_tensor::Parameters;
 use serde::{Deserialize, Serialize};
 
@@ -136,22 +137,23 @@ impl AdamW {
         decay: f64,
     ) -> (Tensor<1>, Moments) {
         let AdamWConfig { beta_1, beta_2, epsilon, epsilon_form, .. } = self.config;
-        let (mean, square) = match moments {
-            Some(Moments { mean, square }) => (
-                mean * beta_1 + gradient.clone() * (1.0 - beta_1),
-                square * beta_2 + gradient.square() * (1.0 - beta_2),
-            ),
-            None => (gradient.clone() * (1.0 - beta_1), gradient.square() * (1.0 - beta_2)),
-        };
         let correction_1 = 1.0 - beta_1.powi(self.steps as i32);
         let correction_2 = 1.0 - beta_2.powi(self.steps as i32);
-        let epsilon = match epsilon_form {
-            EpsilonForm::Pytorch => epsilon,
-            EpsilonForm::Tensorflow => epsilon / correction_2.sqrt(),
+        let step = AdamWStep {
+            beta_1,
+            beta_2,
+            kept: 1.0 - rate * decay,
+            mean_factor: rate / correction_1,
+            root_factor: 1.0 / correction_2.sqrt(),
+            epsilon: match epsilon_form {
+                EpsilonForm::Pytorch => epsilon,
+                EpsilonForm::Tensorflow => epsilon / correction_2.sqrt(),
+            },
         };
-        let denominator = square.clone().sqrt() * (1.0 / correction_2.sqrt()) + epsilon;
-        let step = mean.clone() / denominator * (rate / correction_1);
-        (weights * (1.0 - rate * decay) - step, Moments { mean, square })
+        let Moments { mean, square } =
+            moments.unwrap_or_else(|| Moments { mean: weights.zeros_like(), square: weights.zeros_like() });
+        let [weights, mean, square] = adamw(weights, gradient, mean, square, step);
+        (weights, Moments { mean, square })
     }
 }
 

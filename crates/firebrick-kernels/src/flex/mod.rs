@@ -4,6 +4,7 @@ mod attention;
 mod embedding;
 pub(crate) mod host;
 mod linear;
+mod optimizer;
 mod product;
 mod vector;
 
@@ -21,7 +22,7 @@ use burn::tensor::{Bytes, DType, Int, Shape, Tensor};
 use embedding::{EmbeddingBackward, EmbeddingState, embedding_forward, rows_of};
 use linear::{LinearBackward, laid, linear_forward};
 
-use crate::{Heads, Reach, Rotary};
+use crate::{AdamWStep, Heads, Reach, Rotary};
 
 /// What the backends are asked for.
 #[backend_extension(Flex, Autodiff)]
@@ -46,6 +47,14 @@ trait Fused: Backend {
     fn fused_attention(qkv: FloatTensor<Self>, heads: Heads, reach: Reach) -> FloatTensor<Self>;
     fn fused_embedding(table: FloatTensor<Self>, indices: IntTensor<Self>) -> FloatTensor<Self>;
     fn fused_token_log_probs(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self>;
+    fn fused_adamw(
+        weights: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        square: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+    fn fused_square_sum(x: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
 pub(crate) fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
@@ -97,9 +106,35 @@ pub(crate) fn token_log_probs(logits: Tensor<2>, targets: Tensor<1, Int>) -> Ten
     Tensor::from_dispatch(<Dispatch as Fused>::fused_token_log_probs(logits, targets))
 }
 
+pub(crate) fn adamw(
+    weights: Tensor<1>,
+    gradient: Tensor<1>,
+    mean: Tensor<1>,
+    square: Tensor<1>,
+    step: AdamWStep,
+) -> [Tensor<1>; 3] {
+    let (weights, gradient) = (weights.into_dispatch(), gradient.into_dispatch());
+    let (mean, square) = (mean.into_dispatch(), square.into_dispatch());
+    let (weights, mean, square) = <Dispatch as Fused>::fused_adamw(weights, gradient, mean, square, step);
+    [weights, mean, square].map(Tensor::from_dispatch)
+}
+
+pub(crate) fn square_sum(x: Tensor<1>) -> Tensor<1> {
+    Tensor::from_dispatch(<Dispatch as Fused>::fused_square_sum(x.into_dispatch()))
+}
+
 /// The tensor with its elements in order.
 fn contiguous(tensor: FlexTensor) -> FlexTensor {
     if tensor.as_slice::<f32>().is_some() { tensor } else { tensor.to_contiguous() }
+}
+
+/// The tensor in memory of its own length and order, which may then be changed where it lies.
+fn whole(tensor: FlexTensor) -> FlexTensor {
+    if tensor.is_contiguous() && tensor.storage::<f32>().len() == tensor.layout().num_elements() {
+        return tensor;
+    }
+    let contiguous = contiguous(tensor);
+    self::tensor(elements(&contiguous).to_vec(), dims(&contiguous))
 }
 
 /// The elements of a contiguous tensor.
@@ -132,11 +167,11 @@ fn indices(ids: &FlexTensor, vocab: usize) -> Arc<[usize]> {
     }
 }
 
-/// A function of each element, and its backward pass: elements, their gradient, result.
+/// A function of each element, and its backward pass, which turns the gradient of the result into that of the elements.
 #[derive(Clone, Copy, Debug)]
 struct Elementwise {
     forward: fn(&[f32], &mut [f32]),
-    backward: fn(&[f32], &[f32], &mut [f32]),
+    backward: fn(&[f32], &mut [f32]),
 }
 
 const GELU: Elementwise = Elementwise { forward: vector::gelu, backward: vector::gelu_backward };
@@ -281,6 +316,20 @@ impl Fused for Flex {
         let targets = indices(&targets, dims(&logits)[1]);
         token_log_probs_forward(&logits, &targets).0
     }
+
+    fn fused_adamw(
+        weights: FlexTensor,
+        gradient: FlexTensor,
+        mean: FlexTensor,
+        square: FlexTensor,
+        step: AdamWStep,
+    ) -> (FlexTensor, FlexTensor, FlexTensor) {
+        optimizer::adamw(weights, gradient, mean, square, step)
+    }
+
+    fn fused_square_sum(x: FlexTensor) -> FlexTensor {
+        optimizer::square_sum(x)
+    }
 }
 
 #[derive(Debug)]
@@ -294,9 +343,9 @@ impl Backward<Flex, 1> for ElementwiseBackward {
         let [parent] = ops.parents;
         let Some(parent) = parent else { return };
         let (function, x) = ops.state;
-        let mut dx = vec![0.0; elements(&g).len()];
-        (function.backward)(elements(&x), elements(&g), &mut dx);
-        gradients.register::<Flex>(parent.id, tensor(dx, dims(&x)));
+        let mut g = whole(g);
+        (function.backward)(elements(&x), g.storage_mut::<f32>());
+        gradients.register::<Flex>(parent.id, g.reshape(x.layout().shape().clone()));
     }
 }
 
@@ -444,16 +493,19 @@ impl Backward<Flex, 1> for LogProbsBackward {
         let Some(parent) = parent else { return };
         let LogProbsState { logits, targets, log_sums } = ops.state;
         let vocab = dims(&logits)[1];
-        let mut dlogits = vec![0.0; elements(&logits).len()];
-        let rows = elements(&logits).chunks_exact(vocab).zip(dlogits.chunks_exact_mut(vocab));
-        for (((x, dx), &g), (target, log_sum)) in rows.zip(elements(&g)).zip(targets.iter().copied().zip(log_sums)) {
-            // Where nothing flows back, as in masked positions, the row stays 0.
-            if g != 0.0 {
-                vector::log_prob_backward(x, log_sum, g, dx);
-                dx[target] += g;
+        // The largest tensor of a language model: where nothing else holds it, its gradient takes its place.
+        let mut dlogits = whole(logits);
+        let rows = dlogits.storage_mut::<f32>().chunks_exact_mut(vocab);
+        for ((x, &g), (&target, log_sum)) in rows.zip(elements(&g)).zip(targets.iter().zip(log_sums)) {
+            // Where nothing flows back, as in masked positions, the row is 0.
+            if g == 0.0 {
+                x.fill(0.0);
+            } else {
+                vector::log_prob_backward(x, log_sum, g);
+                x[target] += g;
             }
         }
-        gradients.register::<Flex>(parent.id, tensor(dlogits, dims(&logits)));
+        gradients.register::<Flex>(parent.id, dlogits);
     }
 }
 
@@ -582,4 +634,25 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
             OpsKind::UnTracked(prepared) => prepared.finish(rows),
         }
     }
+
+    fn fused_adamw(
+        weights: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        square: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let [weights, gradient, mean, square] = [weights, gradient, mean, square].map(|tensor| tensor.into_primitive());
+        let (weights, mean, square) = optimizer::adamw(weights, gradient, mean, square, step);
+        (constant::<C>(weights), constant::<C>(mean), constant::<C>(square))
+    }
+
+    fn fused_square_sum(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        constant::<C>(optimizer::square_sum(x.into_primitive()))
+    }
+}
+
+/// A tensor through which nothing flows back.
+fn constant<C: CheckpointStrategy>(tensor: FlexTensor) -> FloatTensor<Autodiff<Flex, C>> {
+    <FloatTensor<Autodiff<Flex, C>>>::new(tensor)
 }

@@ -4,6 +4,8 @@
 
 use multiversion::multiversion;
 
+use crate::AdamWStep;
+
 const LANES: usize = 16;
 
 /// eˣ within 2 units in the last place, without a branch; 0 below the smallest normal number.
@@ -99,11 +101,11 @@ pub(super) fn gelu(x: &[f32], y: &mut [f32]) {
 
 /// dx = g (Φ(x) + x φ(x))
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
-pub(super) fn gelu_backward(x: &[f32], g: &[f32], dx: &mut [f32]) {
+pub(super) fn gelu_backward(x: &[f32], g: &mut [f32]) {
     const DENSITY_AT_0: f32 = 0.398_942_3; // 1 / √(2π)
-    for ((dx, &x), &g) in dx.iter_mut().zip(x).zip(g) {
+    for (g, &x) in g.iter_mut().zip(x) {
         let (erf, gauss) = erf(x * std::f32::consts::FRAC_1_SQRT_2);
-        *dx = g * (0.5 * (1.0 + erf) + x * gauss * DENSITY_AT_0);
+        *g *= 0.5 * (1.0 + erf) + x * gauss * DENSITY_AT_0;
     }
 }
 
@@ -126,10 +128,10 @@ pub(super) fn gelu_tanh(x: &[f32], y: &mut [f32]) {
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
-pub(super) fn gelu_tanh_backward(x: &[f32], g: &[f32], dx: &mut [f32]) {
-    for ((dx, &x), &g) in dx.iter_mut().zip(x).zip(g) {
+pub(super) fn gelu_tanh_backward(x: &[f32], g: &mut [f32]) {
+    for (g, &x) in g.iter_mut().zip(x) {
         let (tanh, slope) = gelu_tanh_parts(x);
-        *dx = g * (0.5 * (1.0 + tanh) + 0.5 * x * (1.0 - tanh * tanh) * slope);
+        *g *= 0.5 * (1.0 + tanh) + 0.5 * x * (1.0 - tanh * tanh) * slope;
     }
 }
 
@@ -285,9 +287,36 @@ pub(super) fn log_sum_exp(x: &[f32]) -> [f32; 2] {
 
 /// The gradient of xₜ − ln Σ exp(xᵢ) but for the target's own 1: −g exp(xᵢ − max x − ln Σ).
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
-pub(super) fn log_prob_backward(x: &[f32], [most, log_sum]: [f32; 2], g: f32, dx: &mut [f32]) {
-    for (dx, &x) in dx.iter_mut().zip(x) {
-        *dx = -g * exp((x - most) - log_sum);
+pub(super) fn log_prob_backward(x: &mut [f32], [most, log_sum]: [f32; 2], g: f32) {
+    for x in x {
+        *x = -g * exp((*x - most) - log_sum);
+    }
+}
+
+/// y ← y + x
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
+pub(super) fn add(x: &[f32], y: &mut [f32]) {
+    y.iter_mut().zip(x).for_each(|(y, x)| *y += x);
+}
+
+/// Σ x²
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
+pub(super) fn square_sum(x: &[f32]) -> f32 {
+    dot(x, x)
+}
+
+/// [`crate::adamw`], in place.
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
+pub(super) fn adamw(weights: &mut [f32], gradient: &[f32], mean: &mut [f32], square: &mut [f32], step: AdamWStep) {
+    let [beta_1, beta_2] = [step.beta_1, step.beta_2].map(|beta| beta as f32);
+    let [rest_1, rest_2] = [1.0 - step.beta_1, 1.0 - step.beta_2].map(|rest| rest as f32);
+    let [kept, mean_factor] = [step.kept, step.mean_factor].map(|factor| factor as f32);
+    let [root_factor, epsilon] = [step.root_factor, step.epsilon].map(|number| number as f32);
+    let moments = mean.iter_mut().zip(square);
+    for ((w, &g), (m, v)) in weights.iter_mut().zip(gradient).zip(moments) {
+        *m = *m * beta_1 + g * rest_1;
+        *v = *v * beta_2 + g * g * rest_2;
+        *w = *w * kept - *m / (v.sqrt() * root_factor + epsilon) * mean_factor;
     }
 }
 
@@ -317,10 +346,4 @@ mod tests {
             assert_eq!(greatest(&x), if length == 0 { f32::NEG_INFINITY } else { length as f32 - 1.0 });
         }
     }
-}
-
-/// y ← y + x
-#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
-pub(super) fn add(x: &[f32], y: &mut [f32]) {
-    y.iter_mut().zip(x).for_each(|(y, x)| *y += x);
 }

@@ -6,7 +6,7 @@ use std::arch::x86_64::*;
 use half::bf16;
 
 use super::pack::TURNED;
-use super::tile::{Grow, Kernel, Turn};
+use super::tile::{Copy as CopyRows, Grow, Kernel, Turn};
 
 /// Numbers that a processor treats at once.
 ///
@@ -21,6 +21,44 @@ pub(in crate::flex) trait Lanes: Copy {
     unsafe fn store(self, to: *mut f32);
     /// `self · b + c`, rounded once.
     unsafe fn mul_add(self, b: Self, c: Self) -> Self;
+
+    /// Writes rows of `columns` numbers, `from_stride` apart, `to_stride` apart.
+    ///
+    /// # Safety
+    /// The caller holds what is read and owns what is written.
+    #[inline(always)]
+    unsafe fn copy<T: Element>(
+        rows: usize,
+        columns: usize,
+        from: *const T,
+        from_stride: usize,
+        to: *mut f32,
+        to_stride: usize,
+    ) {
+        let whole = columns / Self::WIDTH * Self::WIDTH;
+        for row in 0..rows {
+            // SAFETY: the caller's.
+            unsafe {
+                let (from, to) = (from.add(row * from_stride), to.add(row * to_stride));
+                for column in (0..whole).step_by(Self::WIDTH) {
+                    T::load::<Self>(from.add(column)).store(to.add(column));
+                }
+                T::copy_some::<Self>(columns - whole, from.add(whole), to.add(whole));
+            }
+        }
+    }
+
+    /// Writes fewer numbers than a vector has.
+    ///
+    /// # Safety
+    /// The caller holds what is read and owns what is written.
+    #[inline(always)]
+    unsafe fn copy_some(count: usize, from: *const f32, to: *mut f32) {
+        for place in 0..count {
+            // SAFETY: the caller's.
+            unsafe { *to.add(place) = *from.add(place) }
+        }
+    }
 
     /// Writes `columns ≤ 16` columns of 16 numbers, `from_stride` apart, as 16 rows of 16, `to_stride` apart and in order;
     /// columns beyond are 0.
@@ -46,13 +84,19 @@ pub(in crate::flex) trait Element: Copy + Send + Sync {
     fn f32(self) -> f32;
 
     /// The strips of a kernel whose second factor is made of these.
-    fn sweeps(kernel: &Kernel) -> &[Grow<Self>];
+    fn sweeps(kernel: &Kernel, turned: bool) -> &[Grow<Self>];
+
+    fn copy(kernel: &Kernel) -> CopyRows<Self>;
 
     fn turn(kernel: &Kernel) -> Turn<Self>;
 
     /// # Safety
     /// As [`Lanes::load`].
     unsafe fn load<V: Lanes>(from: *const Self) -> V;
+
+    /// # Safety
+    /// As [`Lanes::copy_some`].
+    unsafe fn copy_some<V: Lanes>(count: usize, from: *const Self, to: *mut f32);
 }
 
 impl Element for f32 {
@@ -60,8 +104,12 @@ impl Element for f32 {
         self
     }
 
-    fn sweeps(kernel: &Kernel) -> &[Grow<Self>] {
-        &kernel.sweeps
+    fn sweeps(kernel: &Kernel, turned: bool) -> &[Grow<Self>] {
+        &kernel.sweeps[usize::from(turned)]
+    }
+
+    fn copy(kernel: &Kernel) -> CopyRows<Self> {
+        kernel.copy
     }
 
     fn turn(kernel: &Kernel) -> Turn<Self> {
@@ -73,6 +121,12 @@ impl Element for f32 {
         // SAFETY: the caller's.
         unsafe { V::load(from) }
     }
+
+    #[inline(always)]
+    unsafe fn copy_some<V: Lanes>(count: usize, from: *const Self, to: *mut f32) {
+        // SAFETY: the caller's.
+        unsafe { V::copy_some(count, from, to) }
+    }
 }
 
 impl Element for bf16 {
@@ -80,8 +134,12 @@ impl Element for bf16 {
         self.to_f32()
     }
 
-    fn sweeps(kernel: &Kernel) -> &[Grow<Self>] {
-        &kernel.half_sweeps
+    fn sweeps(kernel: &Kernel, turned: bool) -> &[Grow<Self>] {
+        &kernel.half_sweeps[usize::from(turned)]
+    }
+
+    fn copy(kernel: &Kernel) -> CopyRows<Self> {
+        kernel.half_copy
     }
 
     fn turn(kernel: &Kernel) -> Turn<Self> {
@@ -92,6 +150,14 @@ impl Element for bf16 {
     unsafe fn load<V: Lanes>(from: *const Self) -> V {
         // SAFETY: the caller's.
         unsafe { V::widen(from) }
+    }
+
+    #[inline(always)]
+    unsafe fn copy_some<V: Lanes>(count: usize, from: *const Self, to: *mut f32) {
+        for place in 0..count {
+            // SAFETY: the caller's.
+            unsafe { *to.add(place) = (*from.add(place)).to_f32() }
+        }
     }
 }
 
@@ -208,6 +274,13 @@ impl Lanes for Avx512 {
     unsafe fn mul_add(self, b: Self, c: Self) -> Self {
         // SAFETY: the caller runs where AVX-512 is.
         Self(unsafe { _mm512_fmadd_ps(self.0, b.0, c.0) })
+    }
+
+    #[inline(always)]
+    unsafe fn copy_some(count: usize, from: *const f32, to: *mut f32) {
+        let some = ((1_u32 << count) - 1) as __mmask16;
+        // SAFETY: the caller runs where AVX-512 is; numbers beyond the mask are neither read nor written.
+        unsafe { _mm512_mask_storeu_ps(to, some, _mm512_maskz_loadu_ps(some, from)) }
     }
 
     /// Sixteen vectors exchange halves, four times over: neighbours, pairs, quarters and halves of the square.

@@ -45,6 +45,17 @@ impl<'a, T> Matrix<'a, T> {
         }
     }
 
+    /// Where it begins, how far its rows lie apart or, if it is read column by column, its columns, and whether it is.
+    ///
+    /// # Panics
+    /// If neither rows nor columns are of neighbours.
+    fn place(&self) -> (Place<*const T>, bool) {
+        let turned = self.column_stride != 1;
+        assert!(!turned || self.row_stride == 1, "neither rows nor columns of neighbours");
+        let stride = if turned { self.column_stride } else { self.row_stride };
+        (Place { data: self.data.as_ptr(), stride }, turned)
+    }
+
     /// The length of slice that it reaches over.
     fn extent(&self) -> usize {
         extent(self.rows, self.columns, self.row_stride, self.column_stride)
@@ -202,14 +213,14 @@ unsafe fn divided<T: Element>(
 
 /// Links of the chains that are made in one go: a panel of the second factor then stays in the nearest cache.
 const LINKS: usize = 256;
-/// Rows of the first factor, and columns of the second, that are laid out at once.
+/// Rows of the first factor, and columns of the second, that are treated together.
 const ROWS: usize = 240;
 const COLUMNS: usize = 1024;
 /// Links at a time where the second factor is read where it lies: as many rows as a processor prefetches from.
 const STREAMS: usize = 8;
 
 thread_local! {
-    static SCRATCH: RefCell<[Vec<f32>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
+    static PANELS: RefCell<[Vec<f32>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
 }
 
 /// A product on this thread.
@@ -230,17 +241,16 @@ unsafe fn alone<T: Element>(
     let in_place = a.rows <= kernel.rows && b.column_stride == 1;
     let whole = if in_place { b.columns / kernel.columns * kernel.columns } else { 0 };
     let (read, laid) = b.split_columns(whole);
-    SCRATCH.with_borrow_mut(|[panels_a, panels_b]| {
-        // SAFETY: both parts lie within the product.
-        unsafe {
-            if read.columns > 0 {
-                streamed(kernel, panels_a, out, start, a, read);
-            }
-            if laid.columns > 0 {
-                blocked(kernel, panels_a, panels_b, out.at(0, whole), start.at(0, whole), a, laid);
-            }
+    // SAFETY: both parts lie within the product.
+    unsafe {
+        if read.columns > 0 {
+            streamed(kernel, out, start, a, read);
         }
-    });
+        if laid.columns > 0 {
+            let (out, start) = (out.at(0, whole), start.at(0, whole));
+            PANELS.with_borrow_mut(|panels| blocked(kernel, panels, out, start, a, laid));
+        }
+    }
 }
 
 /// The product of a few rows and whole panels of columns, which are read where they lie, `STREAMS` rows at a time.
@@ -249,71 +259,69 @@ unsafe fn alone<T: Element>(
 /// As [`alone`].
 unsafe fn streamed<T: Element>(
     kernel: &Kernel,
-    panels_a: &mut Vec<f32>,
     out: Place<*mut f32>,
     start: Place<*const f32>,
     a: Matrix<'_>,
     b: Matrix<'_, T>,
 ) {
-    pack::rows(kernel, panels_a, a, a.rows);
-    let sweep = T::sweeps(kernel)[a.rows - 1];
+    let (from, turned) = a.place();
+    let sweep = T::sweeps(kernel, turned)[a.rows - 1];
     for k in (0..a.columns.max(1)).step_by(STREAMS) {
         let links = STREAMS.min(a.columns - k);
         let start = if k == 0 { start } else { out.begins() };
-        // SAFETY: the panel holds `a.rows` numbers of each link, and each of the links' rows of `b` whole tiles.
-        unsafe {
-            let from = b.data.as_ptr().wrapping_add(k * b.row_stride);
-            sweep(links, panels_a.as_ptr().add(k * a.rows), from, b.row_stride, start, out, b.columns);
-        }
+        let from = Place { data: from.data.wrapping_add(k * a.column_stride), ..from };
+        let b_rows = Place { data: b.data.as_ptr().wrapping_add(k * b.row_stride), stride: b.row_stride };
+        // SAFETY: the factors have these links, and the rows of `b` hold whole tiles.
+        unsafe { sweep(links, from, b_rows, start, out, b.columns) }
     }
 }
 
-/// A product of factors that are laid out in panels first, block by block.
+/// A product whose second factor, and sometimes the first, is laid out in panels, block by block.
 ///
 /// # Safety
 /// As [`alone`].
 unsafe fn blocked<T: Element>(
     kernel: &Kernel,
-    panels_a: &mut Vec<f32>,
-    panels_b: &mut Vec<f32>,
+    [panels_a, panels]: &mut [Vec<f32>; 2],
     out: Place<*mut f32>,
     start: Place<*const f32>,
     a: Matrix<'_>,
     b: Matrix<'_, T>,
 ) {
+    let (Place { data: from, stride }, turned) = a.place();
+    let tiles = &kernel.tiles[usize::from(turned)];
+    // Columns far apart would push each other out of the nearest cache.
+    let laid = turned && a.rows > 2 * kernel.rows;
     // Few rows use a panel up at once: it need not outlive the nearest cache.
     let columns = if a.rows <= kernel.rows { kernel.columns } else { COLUMNS };
     for k in (0..a.columns.max(1)).step_by(LINKS) {
         let links = LINKS.min(a.columns - k);
         let start = if k == 0 { start } else { out.begins() };
-        let (a, b) = (a.split_columns(k).1.split_columns(links).0, b.split_rows(k).1.split_rows(links).0);
-        let few = a.rows <= ROWS;
-        if few {
-            pack::rows(kernel, panels_a, a, kernel.rows);
-        }
+        let b = b.split_rows(k).1.split_rows(links).0;
         for column in (0..b.columns).step_by(columns) {
             let b = b.split_columns(column).1;
             let b = b.split_columns(columns.min(b.columns)).0;
-            pack::columns(kernel, panels_b, b);
-            for row in (0..a.rows).step_by(ROWS) {
-                let a = a.split_rows(row).1;
-                let a = a.split_rows(ROWS.min(a.rows)).0;
-                if !few {
-                    pack::rows(kernel, panels_a, a, kernel.rows);
+            pack::columns(kernel, panels, b);
+            for block in (0..a.rows).step_by(ROWS) {
+                if laid {
+                    let a = a.split_rows(block).1.split_columns(k).1;
+                    pack::rows(kernel, panels_a, a.split_rows(ROWS.min(a.rows)).0.split_columns(links).0);
                 }
-                for (panel, from) in (0..b.columns).step_by(kernel.columns).enumerate() {
-                    let b_panel = &panels_b[panel * links * kernel.columns..];
-                    for first in (0..a.rows).step_by(kernel.rows) {
-                        let rows = kernel.rows.min(a.rows - first);
-                        let a_panel = &panels_a[first * links..];
-                        // SAFETY: the panels hold `rows` and `kernel.columns` numbers of each link; the tile lies within
-                        // the product.
+                for (index, panel) in (0..b.columns).step_by(kernel.columns).enumerate() {
+                    let b_panel = panels[index * links * kernel.columns..].as_ptr();
+                    let b_panel = Place { data: b_panel, stride: kernel.columns };
+                    let columns = kernel.columns.min(b.columns - panel);
+                    for row in (block..a.rows.min(block + ROWS)).step_by(kernel.rows) {
+                        let rows = kernel.rows.min(a.rows - row);
+                        let from = if laid {
+                            Place { data: panels_a[(row - block) * links..].as_ptr(), stride: rows }
+                        } else {
+                            Place { data: from.wrapping_add(row * a.row_stride + k * a.column_stride), stride }
+                        };
+                        // SAFETY: the factors have these rows and links; the tile lies within the product.
                         unsafe {
-                            let (start, out) =
-                                (start.at(row + first, column + from), out.at(row + first, column + from));
-                            let columns = kernel.columns.min(b.columns - from);
-                            let (a, b) = (a_panel.as_ptr(), b_panel.as_ptr());
-                            kernel.tiles[rows - 1](links, a, b, kernel.columns, start, out, columns);
+                            let (start, out) = (start.at(row, column + panel), out.at(row, column + panel));
+                            tiles[rows - 1](links, from, b_panel, start, out, columns);
                         }
                     }
                 }

@@ -7,10 +7,16 @@ use super::Place;
 use super::lanes::{Avx2, Avx512};
 use super::lanes::{Element, Lanes, Plain};
 
-/// Lets `links` links grow on a tile, or on every tile of a strip: links, panel of the first factor (as many numbers for each
-/// link as there are rows), rows of the second and how far they lie apart, where the chains begin, where they go, columns.
+/// Lets `links` links grow on a tile, or on every tile of a strip: links, rows or columns of the first factor and rows of the
+/// second, where the chains begin, where they go, columns.
 pub(in crate::flex) type Grow<T> =
-    unsafe fn(usize, *const f32, *const T, usize, Place<*const f32>, Place<*mut f32>, usize);
+    unsafe fn(usize, Place<*const f32>, Place<*const T>, Place<*const f32>, Place<*mut f32>, usize);
+
+/// Tiles of one to [`MOST_ROWS`] rows.
+type Grows<T> = [Grow<T>; MOST_ROWS];
+
+/// Copies rows: [`Lanes::copy`].
+pub(in crate::flex) type Copy<T> = unsafe fn(usize, usize, *const T, usize, *mut f32, usize);
 
 /// Turns up to sixteen columns of sixteen numbers into rows: [`Lanes::turn`].
 pub(in crate::flex) type Turn<T> = unsafe fn(usize, *const T, usize, *mut f32, usize);
@@ -28,28 +34,31 @@ pub(in crate::flex) struct Kernel {
     pub(super) rows: usize,
     /// The columns of a tile.
     pub(super) columns: usize,
-    /// Tiles whose last columns may not exist.
-    pub(super) tiles: [Grow<f32>; MOST_ROWS],
-    /// Strips of whole tiles.
-    pub(super) sweeps: [Grow<f32>; MOST_ROWS],
-    /// Strips whose second factor is half as wide in memory.
-    pub(super) half_sweeps: [Grow<bf16>; MOST_ROWS],
+    /// Tiles whose last columns may not exist: of a first factor that lies row by row, and of one that lies column by column.
+    pub(super) tiles: [Grows<f32>; 2],
+    /// Strips of whole tiles, likewise.
+    pub(super) sweeps: [Grows<f32>; 2],
+    /// Strips whose second factor is half as wide in memory, likewise.
+    pub(super) half_sweeps: [Grows<bf16>; 2],
+    /// What lays rows out closer.
+    pub(super) copy: Copy<f32>,
+    /// The same of numbers half as wide in memory.
+    pub(super) half_copy: Copy<bf16>,
     /// What lays columns out as rows.
     pub(super) turn: Turn<f32>,
     /// The same of numbers half as wide in memory.
     pub(super) half_turn: Turn<bf16>,
 }
 
-/// One tile: `R` rows of `VECTORS` vectors.
+/// One tile: `R` rows of `VECTORS` vectors; the first factor lies row by row or, if `TURNED`, column by column.
 ///
 /// # Safety
 /// The instruction set of `V` is there; the pointers reach as far as [`Grow`] tells.
 #[inline(always)]
-unsafe fn grow<V: Lanes, T: Element, const R: usize>(
+unsafe fn grow<V: Lanes, T: Element, const TURNED: bool, const R: usize>(
     links: usize,
-    a: *const f32,
-    b: *const T,
-    b_stride: usize,
+    a: Place<*const f32>,
+    b: Place<*const T>,
     start: Place<*const f32>,
     out: Place<*mut f32>,
 ) {
@@ -63,13 +72,14 @@ unsafe fn grow<V: Lanes, T: Element, const R: usize>(
                 }
             }
         }
+        let rows: [_; R] = std::array::from_fn(|row| a.data.wrapping_add(if TURNED { row } else { row * a.stride }));
         for k in 0..links {
             let mut b_vectors = [V::splat(0.0); VECTORS];
             for (vector, b_vector) in b_vectors.iter_mut().enumerate() {
-                *b_vector = T::load(b.add(k * b_stride + vector * V::WIDTH));
+                *b_vector = T::load(b.data.add(k * b.stride + vector * V::WIDTH));
             }
-            for (row, c) in c.iter_mut().enumerate() {
-                let a = V::splat(*a.add(k * R + row));
+            for (row, c) in rows.iter().zip(&mut c) {
+                let a = V::splat(*row.add(if TURNED { k * a.stride } else { k }));
                 for (c, &b) in c.iter_mut().zip(&b_vectors) {
                     *c = a.mul_add(b, *c);
                 }
@@ -88,11 +98,10 @@ unsafe fn grow<V: Lanes, T: Element, const R: usize>(
 /// # Safety
 /// As [`grow`].
 #[inline(always)]
-unsafe fn tile<V: Lanes, const R: usize>(
+unsafe fn tile<V: Lanes, const TURNED: bool, const R: usize>(
     links: usize,
-    a: *const f32,
-    b: *const f32,
-    b_stride: usize,
+    a: Place<*const f32>,
+    b: Place<*const f32>,
     start: Place<*const f32>,
     out: Place<*mut f32>,
     columns: usize,
@@ -101,7 +110,7 @@ unsafe fn tile<V: Lanes, const R: usize>(
     // SAFETY: the caller's; what does not exist in the result is grown beside it.
     unsafe {
         if columns == width {
-            return grow::<V, f32, R>(links, a, b, b_stride, start, out);
+            return grow::<V, f32, TURNED, R>(links, a, b, start, out);
         }
         let mut whole = [0.0_f32; MOST_ROWS * MOST_COLUMNS];
         let place = Place { data: whole.as_mut_ptr(), stride: width };
@@ -110,7 +119,7 @@ unsafe fn tile<V: Lanes, const R: usize>(
                 std::ptr::copy_nonoverlapping(start.at(row, 0).data, place.at(row, 0).data, columns);
             }
         }
-        grow::<V, f32, R>(links, a, b, b_stride, place.begins(), place);
+        grow::<V, f32, TURNED, R>(links, a, b, place.begins(), place);
         for row in 0..R {
             std::ptr::copy_nonoverlapping(place.at(row, 0).data, out.at(row, 0).data, columns);
         }
@@ -122,18 +131,20 @@ unsafe fn tile<V: Lanes, const R: usize>(
 /// # Safety
 /// As [`grow`].
 #[inline(always)]
-unsafe fn sweep<V: Lanes, T: Element, const R: usize>(
+unsafe fn sweep<V: Lanes, T: Element, const TURNED: bool, const R: usize>(
     links: usize,
-    a: *const f32,
-    b: *const T,
-    b_stride: usize,
+    a: Place<*const f32>,
+    b: Place<*const T>,
     start: Place<*const f32>,
     out: Place<*mut f32>,
     columns: usize,
 ) {
     for column in (0..columns).step_by(VECTORS * V::WIDTH) {
         // SAFETY: the caller's.
-        unsafe { grow::<V, T, R>(links, a, b.add(column), b_stride, start.at(0, column), out.at(0, column)) }
+        unsafe {
+            let b = Place { data: b.data.add(column), ..b };
+            grow::<V, T, TURNED, R>(links, a, b, start.at(0, column), out.at(0, column));
+        }
     }
 }
 
@@ -144,21 +155,29 @@ macro_rules! kernel {
             use super::*;
 
             $(#[$feature])?
-                        pub(super) unsafe fn one<const R: usize>(
-                links: usize, a: *const f32, b: *const f32, b_stride: usize,
+            pub(super) unsafe fn one<const TURNED: bool, const R: usize>(
+                links: usize, a: Place<*const f32>, b: Place<*const f32>,
                 start: Place<*const f32>, out: Place<*mut f32>, columns: usize,
             ) {
                 // SAFETY: the caller's.
-                unsafe { tile::<$lanes, R>(links, a, b, b_stride, start, out, columns) }
+                unsafe { tile::<$lanes, TURNED, R>(links, a, b, start, out, columns) }
             }
 
             $(#[$feature])?
-                        pub(super) unsafe fn strip<T: Element, const R: usize>(
-                links: usize, a: *const f32, b: *const T, b_stride: usize,
+            pub(super) unsafe fn strip<T: Element, const TURNED: bool, const R: usize>(
+                links: usize, a: Place<*const f32>, b: Place<*const T>,
                 start: Place<*const f32>, out: Place<*mut f32>, columns: usize,
             ) {
                 // SAFETY: the caller's.
-                unsafe { sweep::<$lanes, T, R>(links, a, b, b_stride, start, out, columns) }
+                unsafe { sweep::<$lanes, T, TURNED, R>(links, a, b, start, out, columns) }
+            }
+
+            $(#[$feature])?
+            pub(super) unsafe fn copy<T: Element>(
+                rows: usize, columns: usize, from: *const T, from_stride: usize, to: *mut f32, to_stride: usize,
+            ) {
+                // SAFETY: the caller's.
+                unsafe { <$lanes>::copy(rows, columns, from, from_stride, to, to_stride) }
             }
 
             $(#[$feature])?
@@ -173,9 +192,11 @@ macro_rules! kernel {
         pub(super) static $name: Kernel = Kernel {
             rows: $most,
             columns: VECTORS * <$lanes>::WIDTH,
-            tiles: [$($module::one::<$rows>),*],
-            sweeps: [$($module::strip::<f32, $rows>),*],
-            half_sweeps: [$($module::strip::<bf16, $rows>),*],
+            tiles: [[$($module::one::<false, $rows>),*], [$($module::one::<true, $rows>),*]],
+            sweeps: [[$($module::strip::<f32, false, $rows>),*], [$($module::strip::<f32, true, $rows>),*]],
+            half_sweeps: [[$($module::strip::<bf16, false, $rows>),*], [$($module::strip::<bf16, true, $rows>),*]],
+            copy: $module::copy::<f32>,
+            half_copy: $module::copy::<bf16>,
             turn: $module::turn::<f32>,
             half_turn: $module::turn::<bf16>,
         };

@@ -9,7 +9,7 @@ use firebrick_types::TokenId;
 use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
-use tokenizers::{AddedToken, DecoderWrapper, ModelWrapper, NormalizerWrapper};
+use tokenizers::{AddedToken, DecoderWrapper, ModelWrapper};
 
 use crate::file::write_atomically;
 use crate::{Error, Place};
@@ -113,7 +113,14 @@ impl Tokenizer {
     /// If the text is no such tokenizer, or it has no token to end a context with.
     pub fn parse(json: &str, path: &Path, eoc: Option<&str>) -> Result<Self, Error> {
         let refused = |source| Error::Tokenizer { path: path.into(), source };
-        let mut inner: tokenizers::Tokenizer = json.parse().map_err(refused)?;
+        // The library panics where its parts are not whole JSON, or a table of characters is not whole.
+        let value: serde_json::Value = serde_json::from_str(json).map_err(|error| refused(error.into()))?;
+        check_normalizer(&value["normalizer"]).map_err(refused)?;
+        let parsed = json.parse().map_err(|error: BoxError| match error.to_string() {
+            reason if reason.contains("out of vocabulary") => format!("`model.merges`: {reason}").into(),
+            _ => error,
+        });
+        let mut inner: tokenizers::Tokenizer = parsed.map_err(refused)?;
         // Lengths are the caller's business: a file must not cut or fill what is encoded.
         inner.with_truncation(None).map_err(refused)?;
         inner.with_padding(None);
@@ -307,18 +314,15 @@ fn check(inner: &tokenizers::Tokenizer) -> Result<(), BoxError> {
     {
         return Err(format!("`model.unk_token` is `{unknown}`, which is not in `model.vocab`").into());
     }
-    match inner.get_normalizer() {
-        Some(normalizer) if is_precompiled(normalizer) => Err("`normalizer` of type Precompiled cannot be read".into()),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
-fn is_precompiled(normalizer: &NormalizerWrapper) -> bool {
-    match normalizer {
-        NormalizerWrapper::Precompiled(_) => true,
-        NormalizerWrapper::Sequence(parts) => parts.as_ref().iter().any(is_precompiled),
-        _ => false,
+/// Refuses a table of characters, alone or in a sequence.
+fn check_normalizer(part: &serde_json::Value) -> Result<(), BoxError> {
+    if part["type"] == "Precompiled" || part.get("precompiled_charsmap").is_some() {
+        return Err("`normalizer` of type Precompiled cannot be read".into());
     }
+    part["normalizers"].as_array().into_iter().flatten().try_for_each(check_normalizer)
 }
 
 /// How the decoder of a file spells, read from its JSON: the parts do not tell what they hold.
@@ -557,7 +561,7 @@ mod tests {
     #[test]
     fn what_would_fail_while_encoding_is_refused_when_opened() {
         let (_dir, path) = file_of("tokenizer.json", b"");
-        let good = json(&Tokenizer::train([TEXT], 260).unwrap());
+        let good = json(&Tokenizer::train([TEXT], 257).unwrap());
         let reason = |from: &str, to: &str| {
             assert!(good.contains(from), "{from}");
             let error = Tokenizer::parse(&good.replace(from, to), &path, None).unwrap_err();
@@ -568,6 +572,13 @@ mod tests {
             (r#""dropout": null"#, r#""dropout": 0.5"#, "`model.dropout` is not null"),
             (r#""unk_token": null"#, r#""unk_token": "<unk>""#, "`model.unk_token` is `<unk>`, which is not in"),
             (decoder.as_str(), "\"decoder\": null, ", "`decoder` of type null cannot be read"),
+            (
+                r#""normalizer": null"#,
+                r#""normalizer": {"type": "Sequence", "normalizers": [{"type": "Precompiled", "precompiled_charsmap": "AA=="}]}"#,
+                "`normalizer` of type Precompiled cannot be read",
+            ),
+            (r#""merges": []"#, r#""merges": [["a", "zebra"]]"#, "`model.merges`: Token `zebra` out of vocabulary"),
+            (&good[good.len() - 30..], "", "EOF while parsing"),
         ] {
             let reason = reason(from, to);
             assert!(reason.starts_with(expected), "{reason}");

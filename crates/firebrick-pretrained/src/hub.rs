@@ -129,3 +129,112 @@ impl Progress for Report<'_> {
 
     fn finish(&mut self) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+    use std::path::Path;
+
+    use super::*;
+
+    /// A port of this machine where nobody listens.
+    fn closed() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        format!("http://{}", listener.local_addr().unwrap())
+    }
+
+    /// A hub on this machine with one model, each of whose files holds its own name; it answers until the test ends.
+    fn serve(files: &'static [&'static str]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let lines = BufReader::new(&stream).lines().map(Result::unwrap);
+                let head = lines.take_while(|line| !line.is_empty()).collect::<Vec<_>>();
+                let asked = head[0].split(' ').nth(1).unwrap().to_owned();
+                let whole = asked.rsplit('/').next().unwrap().as_bytes().to_vec();
+                let (range, body) = if asked == "/api/models/some/model/revision/main" {
+                    let siblings = files.iter().map(|file| serde_json::json!({"rfilename": file})).collect::<Vec<_>>();
+                    let info = serde_json::json!({"siblings": siblings, "sha": "c0ffee"});
+                    (String::new(), info.to_string().into_bytes())
+                } else if head.iter().any(|line| line.to_lowercase() == "range: bytes=0-0") {
+                    (format!("Content-Range: bytes 0-0/{}\r\n", whole.len()), whole[..1].to_vec())
+                } else {
+                    (String::new(), whole)
+                };
+                let etag = asked.replace(|character: char| !character.is_ascii_alphanumeric(), "");
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\nConnection: close\r\nETag: \"{etag}\"\r\nX-Repo-Commit: c0ffee\r\n{range}\
+                     Content-Length: {}\r\n\r\n",
+                    body.len()
+                );
+                stream.write_all(&[answer.as_bytes(), &body].concat()).unwrap();
+            }
+        });
+        endpoint
+    }
+
+    fn hub(endpoint: String, cache: &Path) -> Hub {
+        Hub { endpoint, cache: cache.join("hub"), offline: false }
+    }
+
+    #[test]
+    fn a_model_is_fetched_once_and_then_cached() {
+        let dir = tempfile::tempdir().unwrap();
+        let files =
+            &["README.md", "config.json", "model.safetensors", "tokenizer.json", "../evil.json", "pytorch_model.bin"];
+        let online = hub(serve(files), dir.path());
+        let mut fetched = Vec::new();
+        let snapshot = download("some/model", &online, |file, _, _| fetched.push(file.to_owned())).unwrap();
+        fetched.dedup();
+        assert_eq!(fetched, ["config.json", "model.safetensors", "tokenizer.json"]);
+        for file in &fetched {
+            assert_eq!(&fs::read_to_string(snapshot.join(file)).unwrap(), file);
+        }
+        // A second time nothing is fetched; without the host, and offline, the cache will do.
+        let again = download("some/model", &online, |file, _, _| panic!("fetched {file} again")).unwrap();
+        assert_eq!(again, snapshot);
+        assert_eq!(download("some/model", &hub(closed(), dir.path()), |_, _, _| ()).unwrap(), snapshot);
+        let offline = Hub { offline: true, ..hub(closed(), dir.path()) };
+        assert_eq!(download("some/model", &offline, |_, _, _| ()).unwrap(), snapshot);
+    }
+
+    #[test]
+    fn without_host_and_cache_the_way_out_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let endpoint = closed();
+        let message = download("some/model", &hub(endpoint.clone(), dir.path()), |_, _, _| ()).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("model some/model cannot be fetched from {endpoint}: ")), "{message}");
+        assert!(message.contains("name its folder") && message.contains("HF_HOME"), "{message}");
+        assert!(message.to_lowercase().contains("refused") || message.contains("Connection"), "the cause: {message}");
+        let offline = Hub { offline: true, ..hub(endpoint, dir.path()) };
+        let message = download("some/model", &offline, |_, _, _| ()).unwrap_err().to_string();
+        assert!(message.contains("not in the cache") && message.contains("HF_HUB_OFFLINE"), "{message}");
+    }
+
+    #[test]
+    fn shards_are_wanted_where_there_is_no_whole_file() {
+        let shards =
+            ["config.json", "model-1-of-2.safetensors", "model-2-of-2.safetensors", INDEX, "onnx/model-x.safetensors"];
+        assert_eq!(wanted(&shards).unwrap(), shards[..4]);
+        assert_eq!(wanted(&["config.json", WEIGHTS, "model-1-of-2.safetensors"]).unwrap(), ["config.json", WEIGHTS]);
+        assert_eq!(wanted(&["config.json", "pytorch_model.bin"]), None);
+    }
+
+    #[test]
+    fn names_from_outside_stay_inside() {
+        for (name, good) in [
+            ("HuggingFaceTB/SmolLM2-135M-Instruct", true),
+            ("openai-community/gpt2", true),
+            ("gpt2", false),
+            ("../x", false),
+            ("a/..", false),
+            ("a/b/c", false),
+            ("a/", false),
+        ] {
+            assert_eq!(is_name(name), good, "{name}");
+        }
+    }
+}

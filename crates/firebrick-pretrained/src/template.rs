@@ -258,3 +258,101 @@ fn without_generation_marks(source: &str) -> String {
     text.push_str(rest);
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use firebrick_types::Dialogue;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn render(source: &str, messages: &[Message]) -> Result<String, String> {
+        let template = ChatTemplate::jinja(source, "x.jinja", BTreeMap::new()).map_err(|error| error.to_string())?;
+        template.render(messages, false).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_dialogue_form_is_that_of_the_data() {
+        let messages = [Message::new("user", "Hi "), Message::new("assistant", "Hello."), Message::new("human", "Bye")];
+        let template = ChatTemplate::dialogue();
+        let text = template.render(&messages, true).unwrap();
+        assert_eq!(text, "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: Bye\n\nAssistant:");
+        let with_system = [&[Message::new("system", "Be brief.")], &messages[..1]].concat();
+        assert_eq!(template.render(&with_system, false).unwrap(), "Be brief.\n\nHuman: Hi");
+        for messages in [vec![Message::new("tool", "x")], [&messages[..1], &with_system].concat()] {
+            let message = template.render(&messages, true).unwrap_err().to_string();
+            assert!(
+                message.contains("knows the roles user and assistant, and system at the beginning, not "),
+                "{message}"
+            );
+        }
+        assert_eq!(template.stops(), ["\n\nHuman:", "\n\n-----"]);
+    }
+
+    proptest! {
+        #[test]
+        fn the_dialogue_form_is_rendered_as_the_data_is(said in proptest::collection::vec("[a-z{%}é]{1,8}", 1..6)) {
+            let dialogue = Dialogue::new(said.iter().enumerate().map(|(index, said)| match index % 2 {
+                0 => firebrick_types::Message::human(said),
+                _ => firebrick_types::Message::assistant(said),
+            }).collect());
+            let messages = said.iter().enumerate().map(|(index, said)| {
+                Message::new(["user", "assistant"][index % 2], said)
+            }).collect::<Vec<_>>();
+            let text = ChatTemplate::dialogue().render(&messages, false).unwrap();
+            prop_assert_eq!(text, dialogue::render(&dialogue));
+        }
+    }
+
+    #[test]
+    fn what_a_message_says_is_never_a_template() {
+        let messages = [Message::new("user", "{{ 1 + 1 }}{% raw %}<b>&amp;")];
+        assert_eq!(render("{{ messages[0].content }}", &messages).unwrap(), messages[0].content);
+    }
+
+    #[test]
+    fn hostile_templates_end() {
+        let bound = "writes too much";
+        for (source, expected) in [
+            ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "takes too many steps"),
+            ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "fails: "),
+            ("{% macro f(n) %}{{ f(n + 1) ~ f(n + 1) }}{% endmacro %}{{ f(0) }}", "fails: "),
+            ("{{ 'x' * 99999999 }}", bound),
+            ("{% for a in range(9999) %}{{ 'x' * 999 }}{% endfor %}", bound),
+            ("{% for a in range(9999) %}TEXT{% endfor %}", bound),
+            ("{{ range(99999999999) }}", "fails: "),
+            ("{% include 'secret' %}", "fails: "),
+            ("{{ open('secret') }}", "fails: "),
+            ("{{ raise_exception('only users') }}", "only users"),
+        ] {
+            let found = render(&source.replace("TEXT", &"x".repeat(2_000)), &[]).unwrap_err();
+            assert!(found.contains("x.jinja: the chat template ") && found.contains(expected), "{source}: {found}");
+        }
+    }
+
+    #[test]
+    fn templates_that_cannot_be_read_are_refused_when_opened() {
+        for (source, expected) in
+            [("{% if %}".to_owned(), "cannot be read: "), ("x".repeat(300 << 10), "is longer than 262144 bytes")]
+        {
+            let found = render(&source, &[]).unwrap_err();
+            assert!(found.contains(expected), "{found}");
+        }
+        let nested = "{% if true %}".repeat(5_000);
+        assert!(render(&nested, &[]).is_err());
+        let nested = format!("{{{{ {}1{} }}}}", "(".repeat(5_000), ")".repeat(5_000));
+        assert!(render(&nested, &[]).is_err());
+    }
+
+    #[test]
+    fn json_is_written_as_python_writes_it() {
+        let messages = [Message::new("user", "<a> 'b' \"c\" é")];
+        let expected = r#"{"role": "user", "content": "<a> 'b' \"c\" é"}"#;
+        assert_eq!(render("{{ messages[0] | tojson }}", &messages).unwrap(), expected);
+        assert_eq!(
+            render("{{ [1, 2.5, none, true] | tojson(ensure_ascii=False) }}", &[]).unwrap(),
+            "[1, 2.5, null, true]"
+        );
+        assert_eq!(render("{{ [] | tojson }} {{ [1] | tojson(indent=2) }}", &[]).unwrap(), "[] [\n  1\n]");
+    }
+}

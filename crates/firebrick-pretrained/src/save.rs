@@ -46,7 +46,8 @@ pub fn save(model: &Decoder, config: &DecoderConfig, text: Option<&Text>, dir: &
         [one] => json!(one),
         several => json!(several),
     };
-    let bos = template.tokens().get("bos_token").and_then(|name| tokenizer.token(name));
+    let id = |key: &str| template.tokens().get(key).and_then(|name| tokenizer.token(name));
+    let (bos, pad) = (id("bos_token"), id("pad_token"));
     let mut described = Map::new();
     let numbers = [
         ("temperature", json!(generation.temperature)),
@@ -55,6 +56,7 @@ pub fn save(model: &Decoder, config: &DecoderConfig, text: Option<&Text>, dir: &
         ("repetition_penalty", json!(generation.repetition_penalty)),
         ("bos_token_id", json!(bos)),
         ("eos_token_id", eos.clone()),
+        ("pad_token_id", json!(pad)),
     ];
     let sampled = numbers[..3].iter().any(|(_, number)| !number.is_null());
     described.insert("do_sample".to_owned(), sampled.into());

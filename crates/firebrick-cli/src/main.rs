@@ -3,6 +3,7 @@
 mod bands;
 mod env;
 mod hh;
+mod model;
 mod pipeline;
 mod progress;
 mod recipe;
@@ -27,15 +28,24 @@ enum Command {
     /// Run a pipeline from raw data to its report.
     #[command(subcommand)]
     Pipeline(pipeline::Command),
+    /// Look at a checkpoint, convert it, or score text with it.
+    #[command(subcommand)]
+    Model(model::Command),
 }
 
 fn main() -> ExitCode {
-    let Cli { command: Command::Pipeline(command) } = Cli::parse();
+    let Cli { command } = Cli::parse();
     firebrick_kernels::keep_freed_memory();
-    // Micro-batches keep the cores busy: operations that split themselves as well would wait for each other.
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(1);
-    pool.build_global().expect("no other pool was made before");
-    match pipeline::execute(command) {
+    if matches!(command, Command::Pipeline(_)) {
+        // Micro-batches keep the cores busy: operations that split themselves as well would wait for each other.
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1);
+        pool.build_global().expect("no other pool was made before");
+    }
+    let done = match command {
+        Command::Pipeline(command) => pipeline::execute(command),
+        Command::Model(command) => model::execute(command),
+    };
+    match done {
         Ok(code) => code,
         Err(error) => {
             remark(format_args!("error: {error}"));

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, anyhow, bail};
 
+mod bench;
 mod ci;
 mod markdown;
 mod pipeline;
@@ -28,6 +29,8 @@ Commands:
   pipeline NAME [ARGUMENTS]   Build the `firebrick` command and run a pipeline; the arguments go to it
   pipeline list               List the pipelines
   test [ARGUMENTS]            Run every test, then the doctests; the arguments go to the test runner
+  bench [FILTER]              Time kernels and a training step
+  bench peers [OPTIONS]       Run the same work beside PyTorch; `bench --help` tells the options
   ci                          Run all that CI runs, in its order, and stop at the first failure
   tidy                        Check what compilers do not: crate graph, headers, links, white space
   help                        Show this text
@@ -67,6 +70,7 @@ fn dispatch(arguments: &[&str]) -> Result<()> {
             Ok(())
         }
         ["pipeline", rest @ ..] => pipeline::run(rest),
+        ["bench", rest @ ..] => bench::run(rest),
         ["test", rest @ ..] => test::run(rest),
         ["ci"] => ci::run(),
         ["tidy"] => tidy::run(),

@@ -21,4 +21,4 @@ mod tokenizer;
 
 pub use error::{Error, Place};
 pub use thread::{Answer, Thread};
-pub use tokenizer::{EOC, Tokenizer};
+pub use tokenizer::{EOC, TextStream, Tokenizer};

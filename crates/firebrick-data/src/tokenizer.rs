@@ -1,16 +1,18 @@
 //! Text to token ids and back.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use firebrick_types::TokenId;
 use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
-use tokenizers::{AddedToken, ModelWrapper};
+use tokenizers::{AddedToken, DecoderWrapper, ModelWrapper};
 
-use crate::Error;
-use crate::file::{read_to_string, write_atomically};
+use crate::file::write_atomically;
+use crate::{Error, Place};
 
 /// The end of a context: of a document, and of a turn (A-34). A tokenizer of ours gives it the id 0.
 pub const EOC: &str = "<|eoc|>";
@@ -21,11 +23,35 @@ const KNOWN_EOC: &[&str] = &[EOC, "<|endoftext|>", "</s>"];
 /// All bytes and the end of context.
 const LEAST_VOCABULARY: usize = 257;
 
-/// A byte-level byte-pair encoding: it encodes every text, and decoding gives the text back (D-01).
+/// The most that a `tokenizer.json` may hold, in bytes; the largest known take about 40 million.
+const MAX_BYTES: u64 = 256 << 20;
+
+/// What stands for a space in tokens of SentencePiece.
+const SPACE: char = '\u{2581}';
+
+/// A byte-pair encoding over bytes, or over characters with bytes to fall back on.
+///
+/// A byte-level one encodes every text, and decoding gives the text back (D-01); one of somebody else's may put the text into a
+/// normal form first, lack bytes that UTF-8 hardly uses, or begin with a space. Copies share what they hold.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    /// Takes special tokens that a text holds as text.
+    plain: Arc<tokenizers::Tokenizer>,
+    /// Recognises them; made when it is first asked for.
+    special: Arc<OnceLock<tokenizers::Tokenizer>>,
+    spelling: Spelling,
+    /// One more than the largest id.
+    size: usize,
     eoc: TokenId,
+}
+
+/// What bytes a token's name stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spelling {
+    /// Each character for a byte.
+    Bytes,
+    /// Characters for themselves, [`SPACE`] for a space, `<0x0A>` for a byte; a text begins with so many spaces too many.
+    Characters { spaces: usize },
 }
 
 impl Tokenizer {
@@ -57,30 +83,62 @@ impl Tokenizer {
         inner.with_pre_tokenizer(Some(ByteLevel::default().add_prefix_space(false)));
         inner.with_decoder(Some(ByteLevel::default()));
         inner.train(&mut trainer, documents.into_iter()).expect("training fails on files only, and there are none");
-        Ok(Self::new(inner).expect("the trainer was given the end of context"))
+        let made = Self::new(inner, None).expect("this is a byte-level encoding without a dropout");
+        Ok(made.expect("the trainer was given the end of context"))
     }
 
-    /// The tokenizer of a `tokenizer.json`, ours or somebody else's byte-level one.
+    /// The tokenizer of a `tokenizer.json`, ours or somebody else's byte-pair encoding.
     ///
     /// The end of context is `<|eoc|>`, else `<|endoftext|>`, else `</s>`.
     ///
     /// # Errors
-    /// If the file cannot be read, is no tokenizer, or has none of these tokens.
+    /// If the file cannot be read, is no such tokenizer, or has none of these tokens.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let text = read_to_string(path)?;
-        let mut inner: tokenizers::Tokenizer =
-            text.parse().map_err(|source| Error::Tokenizer { path: path.into(), source })?;
-        // Lengths are the caller's business: a file must not cut or fill what is encoded.
-        inner.with_truncation(None).map_err(|source| Error::Tokenizer { path: path.into(), source })?;
-        inner.with_padding(None);
-        Self::new(inner).ok_or_else(|| Error::NoEndOfContext { path: path.into(), known: KNOWN_EOC })
+        Self::parse(&read(path)?, path, None)
     }
 
-    fn new(mut inner: tokenizers::Tokenizer) -> Option<Self> {
+    /// The tokenizer of a `tokenizer.json`, which ends a context with this token where it has none of those that
+    /// [`open`](Self::open) looks for.
+    ///
+    /// # Errors
+    /// If the file cannot be read, is no such tokenizer, or has no token to end a context with.
+    pub fn open_or_ending(path: &Path, eoc: Option<&str>) -> Result<Self, Error> {
+        Self::parse(&read(path)?, path, eoc)
+    }
+
+    /// The tokenizer of the text of a `tokenizer.json`; the path is what errors name, the token as in
+    /// [`open_or_ending`](Self::open_or_ending).
+    ///
+    /// # Errors
+    /// If the text is no such tokenizer, or it has no token to end a context with.
+    pub fn parse(json: &str, path: &Path, eoc: Option<&str>) -> Result<Self, Error> {
+        let refused = |source| Error::Tokenizer { path: path.into(), source };
+        // The library panics where its parts are not whole JSON, or a table of characters is not whole.
+        let value: serde_json::Value = serde_json::from_str(json).map_err(|error| refused(error.into()))?;
+        check_normalizer(&value["normalizer"]).map_err(refused)?;
+        let parsed = json.parse().map_err(|error: BoxError| match error.to_string() {
+            reason if reason.contains("out of vocabulary") => format!("`model.merges`: {reason}").into(),
+            _ => error,
+        });
+        let mut inner: tokenizers::Tokenizer = parsed.map_err(refused)?;
+        // Lengths are the caller's business: a file must not cut or fill what is encoded.
+        inner.with_truncation(None).map_err(refused)?;
+        inner.with_padding(None);
+        Self::new(inner, eoc)
+            .map_err(refused)?
+            .ok_or_else(|| Error::NoEndOfContext { path: path.into(), known: KNOWN_EOC })
+    }
+
+    /// Nothing, where no token ends a context.
+    fn new(mut inner: tokenizers::Tokenizer, eoc: Option<&str>) -> Result<Option<Self>, BoxError> {
+        let mut known = KNOWN_EOC.iter().copied().chain(eoc);
+        let Some(eoc) = known.find_map(|token| inner.token_to_id(token)) else { return Ok(None) };
+        check(&inner)?;
+        let spelling = spelling(inner.get_decoder())?;
         // The text of a special token inside data is text: nobody ends a context by writing `<|eoc|>`.
         inner.set_encode_special_tokens(true);
-        let eoc = KNOWN_EOC.iter().find_map(|token| inner.token_to_id(token))?;
-        Some(Self { inner, eoc })
+        let size = inner.get_vocab(true).into_values().max().map_or(0, |largest| largest as usize + 1);
+        Ok(Some(Self { plain: inner.into(), special: Arc::default(), spelling, size, eoc }))
     }
 
     /// Writes the `tokenizer.json`.
@@ -88,7 +146,7 @@ impl Tokenizer {
     /// # Errors
     /// If the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
-        let text = self.inner.to_string(true).expect("a tokenizer is made of text and numbers");
+        let text = self.plain.to_string(true).expect("a tokenizer is made of text and numbers");
         write_atomically(path, |file| {
             file.write_all(text.as_bytes()).map_err(|source| Error::Write { path: path.into(), source })
         })
@@ -96,8 +154,18 @@ impl Tokenizer {
 
     /// The tokens of a text, no special token among them.
     pub fn encode(&self, text: &str) -> Vec<TokenId> {
-        let encoding = self.inner.encode_fast(text, false).expect("a byte-level encoding takes every text");
-        encoding.get_ids().to_vec()
+        encode(&self.plain, text)
+    }
+
+    /// The tokens of a text, the names of special tokens in it taken as these tokens: for what a chat template wrote, never
+    /// for what came from outside.
+    pub fn encode_with_special(&self, text: &str) -> Vec<TokenId> {
+        let special = self.special.get_or_init(|| {
+            let mut inner = (*self.plain).clone();
+            inner.set_encode_special_tokens(false);
+            inner
+        });
+        encode(special, text)
     }
 
     /// The text of tokens, without the special ones; bytes that are no UTF-8 become U+FFFD.
@@ -107,18 +175,206 @@ impl Tokenizer {
     pub fn decode(&self, tokens: &[TokenId]) -> String {
         let size = self.vocab_size();
         assert!(tokens.iter().all(|&token| (token as usize) < size), "tokens lie within the vocabulary of {size}");
-        self.inner.decode(tokens, true).expect("a byte-level decoding takes every token")
+        let mut stream = self.stream();
+        let mut text = tokens.iter().map(|&token| stream.push(token)).collect::<String>();
+        text.push_str(&stream.finish());
+        text
     }
 
-    /// How many tokens there are, special ones included.
+    /// Text that grows with its tokens.
+    pub fn stream(&self) -> TextStream {
+        let spaces = match self.spelling {
+            Spelling::Bytes => 0,
+            Spelling::Characters { spaces } => spaces,
+        };
+        TextStream { tokenizer: self.clone(), spaces, pending: Vec::new() }
+    }
+
+    /// The bytes that a token stands for inside a text, those of its name if it is special, none if there is no such token.
+    pub fn token_bytes(&self, token: TokenId) -> Vec<u8> {
+        let Some(name) = self.plain.id_to_token(token) else { return Vec::new() };
+        if self.is_special(token) {
+            return name.into_bytes();
+        }
+        match self.spelling {
+            Spelling::Bytes => name.chars().map(byte_of).collect::<Option<_>>().unwrap_or_else(|| name.into_bytes()),
+            Spelling::Characters { .. } => match hexadecimal(&name) {
+                Some(byte) => vec![byte],
+                None => name.replace(SPACE, " ").into_bytes(),
+            },
+        }
+    }
+
+    /// The text of a token by itself; bytes that are no UTF-8 become U+FFFD.
+    pub fn token_text(&self, token: TokenId) -> String {
+        String::from_utf8_lossy(&self.token_bytes(token)).into_owned()
+    }
+
+    /// Whether a token is a special one, which has no text.
+    pub fn is_special(&self, token: TokenId) -> bool {
+        let name = self.plain.id_to_token(token);
+        name.is_some_and(|name| self.plain.get_added_vocabulary().is_special_token(&name))
+    }
+
+    /// The token of this name.
+    pub fn token(&self, name: &str) -> Option<TokenId> {
+        self.plain.token_to_id(name)
+    }
+
+    /// How many ids there are, special ones included: one more than the largest.
     pub fn vocab_size(&self) -> usize {
-        self.inner.get_vocab_size(true)
+        self.size
     }
 
     /// The end of a context: of a document, and of a turn (A-34).
     pub fn eoc(&self) -> TokenId {
         self.eoc
     }
+}
+
+/// Text that grows with its tokens, made by [`Tokenizer::stream`].
+///
+/// What is pushed and finished is, put together, the text that [`Tokenizer::decode`] gives.
+#[derive(Clone, Debug)]
+pub struct TextStream {
+    tokenizer: Tokenizer,
+    /// Spaces that the text begins with and that are none of it.
+    spaces: usize,
+    /// The beginning of a character.
+    pending: Vec<u8>,
+}
+
+impl TextStream {
+    /// What a token adds: characters that are whole now, or that cannot become so, as U+FFFD. Special tokens, and ids that are none,
+    /// add nothing.
+    pub fn push(&mut self, token: TokenId) -> String {
+        if self.tokenizer.is_special(token) {
+            return String::new();
+        }
+        let bytes = self.tokenizer.token_bytes(token);
+        let superfluous = bytes.iter().take(self.spaces).take_while(|&&byte| byte == b' ').count();
+        self.spaces = if superfluous == bytes.len() { self.spaces - superfluous } else { 0 };
+        self.pending.extend_from_slice(&bytes[superfluous..]);
+        let mut text = String::new();
+        loop {
+            match std::str::from_utf8(&self.pending) {
+                Ok(whole) => {
+                    text.push_str(whole);
+                    self.pending.clear();
+                    return text;
+                }
+                Err(error) => {
+                    let whole = error.valid_up_to();
+                    text.push_str(&String::from_utf8_lossy(&self.pending[..whole]));
+                    self.pending.drain(..whole);
+                    let Some(broken) = error.error_len() else { return text };
+                    text.push(char::REPLACEMENT_CHARACTER);
+                    self.pending.drain(..broken);
+                }
+            }
+        }
+    }
+
+    /// What is left when no token follows: U+FFFD for a character that was begun.
+    pub fn finish(self) -> String {
+        String::from_utf8_lossy(&self.pending).into_owned()
+    }
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The text of a file of a bounded size.
+fn read(path: &Path) -> Result<String, Error> {
+    let failed = |source| Error::Read { path: path.into(), source };
+    let mut bytes = Vec::new();
+    File::open(path).map_err(failed)?.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(Error::FileTooLarge { path: path.into(), limit: MAX_BYTES });
+    }
+    let place = Place { path: path.into(), line: None };
+    String::from_utf8(bytes).map_err(|error| Error::NotUtf8 { place, byte: error.utf8_error().valid_up_to() })
+}
+
+fn encode(inner: &tokenizers::Tokenizer, text: &str) -> Vec<TokenId> {
+    let encoding =
+        inner.encode_fast(text, false).expect("only an unknown token that is missing fails, which was checked");
+    encoding.get_ids().to_vec()
+}
+
+/// Refuses what could fail or change from one call to the next while a text is encoded.
+fn check(inner: &tokenizers::Tokenizer) -> Result<(), BoxError> {
+    let ModelWrapper::BPE(model) = inner.get_model() else {
+        return Err("`model.type` is not BPE, the only kind that can be read".into());
+    };
+    if model.dropout.is_some_and(|dropout| dropout > 0.0) {
+        return Err("`model.dropout` is not null: the same text would give other tokens each time".into());
+    }
+    if let Some(unknown) = &model.unk_token
+        && inner.token_to_id(unknown).is_none()
+    {
+        return Err(format!("`model.unk_token` is `{unknown}`, which is not in `model.vocab`").into());
+    }
+    Ok(())
+}
+
+/// Refuses a table of characters, alone or in a sequence.
+fn check_normalizer(part: &serde_json::Value) -> Result<(), BoxError> {
+    if part["type"] == "Precompiled" || part.get("precompiled_charsmap").is_some() {
+        return Err("`normalizer` of type Precompiled cannot be read".into());
+    }
+    part["normalizers"].as_array().into_iter().flatten().try_for_each(check_normalizer)
+}
+
+/// How the decoder of a file spells, read from its JSON: the parts do not tell what they hold.
+fn spelling(decoder: Option<&DecoderWrapper>) -> Result<Spelling, BoxError> {
+    let decoder = serde_json::to_value(decoder)?;
+    let parts = match decoder["type"].as_str() {
+        Some("Sequence") => decoder["decoders"].as_array().cloned().unwrap_or_default(),
+        _ => vec![decoder],
+    };
+    let (mut bytes, mut characters, mut spaces) = (false, false, 0);
+    for part in &parts {
+        match part["type"].as_str() {
+            Some("ByteLevel") => bytes = true,
+            Some("Replace") if part["pattern"]["String"] == SPACE.to_string() && part["content"] == " " => {
+                characters = true;
+            }
+            Some("Metaspace") if part["replacement"] == SPACE.to_string() => {
+                characters = true;
+                spaces = usize::from(part["prepend_scheme"] != "never");
+            }
+            Some("Strip") if part["content"] == " " && part["stop"] == 0 => {
+                spaces = part["start"].as_u64().and_then(|start| usize::try_from(start).ok()).unwrap_or(0);
+            }
+            Some("ByteFallback" | "Fuse") => {}
+            other => return Err(format!("`decoder` of type {} cannot be read", other.unwrap_or("null")).into()),
+        }
+    }
+    match (bytes, characters) {
+        (true, false) => Ok(Spelling::Bytes),
+        (false, true) => Ok(Spelling::Characters { spaces }),
+        _ => Err("`decoder` is neither ByteLevel nor of SentencePiece's kind".into()),
+    }
+}
+
+/// The byte that a character of a byte-level token stands for: printable ones of Latin-1 for themselves, the characters from U+0100
+/// for the other bytes in their order.
+fn byte_of(character: char) -> Option<u8> {
+    let printable = |byte: &u8| matches!(byte, 33..=126 | 161..=172 | 174..=255);
+    match u8::try_from(character) {
+        Ok(byte) => printable(&byte).then_some(byte),
+        Err(_) => {
+            let others = (0..=255_u8).filter(|byte| !printable(byte));
+            others.zip('\u{100}'..).find_map(|(byte, stand_in)| (stand_in == character).then_some(byte))
+        }
+    }
+}
+
+/// The byte of a token such as `<0x0A>`.
+fn hexadecimal(name: &str) -> Option<u8> {
+    let digits = name.strip_prefix("<0x")?.strip_suffix('>')?;
+    let whole = digits.len() == 2 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    whole.then(|| u8::from_str_radix(digits, 16).ok())?
 }
 
 #[cfg(test)]
@@ -131,7 +387,7 @@ mod tests {
     const TEXT: &str = "the cat sat on the mat; the other cat, the thin one, sat there. The end — thé.";
 
     fn json(tokenizer: &Tokenizer) -> String {
-        tokenizer.inner.to_string(true).unwrap()
+        tokenizer.plain.to_string(true).unwrap()
     }
 
     #[test]
@@ -190,6 +446,82 @@ mod tests {
     }
 
     #[test]
+    fn special_tokens_are_recognised_where_a_template_wrote_them() {
+        let tokenizer = Tokenizer::train([TEXT], 300).unwrap();
+        let text = "a<|eoc|> the cat";
+        let expected = [tokenizer.encode("a"), vec![0], tokenizer.encode(" the cat")].concat();
+        assert_eq!(tokenizer.encode_with_special(text), expected);
+        assert!(!tokenizer.encode(text).contains(&0), "asking for special tokens changes no other encoding");
+        assert_eq!((tokenizer.token_text(0), tokenizer.is_special(0)), (EOC.to_owned(), true));
+        assert_eq!(tokenizer.token_bytes(9_999), b"");
+    }
+
+    /// A tokenizer as SentencePiece makes them: characters, with bytes to fall back on.
+    fn characters() -> Tokenizer {
+        let mut vocab =
+            serde_json::json!({"<unk>": 0, "</s>": 1, "\u{2581}": 2, "a": 3, "b": 4, "\u{2581}a": 5, "<0x+A>": 6});
+        for byte in 0..=255_u64 {
+            vocab[format!("<0x{byte:02X}>")] = (7 + byte).into();
+        }
+        let json = serde_json::json!({
+            "version": "1.0",
+            "added_tokens": [{"id": 1, "content": "</s>", "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": true}],
+            "normalizer": {"type": "Sequence", "normalizers": [
+                {"type": "Prepend", "prepend": "\u{2581}"},
+                {"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"}]},
+            "decoder": {"type": "Sequence", "decoders": [
+                {"type": "Replace", "pattern": {"String": "\u{2581}"}, "content": " "},
+                {"type": "ByteFallback"}, {"type": "Fuse"},
+                {"type": "Strip", "content": " ", "start": 1, "stop": 0}]},
+            "model": {"type": "BPE", "byte_fallback": true, "unk_token": "<unk>", "fuse_unk": true, "vocab": vocab,
+                "merges": [["\u{2581}", "a"]]},
+        });
+        Tokenizer::parse(&json.to_string(), Path::new("tokenizer.json"), None).unwrap()
+    }
+
+    #[test]
+    fn characters_with_bytes_to_fall_back_on_are_encoded_and_decoded() {
+        let tokenizer = characters();
+        // `é` is the bytes C3 A9: 7 + 195, 7 + 169.
+        assert_eq!(tokenizer.encode("a bé"), [5, 2, 4, 202, 176]);
+        for text in ["a bé", " a", "  a  ", "", "a\n\u{1f642}</s>"] {
+            assert_eq!(tokenizer.decode(&tokenizer.encode(text)), text);
+        }
+        assert_eq!(tokenizer.decode(&[1, 5, 1, 6]), "a<0x+A>");
+        let mut stream = tokenizer.stream();
+        let pushed = [5, 202, 176, 202, 3].map(|token| stream.push(token));
+        assert_eq!(pushed, ["a", "", "é", "", "\u{fffd}a"]);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_pushed_is_what_is_decoded(
+            tokens in proptest::collection::vec(0_u32..270, 0..40),
+            characters_too in proptest::collection::vec(0_u32..263, 0..40),
+        ) {
+            let bytes = Tokenizer::train([TEXT], 270).unwrap();
+            for (tokenizer, tokens) in [(&bytes, &tokens), (&characters(), &characters_too)] {
+                let mut stream = tokenizer.stream();
+                let mut text = tokens.iter().map(|&token| stream.push(token)).collect::<String>();
+                text += &stream.finish();
+                prop_assert_eq!(&text, &tokenizer.decode(tokens));
+            }
+            // The library decodes a whole list at once; bytes to fall back on it replaces by other rules where they are no UTF-8.
+            prop_assert_eq!(bytes.decode(&tokens), bytes.plain.decode(&tokens, true).unwrap());
+        }
+
+        #[test]
+        fn a_character_appears_whole(text in "[a é漢\u{1f469}\u{200d}\u{1f680}]{0,20}") {
+            for tokenizer in [Tokenizer::train([TEXT], 260).unwrap(), characters()] {
+                let mut stream = tokenizer.stream();
+                let pushed = tokenizer.encode(&text).iter().map(|&token| stream.push(token)).collect::<String>();
+                prop_assert_eq!((pushed, stream.finish()), (text.clone(), String::new()));
+            }
+        }
+    }
+
+    #[test]
     fn text_made_to_be_slow_is_encoded() {
         let tokenizer = Tokenizer::train([TEXT], 300).unwrap();
         for text in [" ".repeat(200_000) + "x", "the".repeat(100_000), "'".repeat(100_000)] {
@@ -224,6 +556,33 @@ mod tests {
             message.contains(r#"no end-of-context token; add one of ["<|eoc|>", "<|endoftext|>", "</s>"]"#),
             "{message}"
         );
+    }
+
+    #[test]
+    fn what_would_fail_while_encoding_is_refused_when_opened() {
+        let (_dir, path) = file_of("tokenizer.json", b"");
+        let good = json(&Tokenizer::train([TEXT], 257).unwrap());
+        let reason = |from: &str, to: &str| {
+            assert!(good.contains(from), "{from}");
+            let error = Tokenizer::parse(&good.replace(from, to), &path, None).unwrap_err();
+            std::error::Error::source(&error).expect("it says why").to_string()
+        };
+        let decoder = good[good.find("\"decoder\"").unwrap()..good.find("\"model\"").unwrap()].to_owned();
+        for (from, to, expected) in [
+            (r#""dropout": null"#, r#""dropout": 0.5"#, "`model.dropout` is not null"),
+            (r#""unk_token": null"#, r#""unk_token": "<unk>""#, "`model.unk_token` is `<unk>`, which is not in"),
+            (decoder.as_str(), "\"decoder\": null, ", "`decoder` of type null cannot be read"),
+            (
+                r#""normalizer": null"#,
+                r#""normalizer": {"type": "Sequence", "normalizers": [{"type": "Precompiled", "precompiled_charsmap": "AA=="}]}"#,
+                "`normalizer` of type Precompiled cannot be read",
+            ),
+            (r#""merges": []"#, r#""merges": [["a", "zebra"]]"#, "`model.merges`: Token `zebra` out of vocabulary"),
+            (&good[good.len() - 30..], "", "EOF while parsing"),
+        ] {
+            let reason = reason(from, to);
+            assert!(reason.starts_with(expected), "{reason}");
+        }
     }
 
     #[test]

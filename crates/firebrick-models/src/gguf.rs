@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read as _, Seek, SeekFrom};
 use std::path::Path;
 
 use burn::tensor::Device;
 use firebrick_tensor::Parameters;
-use firebrick_types::Seed;
+use firebrick_types::{Seed, TokenId};
 use half::{bf16, f16};
 
 use crate::config::{Architecture, Biases, Positions, RotaryConfig, RotaryScaling};
@@ -37,6 +38,86 @@ pub fn open_gguf(path: &Path, device: &Device) -> Result<(Decoder, DecoderConfig
     Ok((model, config))
 }
 
+/// The tokenizer that a GGUF file carries, as its metadata says it.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct GgufTokenizer {
+    /// `general.name`.
+    pub name: Option<String>,
+    /// `tokenizer.ggml.model`: `gpt2` is a byte-level byte-pair encoding, `llama` one of SentencePiece with bytes to fall back on.
+    pub model: String,
+    /// `tokenizer.ggml.pre`: how text is cut before pairs are merged.
+    pub pre: Option<String>,
+    /// `tokenizer.ggml.tokens`, the token of each id.
+    pub tokens: Vec<String>,
+    /// `tokenizer.ggml.scores`, none or one a token.
+    pub scores: Vec<f64>,
+    /// `tokenizer.ggml.token_type`, none or one a token: 1 normal, 2 unknown, 3 control, 4 the user's, 5 unused, 6 a byte.
+    pub kinds: Vec<u64>,
+    /// `tokenizer.ggml.merges`, best first, the two halves with a space between.
+    pub merges: Vec<String>,
+    /// `tokenizer.ggml.bos_token_id`.
+    pub bos: Option<TokenId>,
+    /// `tokenizer.ggml.eos_token_id`.
+    pub eos: Option<TokenId>,
+    /// `tokenizer.ggml.eot_token_id`: the end of a turn.
+    pub eot: Option<TokenId>,
+    /// `tokenizer.ggml.unknown_token_id`.
+    pub unknown: Option<TokenId>,
+    /// `tokenizer.ggml.padding_token_id`.
+    pub padding: Option<TokenId>,
+    /// `tokenizer.ggml.add_bos_token`.
+    pub add_bos: Option<bool>,
+    /// `tokenizer.ggml.add_space_prefix`.
+    pub add_space_prefix: Option<bool>,
+    /// `tokenizer.chat_template`, in Jinja.
+    pub chat_template: Option<String>,
+}
+
+/// Reads the tokenizer of a GGUF file, and not its tensors; none, where it has none.
+///
+/// # Errors
+/// If the file cannot be read or is damaged, a key is of another kind than expected, there are not as many scores or kinds as tokens,
+/// or an id lies outside of the tokens.
+pub fn read_gguf_tokenizer(path: &Path) -> Result<Option<GgufTokenizer>, Error> {
+    let bytes = head(path)?;
+    let damaged = |reason: String| Error::Gguf { path: path.to_owned(), reason };
+    File::parse(&bytes).and_then(|file| file.tokenizer()).map_err(damaged)
+}
+
+/// Counts the numbers of a GGUF file by their format, without reading them.
+///
+/// # Errors
+/// If the file cannot be read, is damaged, or holds a format that is not built here.
+pub fn read_gguf_formats(path: &Path) -> Result<BTreeMap<String, usize>, Error> {
+    let bytes = head(path)?;
+    let file = File::parse(&bytes).map_err(|reason| Error::Gguf { path: path.to_owned(), reason })?;
+    let mut formats = BTreeMap::new();
+    for entry in file.tensors.values() {
+        let count = entry.shape.iter().fold(1_usize, |count, &size| count.saturating_mul(size));
+        let sum = formats.entry(entry.format.name().to_owned()).or_insert(0_usize);
+        *sum = sum.saturating_add(count);
+    }
+    Ok(formats)
+}
+
+/// The beginning of a file, metadata and list of tensors at least, or all of it where it is damaged.
+fn head(path: &Path) -> Result<Vec<u8>, Error> {
+    let failed = |source| Error::Io { path: path.to_owned(), source };
+    let mut file = fs::File::open(path).map_err(failed)?;
+    let whole = file.metadata().map_err(failed)?.len();
+    let mut size = 16 << 20;
+    loop {
+        let mut bytes = Vec::new();
+        file.seek(SeekFrom::Start(0)).map_err(failed)?;
+        (&mut file).take(size).read_to_end(&mut bytes).map_err(failed)?;
+        if size >= whole || File::parse(&bytes).is_ok() {
+            return Ok(bytes);
+        }
+        size *= 4;
+    }
+}
+
 /// What is read of a file; reasons name what is wrong.
 type Read<T> = Result<T, String>;
 
@@ -46,8 +127,9 @@ enum Value {
     Integer(u64),
     Float(f64),
     Text(String),
-    /// Lists and everything else.
-    Other,
+    Integers(Vec<u64>),
+    Floats(Vec<f64>),
+    Texts(Vec<String>),
 }
 
 /// A tensor of the list.
@@ -111,18 +193,51 @@ impl<'a> Cursor<'a> {
             8 => Value::Text(self.text()?),
             9 => {
                 let kind = self.u32()?;
-                if kind == 9 {
-                    return Err("a list of lists".to_owned());
+                let count = self.count(1)?;
+                match kind {
+                    6 | 12 => Value::Floats(self.list(count, kind, Value::float)?),
+                    8 => Value::Texts(self.list(count, kind, Value::text)?),
+                    9 => return Err("a list of lists".to_owned()),
+                    _ => Value::Integers(self.list(count, kind, Value::integer)?),
                 }
-                for _ in 0..self.count(1)? {
-                    self.value(kind)?;
-                }
-                Value::Other
             }
             10 | 11 => Value::Integer(self.u64()?),
             12 => Value::Float(f64::from_le_bytes(self.array()?)),
             other => return Err(format!("metadata of the unknown kind {other}")),
         })
+    }
+}
+
+impl Cursor<'_> {
+    /// A list of values of one kind.
+    fn list<T>(&mut self, count: usize, kind: u32, of: impl Fn(Value) -> Option<T>) -> Read<Vec<T>> {
+        (0..count).map(|_| Ok(of(self.value(kind)?).expect("the kind was looked at"))).collect()
+    }
+}
+
+impl Value {
+    fn integer(self) -> Option<u64> {
+        if let Self::Integer(number) = self { Some(number) } else { None }
+    }
+
+    fn float(self) -> Option<f64> {
+        if let Self::Float(number) = self { Some(number) } else { None }
+    }
+
+    fn text(self) -> Option<String> {
+        if let Self::Text(text) = self { Some(text) } else { None }
+    }
+
+    /// What kind of value it is, for errors: a list may be long.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Integer(_) => "a whole number",
+            Self::Float(_) => "a number",
+            Self::Text(_) => "a text",
+            Self::Integers(_) => "a list of whole numbers",
+            Self::Floats(_) => "a list of numbers",
+            Self::Texts(_) => "a list of texts",
+        }
     }
 }
 
@@ -165,7 +280,7 @@ impl<'a> File<'a> {
         let alignment = match metadata.get("general.alignment") {
             None => 32,
             Some(Value::Integer(alignment)) if (1..=65_536).contains(alignment) => *alignment as usize,
-            Some(other) => return Err(format!("`general.alignment` is {other:?}")),
+            Some(_) => return Err("`general.alignment` is no whole number from 1 to 65536".to_owned()),
         };
         let read = bytes.len() - cursor.rest.len();
         let data = bytes.get(read.next_multiple_of(alignment)..).ok_or("it ends before its tensors")?;
@@ -193,6 +308,62 @@ impl<'a> File<'a> {
         }
     }
 
+    /// What stands at a key, if anything does, by a look at its kind.
+    fn optional<'b, T>(&'b self, key: &str, expected: &str, of: impl Fn(&'b Value) -> Option<T>) -> Read<Option<T>> {
+        let Some(value) = self.metadata.get(key) else { return Ok(None) };
+        of(value).map(Some).ok_or_else(|| format!("`{key}` is {}, expected {expected}", value.kind()))
+    }
+
+    fn tokenizer(&self) -> Read<Option<GgufTokenizer>> {
+        let key = |name: &str| format!("tokenizer.ggml.{name}");
+        let text = |key: &str| {
+            self.optional(key, "a text", |value| if let Value::Text(text) = value { Some(text.clone()) } else { None })
+        };
+        let texts = |name: &str| {
+            let of = |value: &Value| if let Value::Texts(texts) = value { Some(texts.clone()) } else { None };
+            self.optional(&key(name), "a list of texts", of)
+        };
+        let Some(model) = text(&key("model"))? else { return Ok(None) };
+        let tokens = texts("tokens")?.ok_or_else(|| format!("`{}` is missing", key("tokens")))?;
+        let scores = |value: &Value| if let Value::Floats(scores) = value { Some(scores.clone()) } else { None };
+        let scores = self.optional(&key("scores"), "a list of numbers", scores)?.unwrap_or_default();
+        let kinds = |value: &Value| if let Value::Integers(kinds) = value { Some(kinds.clone()) } else { None };
+        let kinds = self.optional(&key("token_type"), "a list of whole numbers", kinds)?.unwrap_or_default();
+        for (name, count) in [("scores", scores.len()), ("token_type", kinds.len())] {
+            if ![0, tokens.len()].contains(&count) {
+                return Err(format!("`{}` has {count} entries for {} tokens", key(name), tokens.len()));
+            }
+        }
+        let integer = |name: &str| {
+            let of = |value: &Value| if let Value::Integer(number) = value { Some(*number) } else { None };
+            self.optional(&key(name), "a whole number", of)
+        };
+        let id = |name: &str| match integer(name)? {
+            Some(id) if id >= tokens.len() as u64 => {
+                Err(format!("`{}` is {id}, but there are {} tokens", key(name), tokens.len()))
+            }
+            id => Ok(id.map(|id| id as TokenId)),
+        };
+        let flag = |name: &str| Ok::<_, String>(integer(name)?.map(|flag| flag != 0));
+        Ok(Some(GgufTokenizer {
+            name: text("general.name")?,
+            model,
+            pre: text(&key("pre"))?,
+            scores,
+            kinds,
+            merges: texts("merges")?.unwrap_or_default(),
+            bos: id("bos_token_id")?,
+            eos: id("eos_token_id")?,
+            eot: id("eot_token_id")?,
+            unknown: id("unknown_token_id")?,
+            padding: id("padding_token_id")?,
+            add_bos: flag("add_bos_token")?,
+            add_space_prefix: flag("add_space_prefix")?,
+            chat_template: text("tokenizer.chat_template")?,
+            tokens,
+        }))
+    }
+
     fn config(&self) -> Read<DecoderConfig> {
         let name = self.text("general.architecture")?;
         if !["llama", "qwen2"].contains(&name) {
@@ -208,7 +379,10 @@ impl<'a> File<'a> {
         if let Some(kind) = self.metadata.get(&of("rope.scaling.type"))
             && !matches!(kind, Value::Text(kind) if kind == "none")
         {
-            return Err(format!("`{}` is {kind:?}, which is not supported", of("rope.scaling.type")));
+            return Err(match kind {
+                Value::Text(kind) => format!("`{}` is `{kind}`, which is not supported", of("rope.scaling.type")),
+                other => format!("`{}` is {}, expected a text", of("rope.scaling.type"), other.kind()),
+            });
         }
         let embedding = self.tensors.get("token_embd.weight").ok_or("tensor `token_embd.weight` is missing")?;
         let has = |end: &str| self.tensors.keys().any(|name| name.ends_with(end));
@@ -328,6 +502,20 @@ impl Format {
             30 => Self::Bf16,
             _ => return None,
         })
+    }
+
+    /// Its name in the format's documentation.
+    fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::Bf16 => "BF16",
+            Self::Q8_0 => "Q8_0",
+            Self::Q4_0 => "Q4_0",
+            Self::Q4_1 => "Q4_1",
+            Self::Q4K => "Q4_K",
+            Self::Q6K => "Q6_K",
+        }
     }
 
     /// Numbers and bytes of a block.

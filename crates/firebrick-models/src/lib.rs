@@ -17,7 +17,7 @@ pub use config::{Architecture, Biases, DecoderConfig, FeedForward, Norm, Positio
 pub use decoder::Decoder;
 pub use error::Error;
 pub use files::{open_decoder, open_scored, save_decoder, save_scored};
-pub use gguf::open_gguf;
+pub use gguf::{GgufTokenizer, open_gguf, read_gguf_formats, read_gguf_tokenizer};
 pub use hugging_face::{open_hugging_face, save_hugging_face};
 pub use lora::LoraConfig;
 pub use scored::ScoredDecoder;

@@ -12,6 +12,8 @@ pub use firebrick_models as models;
 pub use firebrick_pipeline as pipeline;
 #[cfg(feature = "preference")]
 pub use firebrick_preference as preference;
+#[cfg(feature = "pretrained")]
+pub use firebrick_pretrained as pretrained;
 #[cfg(feature = "report")]
 pub use firebrick_report as report;
 #[cfg(feature = "rl")]

@@ -1,0 +1,79 @@
+"""Optimiser steps: language modelling and preference modelling."""
+
+from contextlib import nullcontext
+
+import torch
+import torch.nn.functional as F
+
+from model import Decoder, ScoredDecoder, open_model, save_gradients
+
+CHECKED_STEPS = 3
+
+
+def lm_loss(model, ids):
+    # The last position predicts nothing: it is left out before the largest product.
+    logits = model.unembed(model.hidden(ids)[:, :-1])
+    return F.cross_entropy(logits.flatten(0, 1).float(), ids[:, 1:].flatten())
+
+
+def pair_loss(model, pairs, ranked_weight, lm_weight):
+    """Better sequences are the first half of `pairs`; one pass reads both halves."""
+    hidden = model.body.hidden(pairs)
+    scores = model.head(hidden[:, -1]).flatten().float()
+    better, worse = scores.chunk(2)
+    count = len(better)
+    logits = model.body.unembed(hidden[:count, :-1])
+    # All sequences are of one length, so that the mean over tokens is the mean over rows of their means.
+    lm = F.cross_entropy(logits.flatten(0, 1).float(), pairs[:count, 1:].flatten())
+    return ranked_weight * -F.logsigmoid(better - worse).mean() + lm_weight * lm
+
+
+class Training:
+    """Forward and backward pass, clipping, fused AdamW."""
+
+    def __init__(self, job, folder, setting):
+        task, fit = job["task"], job["fit"]
+        if task["kind"] == "lm":
+            self.model = open_model(Decoder, folder / "model")
+            ids = torch.tensor(task["rows"])
+            loss = lambda: lm_loss(self.model, ids)
+        else:
+            self.model = open_model(ScoredDecoder, folder / "model")
+            ids = torch.tensor(task["better"] + task["worse"])
+            loss = lambda: pair_loss(self.model, ids, task["ranked_weight"], task["lm_weight"])
+        if "compile" in setting:
+            loss = torch.compile(loss)
+        self.loss = loss
+        self.precision = lambda: torch.autocast("cpu", torch.bfloat16) if "bf16" in setting else nullcontext()
+        adamw = fit["adamw"]
+        matrices = [part for part in self.model.parameters() if part.dim() > 1]
+        vectors = [part for part in self.model.parameters() if part.dim() <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": adamw["weight_decay"]}, {"params": vectors, "weight_decay": 0.0}],
+            lr=fit["learning_rate"],
+            betas=(adamw["beta_1"], adamw["beta_2"]),
+            eps=adamw["epsilon"],
+            fused=True,
+        )
+        self.clip_norm = fit["clip_norm"]
+
+    def gradient(self):
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.precision():
+            loss = self.loss()
+        loss.backward()
+        return loss
+
+    def step(self):
+        loss = self.gradient()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+        self.optimizer.step()
+        return loss.item()
+
+    def check(self, path):
+        self.gradient()
+        save_gradients(self.model, path)
+        return {"losses": [self.step() for _ in range(CHECKED_STEPS)], "tokens": []}
+
+    def run(self, clock, steps):
+        return clock.each(self.step, steps)

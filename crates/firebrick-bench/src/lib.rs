@@ -1,0 +1,11 @@
+#![doc = include_str!("../README.md")]
+
+pub mod agree;
+pub mod cell;
+pub mod machine;
+pub mod page;
+pub mod peers;
+pub mod protocol;
+pub mod serve;
+pub mod spread;
+pub mod work;

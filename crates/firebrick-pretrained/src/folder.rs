@@ -1,0 +1,165 @@
+//! The tokenizer, template and generation settings of a folder.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use firebrick_data::Tokenizer;
+use serde_json::{Value, json};
+
+use crate::checkpoint::Text;
+use crate::files::{self, Settings};
+use crate::{ChatTemplate, Error, GenerationConfig};
+
+pub(crate) const TOKENIZER: &str = "tokenizer.json";
+pub(crate) const SETTINGS: &str = "tokenizer_config.json";
+pub(crate) const TEMPLATE: &str = "chat_template.jinja";
+pub(crate) const GENERATION: &str = "generation_config.json";
+const NAMES: &str = "special_tokens_map.json";
+const VOCABULARY: &str = "vocab.json";
+const MERGES: &str = "merges.txt";
+
+/// Special tokens that templates name.
+const SPECIAL: [&str; 4] = ["bos_token", "eos_token", "unk_token", "pad_token"];
+
+/// What a folder holds beside its weights, or none where it has no tokenizer.
+///
+/// # Errors
+/// If a file is damaged, of a kind that is not built here, or a key holds something else than it should.
+pub(crate) fn text(dir: &Path) -> Result<Option<Text>, Error> {
+    let paths = [SETTINGS, NAMES, GENERATION, "config.json"].map(|name| dir.join(name));
+    let [settings, names, generation, config] = &paths;
+    let (settings, names) = (files::json(settings)?, files::json(names)?);
+    let mut tokens = BTreeMap::new();
+    for key in SPECIAL {
+        let name = match settings.token(key)? {
+            Some(name) => Some(name),
+            None => names.token(key)?,
+        };
+        tokens.extend(name.map(|name| (key.to_owned(), name)));
+    }
+    let eos = tokens.get("eos_token").cloned();
+    let Some(tokenizer) = tokenizer(dir, &settings, eos.as_deref())? else { return Ok(None) };
+    let generation =
+        GenerationConfig::of(&files::json(generation)?, &files::json(config)?, eos.as_deref(), &tokenizer)?;
+    let template = template(dir, &settings, tokens)?;
+    Ok(Some(Text { tokenizer, template, generation }))
+}
+
+fn tokenizer(dir: &Path, settings: &Settings<'_>, eos: Option<&str>) -> Result<Option<Tokenizer>, Error> {
+    let whole = dir.join(TOKENIZER);
+    if whole.exists() {
+        return Ok(Some(Tokenizer::open_or_ending(&whole, eos)?));
+    }
+    if dir.join(VOCABULARY).exists() && dir.join(MERGES).exists() {
+        return vocabulary_and_merges(dir, settings, eos).map(Some);
+    }
+    match of_run(dir) {
+        Some(path) => Ok(Some(Tokenizer::open_or_ending(&path, eos)?)),
+        None => Ok(None),
+    }
+}
+
+/// The tokenizer of the run that a stage's artifact belongs to: `NN-tokenizer/artifact/tokenizer.json` beside its stage.
+fn of_run(dir: &Path) -> Option<PathBuf> {
+    let dir = fs::canonicalize(dir).ok()?;
+    let run = dir.parent()?.parent().filter(|_| dir.ends_with("artifact"))?;
+    let stages = fs::read_dir(run).ok()?.flatten().map(|entry| entry.path());
+    let mut found = stages.filter_map(|stage| {
+        let name = stage.file_name()?.to_str()?;
+        let path = stage.join("artifact").join(TOKENIZER);
+        (name.ends_with("-tokenizer") && path.exists()).then_some(path)
+    });
+    found.next()
+}
+
+/// A byte-level tokenizer as GPT-2's was published: the ids, and what is merged, best first.
+fn vocabulary_and_merges(dir: &Path, settings: &Settings<'_>, eos: Option<&str>) -> Result<Tokenizer, Error> {
+    let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+    if let Some(class) = settings.get("tokenizer_class")
+        && !["GPT2Tokenizer", "GPT2TokenizerFast"].iter().any(|known| class == known)
+    {
+        return Err(
+            settings.wrong("tokenizer_class", format!("GPT2Tokenizer beside `{VOCABULARY}`, or a `{TOKENIZER}`"))
+        );
+    }
+    let path = dir.join(VOCABULARY);
+    let vocabulary = files::json(&path)?;
+    let ids = vocabulary.value.as_object().expect("it was held to be an object");
+    if let Some(name) = ids.keys().find(|name| !ids[*name].is_u64()) {
+        return Err(vocabulary.wrong(name, "the id of a token"));
+    }
+    let path = dir.join(MERGES);
+    let text = files::text(&path)?.unwrap_or_default();
+    let mut merges = Vec::new();
+    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.starts_with("#version") && !line.is_empty())
+    {
+        let halves = line.split_once(' ').filter(|(left, right)| {
+            let known = |name: &str| ids.contains_key(name);
+            known(left) && known(right) && known(&format!("{left}{right}"))
+        });
+        let Some(halves) = halves else {
+            let reason = format!("line {}: {line:?} is not two tokens of `{VOCABULARY}` that make a third", index + 1);
+            return Err(Error::Tokenizer { path, reason });
+        };
+        merges.push(json!(halves));
+    }
+    let json = json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": added(settings, ids)?,
+        "normalizer": null,
+        "pre_tokenizer": bytes,
+        "post_processor": null,
+        "decoder": bytes,
+        "model": {
+            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": "", "end_of_word_suffix": "",
+            "fuse_unk": false, "byte_fallback": false, "vocab": ids, "merges": merges,
+        },
+    });
+    Ok(Tokenizer::parse(&json.to_string(), &dir.join(VOCABULARY), eos)?)
+}
+
+/// The tokens of `added_tokens_decoder`, or else GPT-2's only special one.
+fn added(settings: &Settings<'_>, ids: &serde_json::Map<String, Value>) -> Result<Vec<Value>, Error> {
+    const KEY: &str = "added_tokens_decoder";
+    let token = |id: u64, content: &str, special: bool| {
+        json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": !special, "special": special})
+    };
+    let Some(listed) = settings.get(KEY) else {
+        let end = "<|endoftext|>";
+        return Ok(ids.get(end).and_then(Value::as_u64).map(|id| token(id, end, true)).into_iter().collect());
+    };
+    let listed = listed.as_object().ok_or_else(|| settings.wrong(KEY, "an object of tokens by their ids"))?;
+    let mut tokens = Vec::new();
+    for (id, described) in listed {
+        let content = described["content"].as_str();
+        let (Ok(id), Some(content)) = (id.parse::<u64>(), content) else {
+            return Err(settings.wrong(KEY, "an object of tokens by their ids, each with `content`"));
+        };
+        tokens.push((id, token(id, content, described["special"] == true)));
+    }
+    tokens.sort_by_key(|(id, _)| *id);
+    Ok(tokens.into_iter().map(|(_, token)| token).collect())
+}
+
+fn template(dir: &Path, settings: &Settings<'_>, tokens: BTreeMap<String, String>) -> Result<ChatTemplate, Error> {
+    const KEY: &str = "chat_template";
+    let path = dir.join(TEMPLATE);
+    if let Some(source) = files::text(&path)? {
+        return ChatTemplate::jinja(source, path.display().to_string(), tokens);
+    }
+    let source = match settings.get(KEY) {
+        None => return Ok(ChatTemplate::dialogue().with_tokens(tokens)),
+        Some(Value::String(source)) => source,
+        Some(Value::Array(several)) => {
+            let standard = several.iter().find(|template| template["name"] == "default");
+            let source = standard.and_then(|template| template["template"].as_str());
+            source.ok_or_else(|| settings.wrong(KEY, "a template, or a list of them with one named `default`"))?
+        }
+        Some(_) => return Err(settings.wrong(KEY, "a template, or a list of them with one named `default`")),
+    };
+    ChatTemplate::jinja(source, format!("{}, `{KEY}`", settings.path.display()), tokens)
+}

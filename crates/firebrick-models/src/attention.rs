@@ -29,6 +29,11 @@ impl Attention {
         }
     }
 
+    /// The same with each map made anew; the name tells which it is.
+    pub(crate) fn with_maps(self, mut f: impl FnMut(&str, Projection) -> Projection) -> Self {
+        Self { qkv: f("qkv", self.qkv), proj: f("proj", self.proj), ..self }
+    }
+
     fn heads(&self) -> Heads {
         Heads { query: self.heads, key_value: self.key_value_heads }
     }

@@ -1,7 +1,7 @@
 //! The decoder transformer.
 
-use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::module::{Module, ModuleMapper, Param};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use firebrick_kernels::{Chunk, KeyValues, Reach, Rotary, gelu, gelu_tanh, swiglu};
 use firebrick_tensor::{CausalLm, Feed, Incremental, PackedBatch, PackedLm};
 use firebrick_types::Seed;
@@ -10,6 +10,7 @@ use crate::attention::Attention;
 use crate::cache::KvCache;
 use crate::config::{DecoderConfig, FeedForward, Positions};
 use crate::layers::{Embedding, NormLayer, Projection};
+use crate::lora::LoraConfig;
 
 /// A decoder-only transformer of pre-norm blocks; the [`Architecture`](crate::Architecture) says what they are made of.
 ///
@@ -58,6 +59,12 @@ struct Mlp {
     unit: FeedForward,
 }
 
+/// Where in a block a linear map stands.
+enum Part<'a> {
+    Attention(&'a str),
+    FeedForward(&'a str),
+}
+
 impl Mlp {
     fn new(config: &DecoderConfig, residual: f64, seed: Seed, device: &Device) -> Self {
         let DecoderConfig { d_model, d_ff, architecture, .. } = *config;
@@ -69,6 +76,10 @@ impl Mlp {
             proj: Projection::new([d_ff, d_model], bias, residual, seed.derive("mlp.proj"), device),
             unit,
         }
+    }
+
+    fn with_maps(self, mut f: impl FnMut(&str, Projection) -> Projection) -> Self {
+        Self { fc: f("mlp.fc", self.fc), proj: f("mlp.proj", self.proj), ..self }
     }
 
     fn forward(&self, x: Tensor<2>) -> Tensor<2> {
@@ -120,6 +131,58 @@ impl Decoder {
             context,
             angles,
         }
+    }
+
+    /// The same decoder, frozen, with trainable adapters beside its linear maps; at first they add nothing.
+    ///
+    /// # Panics
+    /// If the rank is 0.
+    #[must_use]
+    pub fn with_lora(self, config: &LoraConfig, seed: Seed) -> Self {
+        assert!(config.rank > 0, "adapters of rank 0 add nothing");
+        let adapt = |layer: usize, name: &str, map: Projection| {
+            map.adapted(config, seed.derive("lora").derive(name).at(&[layer as u64]))
+        };
+        self.no_grad().with_maps(|layer, part, map| match part {
+            Part::Attention(name) if config.attention => adapt(layer, name, map),
+            Part::FeedForward(name) if config.feed_forward => adapt(layer, name, map),
+            _ => map,
+        })
+    }
+
+    /// The decoder that this is with its adapters, without them.
+    #[must_use]
+    pub fn merged(self) -> Self {
+        self.with_maps(|_, _, map| map.merged())
+    }
+
+    /// The decoder without its adapters: what it was before they were trained. It shares the weights.
+    #[must_use]
+    pub fn without_lora(&self) -> Self {
+        self.clone().with_maps(|_, _, map| map.bare())
+    }
+
+    /// The same decoder with its matrices as BF16 in memory: half as large, and not trained themselves.
+    ///
+    /// Numbers that are BF16 anyway, as many checkpoints' are, stay the same; what is computed is f32.
+    #[must_use]
+    pub fn half_width(self) -> Self {
+        struct Halve;
+        impl ModuleMapper for Halve {
+            fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+                if D == 2 { param.map(|tensor| tensor.cast(DType::BF16).detach()) } else { param }
+            }
+        }
+        self.no_grad().map(&mut Halve)
+    }
+
+    fn with_maps(self, mut f: impl FnMut(usize, Part<'_>, Projection) -> Projection) -> Self {
+        let block = |(layer, block): (usize, Block)| Block {
+            attn: block.attn.with_maps(|name, map| f(layer, Part::Attention(name), map)),
+            mlp: block.mlp.with_maps(|name, map| f(layer, Part::FeedForward(name), map)),
+            ..block
+        };
+        Self { blocks: self.blocks.into_iter().enumerate().map(block).collect(), ..self }
     }
 
     /// The width of the residual stream.

@@ -1,11 +1,12 @@
 //! Norms and linear maps, with weights from named seeds.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use firebrick_types::Seed;
 use rand::Rng;
 
 use crate::config::Norm;
+use crate::lora::{Lora, LoraConfig};
 
 /// Layer norm, or RMS norm where there is no bias.
 #[derive(Module, Debug)]
@@ -56,6 +57,7 @@ pub(crate) struct Projection {
     weight: Param<Tensor<2>>,
     /// `[d_output]`
     bias: Option<Param<Tensor<1>>>,
+    lora: Option<Lora>,
 }
 
 impl Projection {
@@ -65,6 +67,7 @@ impl Projection {
         Self {
             weight: Param::from_tensor(normal([d_input, d_output], deviation, seed, device)),
             bias: bias.then(|| Param::from_tensor(Tensor::zeros([d_output], device))),
+            lora: None,
         }
     }
 
@@ -73,12 +76,40 @@ impl Projection {
         Self {
             weight: Param::from_tensor(Tensor::zeros([d_input, d_output], device)),
             bias: Some(Param::from_tensor(Tensor::zeros([d_output], device))),
+            lora: None,
         }
+    }
+
+    /// The same map with an adapter beside it.
+    pub(crate) fn adapted(self, config: &LoraConfig, seed: Seed) -> Self {
+        let weight = self.weight.val();
+        let lora = Lora::new(weight.dims(), config, seed, &weight.device());
+        Self { lora: Some(lora), ..self }
+    }
+
+    /// The map that this is with its adapter, without one.
+    pub(crate) fn merged(self) -> Self {
+        let Some(lora) = self.lora else { return self };
+        let weight = self.weight.map(|weight| {
+            let trained = weight.is_autodiff();
+            let merged = (weight.cast(DType::F32) + lora.delta()).without_autodiff();
+            if trained { merged.autodiff().require_grad() } else { merged }
+        });
+        Self { weight, lora: None, ..self }
+    }
+
+    /// The map without its adapter; it shares the weights.
+    pub(crate) fn bare(&self) -> Self {
+        Self { lora: None, ..self.clone() }
     }
 
     /// `[tokens, d_input]` to `[tokens, d_output]`.
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        firebrick_kernels::linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+        let y = firebrick_kernels::linear(x.clone(), self.weight.val(), self.bias.as_ref().map(Param::val));
+        match &self.lora {
+            Some(lora) => y + lora.forward(x),
+            None => y,
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod files;
 mod gguf;
 mod hugging_face;
 mod layers;
+mod lora;
 mod scored;
 
 pub use cache::KvCache;
@@ -18,4 +19,5 @@ pub use error::Error;
 pub use files::{open_decoder, open_scored, save_decoder, save_scored};
 pub use gguf::{GgufTokenizer, open_gguf, read_gguf_formats, read_gguf_tokenizer};
 pub use hugging_face::{open_hugging_face, save_hugging_face};
+pub use lora::LoraConfig;
 pub use scored::ScoredDecoder;

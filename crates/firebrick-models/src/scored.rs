@@ -5,8 +5,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use firebrick_tensor::{CausalLm, ScoringLm, SequenceScorer, TokenBatch, TokenValues};
 use firebrick_types::Seed;
 
-use crate::Decoder;
 use crate::layers::Projection;
+use crate::{Decoder, LoraConfig};
 
 /// A [`Decoder`] with a linear head of one output: a preference model where it is read at the last token, a
 /// critic where it is read everywhere (M-02).
@@ -23,6 +23,18 @@ impl ScoredDecoder {
         let gain = (d_model as f64 / (d_model as f64 + 1.0)).sqrt();
         let head = Projection::new([d_model, 1], true, gain, seed.derive("head"), &body.device());
         Self { body, head }
+    }
+
+    /// The same model with its decoder frozen and [adapted](Decoder::with_lora); the head is trained as it is.
+    #[must_use]
+    pub fn with_lora(self, config: &LoraConfig, seed: Seed) -> Self {
+        Self { body: self.body.with_lora(config, seed), ..self }
+    }
+
+    /// The model that this is with its adapters, without them.
+    #[must_use]
+    pub fn merged(self) -> Self {
+        Self { body: self.body.merged(), ..self }
     }
 
     /// The decoder without its head.

@@ -171,8 +171,8 @@ where
             reason: error.to_string(),
         };
         let tensors = &checkpoint.tensors;
-        policy = tensors.under("policy.").load(policy).map_err(damaged)?;
-        critic = tensors.under("critic.").load(critic).map_err(damaged)?;
+        policy = tensors.under("policy.").load_trained(policy).map_err(damaged)?;
+        critic = tensors.under("critic.").load_trained(critic).map_err(damaged)?;
         let [policy_steps, value_steps] = checkpoint.counters;
         policy_optimizer = AdamW::restore(config.adamw, policy_steps, &tensors.under("policy_adamw."), &device);
         value_optimizer = AdamW::restore(config.adamw, value_steps, &tensors.under("value_adamw."), &device);
@@ -206,8 +206,8 @@ where
             let ((policy_steps, policy_state), (value_steps, value_state)) =
                 (policy_optimizer.state(), value_optimizer.state());
             let tensors = Parameters::default()
-                .with("policy.", Parameters::of(&policy))
-                .with("critic.", Parameters::of(&critic))
+                .with("policy.", Parameters::trained(&policy))
+                .with("critic.", Parameters::trained(&critic))
                 .with("policy_adamw.", policy_state)
                 .with("value_adamw.", value_state);
             checkpoints.save(&Checkpoint { steps: done, tensors, counters: [policy_steps, value_steps] })?;

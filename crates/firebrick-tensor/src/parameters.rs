@@ -50,7 +50,16 @@ pub enum ParametersError {
 impl Parameters {
     /// The parameters of a module.
     pub fn of<M: Module>(module: &M) -> Self {
-        let mut visitor = Collect { path: Vec::new(), found: Self::default() };
+        Self::chosen(module, false)
+    }
+
+    /// The parameters of a module on a training device that are trained: without those that are frozen.
+    pub fn trained<M: Module>(module: &M) -> Self {
+        Self::chosen(module, true)
+    }
+
+    fn chosen<M: Module>(module: &M, trained_only: bool) -> Self {
+        let mut visitor = Collect { path: Vec::new(), trained_only, found: Self::default() };
         module.visit(&mut visitor);
         visitor.found
     }
@@ -61,6 +70,19 @@ impl Parameters {
     /// If a tensor is missing, surplus or of another shape: all of a kind are named.
     pub fn load<M: Module>(&self, module: M) -> Result<M, ParametersError> {
         let expected = Self::of(&module);
+        self.replace(module, &expected)
+    }
+
+    /// The module with its trained parameters replaced by these; frozen ones stay.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_trained<M: Module>(&self, module: M) -> Result<M, ParametersError> {
+        let expected = Self::trained(&module);
+        self.replace(module, &expected)
+    }
+
+    fn replace<M: Module>(&self, module: M, expected: &Self) -> Result<M, ParametersError> {
         let missing = expected.0.keys().filter(|name| !self.0.contains_key(*name)).cloned().collect::<Vec<_>>();
         if !missing.is_empty() {
             return Err(ParametersError::Missing(missing));
@@ -174,6 +196,7 @@ impl Parameters {
 
 struct Collect {
     path: Vec<String>,
+    trained_only: bool,
     found: Parameters,
 }
 
@@ -188,6 +211,9 @@ impl ModuleVisitor for Collect {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let tensor = param.val();
+        if self.trained_only && !tensor.is_require_grad() {
+            return;
+        }
         let data = tensor.without_autodiff().into_data().convert_dtype(DType::F32);
         let shape = data.shape().to_vec();
         self.found.insert(self.path.join("."), shape, data.try_to_vec().expect("converted to f32"));

@@ -159,7 +159,7 @@ where
         observer.on(Event::Step { done: step + 1, samples: seen, units: tokens, values: &values })?;
         if let Some(checkpoints) = checkpoints.as_deref_mut().filter(|checkpoints| checkpoints.due()) {
             let (optimizer_steps, state) = optimizer.state();
-            let tensors = Parameters::default().with("model.", Parameters::of(&model)).with("adamw.", state);
+            let tensors = Parameters::default().with("model.", Parameters::trained(&model)).with("adamw.", state);
             checkpoints.save(&Checkpoint { steps: step + 1, tensors, counters: optimizer_steps })?;
         }
     }
@@ -173,7 +173,7 @@ fn restore<M: Module>(
     device: &burn::tensor::Device,
     checkpoints: Option<&Checkpoints>,
 ) -> Result<(M, AdamW), Error> {
-    let model = checkpoint.tensors.under("model.").load(model).map_err(|error| Error::Damaged {
+    let model = checkpoint.tensors.under("model.").load_trained(model).map_err(|error| Error::Damaged {
         path: checkpoints.and_then(Checkpoints::newest).unwrap_or_default(),
         reason: error.to_string(),
     })?;

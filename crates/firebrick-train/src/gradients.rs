@@ -100,11 +100,14 @@ pub(crate) fn fork<M: Module>(module: &M) -> M {
     struct Fork;
     impl ModuleMapper for Fork {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            param.map(
-                |tensor| {
-                    if tensor.is_autodiff() { tensor.without_autodiff().autodiff().require_grad() } else { tensor }
-                },
-            )
+            param.map(|tensor| {
+                let trained = tensor.is_require_grad();
+                if tensor.is_autodiff() {
+                    tensor.without_autodiff().autodiff().set_require_grad(trained)
+                } else {
+                    tensor
+                }
+            })
         }
     }
     module.clone().map(&mut Fork)

@@ -11,6 +11,9 @@ pub(super) const TURNED: usize = 16;
 pub(super) fn rows(kernel: &Kernel, panels: &mut Vec<f32>, a: Matrix<'_>) {
     assert!(a.row_stride == 1 && a.extent() <= a.data.len(), "columns of neighbours");
     panels.resize(panels.len().max(a.rows * a.columns), 0.0);
+    if a.columns == 0 {
+        return;
+    }
     for first in (0..a.rows).step_by(kernel.rows) {
         let rows = kernel.rows.min(a.rows - first);
         let to = panels[first * a.columns..].as_mut_ptr();

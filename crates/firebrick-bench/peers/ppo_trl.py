@@ -31,7 +31,8 @@ def scored_model(folder, shape):
     state = {"score.weight": tensors.pop("head.weight").T.contiguous()}
     state |= {their_name(name.removeprefix("body.")): tensor for name, tensor in tensors.items()}
     model.load_state_dict(state)
-    return model
+    # A new model drops out, one that is read from a folder does not; the trainer turns it off for all.
+    return model.eval()
 
 
 class Marks(TrainerCallback):

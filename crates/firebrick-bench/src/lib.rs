@@ -6,6 +6,7 @@ pub mod machine;
 pub mod page;
 pub mod peers;
 pub mod protocol;
+pub mod quiet;
 pub mod serve;
 pub mod spread;
 pub mod work;

@@ -57,9 +57,7 @@ pub fn says(program: &str, arguments: &[&str]) -> String {
 /// # Errors
 /// If there are fewer cores.
 pub fn bound(program: &Path, threads: usize) -> Result<Command> {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).map(cores);
-    let Some(allowed) = allowed else { return Ok(Command::new(program)) };
+    let Some(allowed) = allowed_cores() else { return Ok(Command::new(program)) };
     if allowed.len() < threads {
         bail!("there are {} cores for {threads} threads", allowed.len());
     }
@@ -67,6 +65,12 @@ pub fn bound(program: &Path, threads: usize) -> Result<Command> {
     let mut command = Command::new("taskset");
     command.args(["-c", &list]).arg(program);
     Ok(command)
+}
+
+/// The cores that this process may use; none where the system does not tell.
+pub fn allowed_cores() -> Option<Vec<usize>> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).map(cores)
 }
 
 /// The numbers in a list such as `0-2,5`.

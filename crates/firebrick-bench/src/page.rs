@@ -12,19 +12,23 @@ const MEMORY_GOAL: f64 = 1.0 / 3.0;
 /// The largest stripped program, in MB, and the longest start, in milliseconds.
 const PROGRAM_GOALS: [f64; 2] = [60.0, 50.0];
 
+/// Others may take so much of the cores before the page warns of it.
+const BUSY: f64 = 0.1;
+
 /// A row in a line, for whoever waits.
 pub fn line(row: &Row) -> String {
     match &row.outcome {
         Outcome::Failed(reason) => format!("failed: {reason}"),
         Outcome::Measured(measured) => {
-            let Measured { ours, theirs, ratio, memory, .. } = measured.as_ref();
+            let Measured { ours, theirs, ratio, memory, taken, .. } = measured.as_ref();
             format!(
-                "{} ms here, {} ms there: ratio {}; {} and {} MiB",
+                "{} ms here, {} ms there: ratio {}; {} and {} MiB; others took {:.0} %",
                 milliseconds(*ours),
                 milliseconds(*theirs),
                 range(*ratio),
                 mebibytes(memory[0]),
-                mebibytes(memory[1])
+                mebibytes(memory[1]),
+                100.0 * taken
             )
         }
     }
@@ -144,20 +148,17 @@ fn cells_in_words(rows: &[Row]) -> String {
         let state = if cell.plan.is_none() { " Not there yet." } else { "" };
         _ = writeln!(text, "- `{}`: {}.{state}", cell.name, cell.title);
     }
-    text += "\n| cell | threads | our work is cut into | agreement | date | commit | load before, after |\n";
-    text += "| --- | --: | --- | --- | --- | --- | --- |\n";
+    text += "\n| cell | threads | our work is cut into | agreement | date | commit | load before, after | taken by others, % |\n";
+    text += "| --- | --: | --- | --- | --- | --- | --- | --: |\n";
     for (cell, row, measured) in measured(rows) {
         let cut = match measured.cut.split_once(':') {
             Some((_, rows)) => format!("micro-batches of {rows}"),
             None => "operations".to_owned(),
         };
         let Row { threads, date, commit, load: [before, after], .. } = row;
-        let agreement = &measured.agreement;
-        _ = writeln!(
-            text,
-            "| {} | {threads} | {cut} | {agreement} | {date} | {commit} | {before:.1}, {after:.1} |",
-            cell.name
-        );
+        let (agreement, taken) = (&measured.agreement, 100.0 * measured.taken);
+        let measured = format!("{cut} | {agreement} | {date} | {commit} | {before:.1}, {after:.1} | {taken:.0}");
+        _ = writeln!(text, "| {} | {threads} | {measured} |", cell.name);
     }
     text + "\n"
 }
@@ -173,6 +174,10 @@ fn shortfalls(results: &Results) -> String {
         let [ours, theirs] = measured.memory.map(|bytes| bytes as f64);
         if measured.trains && ours / theirs > MEMORY_GOAL {
             found.push(format!("{on}: {:.0} % of PyTorch's memory, not a third.", 100.0 * ours / theirs));
+        }
+        if measured.taken > BUSY {
+            let taken = 100.0 * measured.taken;
+            found.push(format!("{on}: others took up to {taken:.0} % of the cores meanwhile; measure it again alone."));
         }
         for setting in &measured.settings {
             match &setting.outcome {
@@ -255,6 +260,7 @@ mod tests {
             ours: same(0.010),
             theirs: same(0.025),
             ratio: same(2.5),
+            taken: 0.02,
             tokens: 1000,
             operations: 1e9,
             peak: 500e9,
@@ -284,7 +290,7 @@ mod tests {
 
     #[test]
     fn shortfalls_are_told_plainly() {
-        let slow = Measured { ratio: same(1.5), memory: [300 << 20, 400 << 20], ..numbers() };
+        let slow = Measured { ratio: same(1.5), taken: 0.3, memory: [300 << 20, 400 << 20], ..numbers() };
         let rows =
             vec![row("lm-small", Outcome::Measured(Box::new(slow))), row("ppo", Outcome::Failed("no trl".to_owned()))];
         let page = page(rows);
@@ -292,6 +298,7 @@ mod tests {
         for expected in [
             "- `lm-small` on 2: 1.50 times as fast as PyTorch, not 2.0.",
             "- `lm-small` on 2: 75 % of PyTorch's memory, not a third.",
+            "- `lm-small` on 2: others took up to 30 % of the cores",
             "- `lm-small` on 2: PyTorch's `bf16` is 1.25 times as fast.",
             "- `lm-small` on 2: PyTorch's `compile` did not run: no compiler.",
             "- `ppo` on 2 was not measured: no trl.",

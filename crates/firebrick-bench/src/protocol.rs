@@ -94,6 +94,11 @@ impl Side {
         Ok(side)
     }
 
+    /// The number of its process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The answer to a request.
     ///
     /// # Errors

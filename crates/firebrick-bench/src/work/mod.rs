@@ -71,9 +71,6 @@ impl Cut {
         let mut found = sizes.by_ref().take(4).map(Self::Rows).collect::<Vec<_>>();
         if threads > 1 {
             found.push(Self::Inside);
-            if rows == 1 {
-                found.retain(|cut| *cut == Self::Inside);
-            }
         }
         found
     }
@@ -129,6 +126,6 @@ mod tests {
         assert_eq!(Cut::candidates(8, 1), rows(&[8, 4, 2, 1]));
         assert_eq!(Cut::candidates(8, 2), [rows(&[4, 2, 1]), vec![Cut::Inside]].concat());
         assert_eq!(Cut::candidates(1, 1), rows(&[1]));
-        assert_eq!(Cut::candidates(1, 2), [Cut::Inside]);
+        assert_eq!(Cut::candidates(1, 2), [Cut::Rows(1), Cut::Inside]);
     }
 }

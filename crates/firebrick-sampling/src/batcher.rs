@@ -298,8 +298,8 @@ impl<'m, M: Incremental> Batcher<'m, M> {
     }
 }
 
-/// The likeliest tokens with their log-probabilities.
-fn likeliest(logits: &[f32], count: usize) -> Vec<(TokenId, f32)> {
+/// The likeliest tokens of logits with their log-probabilities, the likeliest first; the smaller id where they are equal.
+pub fn likeliest(logits: &[f32], count: usize) -> Vec<(TokenId, f32)> {
     if count == 0 {
         return Vec::new();
     }

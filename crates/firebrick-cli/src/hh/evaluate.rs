@@ -102,6 +102,19 @@ impl Evaluate {
         Ok(bootstrap_mean(values, self.recipe.resamples, CONFIDENCE, &mut rng).with_context(|| name.to_owned())?.into())
     }
 
+    /// The held-out comparisons that are judged, in their order, and the probabilities of their outcomes where they are known.
+    fn judged(&self, corpus: &Corpus) -> Result<(Vec<Comparison>, Option<Vec<f64>>)> {
+        let (test, probabilities) = (corpus.test_comparisons()?, corpus.test_probabilities()?);
+        let mut chosen = (0..test.len()).collect::<Vec<_>>();
+        if chosen.len() > self.recipe.comparisons {
+            chosen.shuffle(&mut self.seed("comparisons").rng());
+            chosen.truncate(self.recipe.comparisons);
+            chosen.sort_unstable();
+        }
+        let probabilities = probabilities.map(|all| chosen.iter().map(|&index| all[index]).collect());
+        Ok((chosen.into_iter().map(|index| test[index].clone()).collect(), probabilities))
+    }
+
     /// The preference models on the test comparisons.
     fn preference(
         &self,
@@ -109,8 +122,8 @@ impl Evaluate {
         format: &Format,
         [train_pm, test_pm]: [&ScoredDecoder; 2],
     ) -> Result<Preference> {
-        let (train, test) = (corpus.train_comparisons()?, corpus.test_comparisons()?);
-        let probabilities = corpus.test_probabilities()?;
+        let train = corpus.train_comparisons()?;
+        let (test, probabilities) = self.judged(corpus)?;
         let lengths = |comparisons: &[Comparison]| {
             comparisons.iter().map(|one| (one.chosen.len(), one.rejected.len())).collect::<Vec<_>>()
         };

@@ -177,6 +177,8 @@ pub(crate) struct PairRecipe {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EvaluateRecipe {
+    /// Held-out comparisons that the preference models judge, at most.
+    pub(crate) comparisons: usize,
     /// Held-out prompts that every policy answers.
     pub(crate) prompts: usize,
     /// Sequences computed at a time.
@@ -220,6 +222,7 @@ impl Recipe {
             ("ppo.micro_batch_size", self.ppo.micro_batch_size),
             ("ppo.passes", self.ppo.passes),
             ("ppo.max_response_tokens", self.ppo.max_response_tokens),
+            ("evaluate.comparisons", self.evaluate.comparisons),
             ("evaluate.prompts", self.evaluate.prompts),
             ("evaluate.documents", self.evaluate.documents),
             ("evaluate.micro_batch_size", self.evaluate.micro_batch_size),

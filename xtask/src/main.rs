@@ -15,6 +15,7 @@ use anyhow::{Result, anyhow, bail};
 mod bench;
 mod ci;
 mod markdown;
+mod miri;
 mod pipeline;
 mod process;
 mod test;
@@ -31,6 +32,7 @@ Commands:
   test [ARGUMENTS]            Run every test, then the doctests; the arguments go to the test runner
   bench [FILTER]              Time kernels and a training step
   bench peers [OPTIONS]       Run the same work beside PyTorch; `bench --help` tells the options
+  miri                        Run the matrix product's tests under Miri, which finds undefined behaviour
   ci                          Run all that CI runs, in its order, and stop at the first failure
   tidy                        Check what compilers do not: crate graph, headers, links, white space
   help                        Show this text
@@ -65,16 +67,17 @@ fn arguments() -> Result<Vec<String>> {
 
 fn dispatch(arguments: &[&str]) -> Result<()> {
     match arguments {
-        [] | ["help" | "--help" | "-h", ..] | ["pipeline" | "test" | "ci" | "tidy", "--help" | "-h", ..] => {
+        [] | ["help" | "--help" | "-h", ..] | ["pipeline" | "test" | "miri" | "ci" | "tidy", "--help" | "-h", ..] => {
             print!("{HELP}");
             Ok(())
         }
         ["pipeline", rest @ ..] => pipeline::run(rest),
         ["bench", rest @ ..] => bench::run(rest),
         ["test", rest @ ..] => test::run(rest),
+        ["miri"] => miri::run(),
         ["ci"] => ci::run(),
         ["tidy"] => tidy::run(),
-        [command @ ("ci" | "tidy"), argument, ..] => {
+        [command @ ("miri" | "ci" | "tidy"), argument, ..] => {
             bail!("`{command}` takes no arguments, but was given `{argument}`")
         }
         [command, ..] => bail!("there is no command `{command}`; `cargo xtask help` lists them"),

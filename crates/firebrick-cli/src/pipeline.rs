@@ -117,7 +117,7 @@ fn execute_run(run: &Run) -> Result<ExitCode> {
         checkpoint_every: Duration::from_secs_f64(run.checkpoint_every.max(0.0)),
         voice,
     };
-    let (pipeline, _, _) = hh::pipeline(&recipe, env.data.is_some());
+    let (pipeline, _, _) = hh::pipeline(&recipe, env.data.is_some())?;
     if run.plan {
         say(pipeline.plan(&out, &env)?.to_string().trim_end());
         let per_iteration = recipe.ppo.samples_per_iteration();

@@ -61,7 +61,7 @@ impl Message {
 ///
 /// Templates come from outside: their steps, their depth and what they write are limited. They see no clock, so `strftime_now` is not
 /// defined, and templates that ask whether it is take the date that they state.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChatTemplate {
     source: String,
     origin: String,

@@ -9,13 +9,14 @@ use firebrick_data::hhh_tasks::HhhItem;
 use firebrick_data::pmp::RankedPair;
 use firebrick_data::synthetic::{World, WorldConfig};
 use firebrick_data::{Tokenizer, store};
-use firebrick_models::{Decoder, ScoredDecoder, open_decoder, open_scored};
+use firebrick_models::{Decoder, DecoderConfig, ScoredDecoder, open_decoder, open_scored};
 use firebrick_pipeline::{Artifact, BoxError};
 use firebrick_report::metrics::{self, Metrics};
 use firebrick_types::{Comparison, Seed};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::format::Format;
 use super::results::Results;
 
 /// Reads a JSON file of an artifact.
@@ -131,18 +132,22 @@ impl Artifact for Corpus {
     }
 }
 
-/// A trained tokenizer.
-pub(crate) struct Vocabulary(pub(crate) Tokenizer);
+/// How conversations become tokens: a tokenizer and, of a checkpoint, its template.
+pub(crate) struct Vocabulary(pub(crate) Format);
 
 impl Vocabulary {
     pub(crate) const FILE: &str = "tokenizer.json";
+    pub(crate) const CHAT: &str = "chat.json";
 }
 
 impl Artifact for Vocabulary {
     const KIND: &'static str = "tokenizer";
 
     fn open(folder: &Path) -> Result<Self, BoxError> {
-        Ok(Self(Tokenizer::open(&folder.join(Self::FILE))?))
+        let tokenizer = Tokenizer::open(&folder.join(Self::FILE))?;
+        let chat = folder.join(Self::CHAT);
+        let chat = chat.exists().then(|| read_json(&chat)).transpose()?;
+        Ok(Self(Format::new(tokenizer, chat)))
     }
 }
 
@@ -154,7 +159,12 @@ macro_rules! model {
         impl $name {
             /// The model on a device.
             pub(crate) fn load(&self, device: &Device) -> Result<$model> {
-                Ok($open(&self.0, device)?.0)
+                Ok(self.load_with_config(device)?.0)
+            }
+
+            /// The model on a device, and its shape.
+            pub(crate) fn load_with_config(&self, device: &Device) -> Result<($model, DecoderConfig)> {
+                Ok($open(&self.0, device)?)
             }
 
             /// What was measured while it was trained.

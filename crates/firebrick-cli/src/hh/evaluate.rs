@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use burn::tensor::Device;
+use firebrick_data::dialogue;
 use firebrick_data::synthetic::World;
-use firebrick_data::{Tokenizer, dialogue};
 use firebrick_eval::{Choice, LengthBaseline, accuracy, choice_scores, head_to_head, win_table};
 use firebrick_models::{Decoder, ScoredDecoder};
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
@@ -22,8 +22,8 @@ use rand::seq::SliceRandom;
 use serde::Serialize;
 
 use super::artifacts::{Corpus, Evaluation, LanguageModel, PreferenceModel, Vocabulary, write_json};
-use super::policy::{fitting, turns};
-use super::preference::{pair, prompt_tokens};
+use super::format::Format;
+use super::policy::fitting;
 use super::recipe::{EvaluateRecipe, ModelRecipe, Recipe};
 use super::results::{Calibration, Estimate, Oracle, PmAccuracy, PolicyResult, Results, Shown, TurnAccuracy};
 use crate::env::Env;
@@ -102,21 +102,34 @@ impl Evaluate {
         Ok(bootstrap_mean(values, self.recipe.resamples, CONFIDENCE, &mut rng).with_context(|| name.to_owned())?.into())
     }
 
+    /// The held-out comparisons that are judged, in their order, and the probabilities of their outcomes where they are known.
+    fn judged(&self, corpus: &Corpus) -> Result<(Vec<Comparison>, Option<Vec<f64>>)> {
+        let (test, probabilities) = (corpus.test_comparisons()?, corpus.test_probabilities()?);
+        let mut chosen = (0..test.len()).collect::<Vec<_>>();
+        if chosen.len() > self.recipe.comparisons {
+            chosen.shuffle(&mut self.seed("comparisons").rng());
+            chosen.truncate(self.recipe.comparisons);
+            chosen.sort_unstable();
+        }
+        let probabilities = probabilities.map(|all| chosen.iter().map(|&index| all[index]).collect());
+        Ok((chosen.into_iter().map(|index| test[index].clone()).collect(), probabilities))
+    }
+
     /// The preference models on the test comparisons.
     fn preference(
         &self,
         corpus: &Corpus,
-        tokenizer: &Tokenizer,
+        format: &Format,
         [train_pm, test_pm]: [&ScoredDecoder; 2],
     ) -> Result<Preference> {
-        let (train, test) = (corpus.train_comparisons()?, corpus.test_comparisons()?);
-        let probabilities = corpus.test_probabilities()?;
+        let train = corpus.train_comparisons()?;
+        let (test, probabilities) = self.judged(corpus)?;
         let lengths = |comparisons: &[Comparison]| {
             comparisons.iter().map(|one| (one.chosen.len(), one.rejected.len())).collect::<Vec<_>>()
         };
         let baseline = LengthBaseline::fit(&lengths(&train));
         let length_outcomes = baseline.outcomes(&lengths(&test));
-        let pairs = test.iter().map(|one| pair(tokenizer, one)).collect::<Vec<_>>();
+        let pairs = test.iter().map(|one| format.pair(one)).collect::<Result<Vec<_>>>()?;
         let score = |model: &ScoredDecoder| {
             let of = |side: fn(&firebrick_preference::Pair) -> &Vec<TokenId>| {
                 let sequences = pairs.iter().map(|pair| side(pair).clone()).collect::<Vec<_>>();
@@ -185,13 +198,13 @@ impl Evaluate {
         &self,
         policy: &Policy<'_>,
         prompts: &[Dialogue],
-        tokenizer: &Tokenizer,
+        format: &Format,
         world: Option<&World>,
         pms: [&ScoredDecoder; 2],
-    ) -> Answers {
-        let turns = turns(tokenizer);
-        let plain = prompts.iter().map(|prompt| prompt_tokens(tokenizer, prompt)).collect::<Vec<_>>();
-        let read = plain.iter().map(|prompt| [&prompt[..1], policy.prefix, &prompt[1..]].concat()).collect::<Vec<_>>();
+    ) -> Result<Answers> {
+        let turns = format.turns();
+        let plain = prompts.iter().map(|prompt| format.prompt(prompt)).collect::<Result<Vec<_>>>()?;
+        let read = plain.iter().map(|prompt| format.after(policy.prefix, prompt)).collect::<Vec<_>>();
         let sampler = Sampler { temperature: self.temperature, ..Sampler::default() };
         let stop = turns.stop(self.max_response_tokens);
         let seeds = (0..prompts.len()).map(|index| self.seed("answers").at(&[index as u64])).collect::<Vec<_>>();
@@ -205,7 +218,7 @@ impl Evaluate {
         let judged =
             plain.iter().zip(&samples).map(|(prompt, sample)| turns.judged(prompt, &sample.tokens)).collect::<Vec<_>>();
         let [train_scores, test_scores] = pms.map(|pm| scores(pm, &judged, self.recipe.micro_batch_size));
-        let texts = samples.iter().map(|sample| text_of(tokenizer, &turns, &sample.tokens)).collect::<Vec<_>>();
+        let texts = samples.iter().map(|sample| text_of(format, &turns, &sample.tokens)).collect::<Vec<_>>();
         let oracle = world.and_then(|world| {
             let judge = |(prompt, text): (&Dialogue, &String)| {
                 world.judge(prompt, text).map(|judged| [judged.helpful, judged.honest, judged.harmless])
@@ -213,7 +226,7 @@ impl Evaluate {
             prompts.iter().zip(&texts).map(judge).collect()
         });
         let tokens = samples.into_iter().map(|sample| sample.tokens).collect();
-        Answers { texts, tokens, finished, train_scores, test_scores, oracle }
+        Ok(Answers { texts, tokens, finished, train_scores, test_scores, oracle })
     }
 
     /// The exact divergence of `policy` from `initial` over each answer, in nats.
@@ -247,23 +260,26 @@ impl Evaluate {
         &self,
         policy: &Policy<'_>,
         corpus: &Corpus,
-        tokenizer: &Tokenizer,
+        format: &Format,
         device: &Device,
     ) -> Result<BTreeMap<String, (f64, usize)>> {
         let items = corpus.hhh_items()?;
-        let bare = [&[tokenizer.eoc()], policy.prefix, tokenizer.encode(dialogue::ASSISTANT).as_slice()].concat();
-        let work = items.iter().map(|item| (policy.model.clone(), item)).collect();
-        let right = parallel_map(work, |(model, item): (Decoder, &firebrick_data::hhh_tasks::HhhItem)| {
-            let prompt = prompt_tokens(tokenizer, &item.prompt);
-            let context = [&prompt[..1], policy.prefix, &prompt[1..]].concat();
-            let choice = |answer: &String| Choice {
-                context: context.clone(),
-                bare_context: bare.clone(),
-                answer: tokenizer.encode(&format!(" {}", answer.trim())),
-            };
-            let scored = choice_scores(&model, &[choice(&item.better), choice(&item.worse)], device);
-            accuracy(&[(scored[0].mutual_information, scored[1].mutual_information)])[0]
-        });
+        let bare = format.unasked(policy.prefix)?;
+        let prompts = items.iter().map(|item| format.prompt(&item.prompt)).collect::<Result<Vec<_>>>()?;
+        let work = items.iter().zip(prompts).map(|(item, prompt)| (policy.model.clone(), item, prompt)).collect();
+        let right = parallel_map(
+            work,
+            |(model, item, prompt): (Decoder, &firebrick_data::hhh_tasks::HhhItem, Vec<TokenId>)| {
+                let context = format.after(policy.prefix, &prompt);
+                let choice = |answer: &String| Choice {
+                    context: context.clone(),
+                    bare_context: bare.clone(),
+                    answer: format.answer(answer),
+                };
+                let scored = choice_scores(&model, &[choice(&item.better), choice(&item.worse)], device);
+                accuracy(&[(scored[0].mutual_information, scored[1].mutual_information)])[0]
+            },
+        );
         let mut sums: BTreeMap<String, (f64, usize)> = BTreeMap::new();
         for (item, right) in items.iter().zip(right) {
             for category in [item.category.as_str(), "all"] {
@@ -306,8 +322,8 @@ impl<'a> Steps<'a> {
     }
 }
 
-fn text_of(tokenizer: &Tokenizer, turns: &Turns, tokens: &[TokenId]) -> String {
-    tokenizer.decode(turns.text(tokens)).trim().to_owned()
+fn text_of(format: &Format, turns: &Turns, tokens: &[TokenId]) -> String {
+    format.tokenizer().decode(turns.text(tokens)).trim().to_owned()
 }
 
 impl Stage<Env> for Evaluate {
@@ -325,7 +341,7 @@ impl Stage<Env> for Evaluate {
 
     fn run(
         &self,
-        (corpus, Vocabulary(tokenizer), base, distilled, rlhf, train_pm, test_pm): (
+        (corpus, Vocabulary(format), base, distilled, rlhf, train_pm, test_pm): (
             Corpus,
             Vocabulary,
             LanguageModel,
@@ -345,7 +361,7 @@ impl Stage<Env> for Evaluate {
 
         let mut progress = Steps::begin(Progress::new(ctx.work(), ctx.stage(), env.voice))?;
 
-        let preference = self.preference(&corpus, &tokenizer, [&train_pm, &test_pm])?;
+        let preference = self.preference(&corpus, &format, [&train_pm, &test_pm])?;
         let overall = preference.accuracy.last().expect("the last row is all tranches");
         metrics.insert("pm/accuracy".to_owned(), overall.train_pm.mean);
         metrics.insert("pm/test_pm_accuracy".to_owned(), overall.test_pm.mean);
@@ -360,9 +376,11 @@ impl Stage<Env> for Evaluate {
         prompts.sort_by_key(dialogue::render);
         prompts.dedup();
         prompts.shuffle(&mut self.seed("prompts").rng());
-        let prefix = tokenizer.encode(&corpus.prompt()?);
-        prompts.retain(|prompt| {
-            prefix.len() + prompt_tokens(&tokenizer, prompt).len() + self.max_response_tokens < self.model.context
+        let prefix = format.passage(&corpus.prompt()?)?;
+        let lengths = prompts.iter().map(|prompt| Ok(format.prompt(prompt)?.len())).collect::<Result<Vec<_>>>()?;
+        let mut lengths = lengths.into_iter();
+        prompts.retain(|_| {
+            prefix.len() + lengths.next().expect("one of each") + self.max_response_tokens < self.model.context
         });
         prompts.truncate(self.recipe.prompts);
         if prompts.is_empty() {
@@ -382,7 +400,7 @@ impl Stage<Env> for Evaluate {
         ];
         let mut answers = Vec::new();
         for policy in &policies {
-            let of = self.answers(policy, &prompts, &tokenizer, world.as_ref(), [&train_pm, &test_pm]);
+            let of = self.answers(policy, &prompts, &format, world.as_ref(), [&train_pm, &test_pm])?;
             metrics.insert(format!("finished/{}", policy.name), of.finished);
             metrics.insert(format!("response_length/{}", policy.name), of.length());
             progress.step(&metrics)?;
@@ -394,7 +412,7 @@ impl Stage<Env> for Evaluate {
         let elo = elo_ratings(&win_table(&scored.collect::<Vec<_>>()), 0.5)?;
         let mut held_out = corpus.held_out_text()?;
         held_out.truncate(self.recipe.documents);
-        let held_out = held_out.iter().map(|text| tokenizer.encode(text)).collect::<Vec<_>>();
+        let held_out = held_out.iter().map(|text| format.tokenizer().encode(text)).collect::<Vec<_>>();
 
         let mut results = Vec::new();
         for (index, (policy, answers)) in policies.iter().zip(&answers).enumerate() {
@@ -412,9 +430,9 @@ impl Stage<Env> for Evaluate {
                     Some(Oracle { score, helpful: mean(0), honest: mean(1), harmless: mean(2) })
                 }
             };
-            let hhh = self.hhh(policy, &corpus, &tokenizer, device)?;
+            let hhh = self.hhh(policy, &corpus, &format, device)?;
             metrics.extend(hhh.get("all").map(|(right, _)| (format!("hhh/{name}"), *right)));
-            let perplexity = lm::perplexity(policy.model, &held_out, tokenizer.eoc(), self.recipe.micro_batch_size);
+            let perplexity = lm::perplexity(policy.model, &held_out, format.end(), self.recipe.micro_batch_size);
             metrics.insert(format!("perplexity/{name}"), perplexity);
             progress.step(&metrics)?;
             results.push(PolicyResult {
@@ -433,11 +451,8 @@ impl Stage<Env> for Evaluate {
         let [_, _, before, after] = &answers;
         let wins = head_to_head(&after.test_scores, &before.test_scores);
         let win_rate: Estimate = wilson(wins.iter().sum::<f64>().round() as u64, wins.len() as u64, CONFIDENCE)?.into();
-        let (plain, _) = fitting(
-            prompts.iter().map(|prompt| prompt_tokens(&tokenizer, prompt)),
-            self.model.context,
-            self.max_response_tokens,
-        );
+        let plain = prompts.iter().map(|prompt| format.prompt(prompt)).collect::<Result<Vec<_>>>()?;
+        let (plain, _) = fitting(plain.into_iter(), self.model.context, self.max_response_tokens);
         let divergence = self.mean(&self.divergences(&rlhf, &distilled, &plain, after, device), "kl")?;
         metrics.insert("win_rate".to_owned(), win_rate.mean);
         // Scores mean nothing by themselves, their differences do (T-25).

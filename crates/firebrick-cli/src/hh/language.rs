@@ -1,17 +1,20 @@
 //! Stages `tokenizer`, `pretrain` and `distill`: the language model.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, anyhow};
 use burn::module::Module;
 use firebrick_data::Tokenizer;
-use firebrick_models::{Decoder, DecoderConfig, save_decoder};
-use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
-use firebrick_tensor::CausalLm;
+use firebrick_models::{Decoder, DecoderConfig, LoraConfig, Positions, save_decoder};
+use firebrick_pipeline::{BoxError, Output, Stage, StageContext, digest};
+use firebrick_pretrained::Checkpoint;
 use firebrick_train::{Checkpoints, distill, lm};
 use firebrick_types::{Seed, TokenId};
 use rand::seq::SliceRandom;
 use serde::Serialize;
 
-use super::artifacts::{Corpus, LanguageModel, METRICS, Vocabulary};
+use super::artifacts::{Corpus, LanguageModel, METRICS, Vocabulary, write_json};
+use super::format::{Chat, Format};
 use super::recipe::{DistillRecipe, ModelRecipe, Recipe, TrainRecipe};
 use crate::env::Env;
 use crate::progress::Progress;
@@ -34,9 +37,12 @@ pub(crate) fn keep_decoder(model: &Decoder, config: &DecoderConfig, ctx: &StageC
     keep_metrics(ctx)
 }
 
-/// The shape of a decoder that was trained here.
-pub(crate) fn config_of(model: &Decoder, recipe: &ModelRecipe) -> DecoderConfig {
-    recipe.config(model.vocab())
+/// The model as it is trained: whole, or frozen with adapters.
+pub(crate) fn adapted(model: Decoder, lora: Option<LoraConfig>, seed: Seed) -> Decoder {
+    match lora {
+        Some(lora) => model.with_lora(&lora, seed),
+        None => model,
+    }
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -53,6 +59,98 @@ impl Stage<Env> for TrainTokenizer {
         let text = corpus.train_text()?.into_iter().chain(corpus.dialogues()?).collect::<Vec<_>>();
         let tokenizer = Tokenizer::train(&text, self.vocab)?;
         tokenizer.save(&ctx.artifact().join(Vocabulary::FILE))?;
+        Ok(())
+    }
+}
+
+/// A checkpoint to begin with.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Base {
+    source: String,
+    #[serde(skip)]
+    checkpoint: Checkpoint,
+}
+
+impl Base {
+    /// The checkpoint that the recipe names.
+    pub(crate) fn of(source: &str) -> Result<Self> {
+        let checkpoint = Checkpoint::locate(source).with_context(|| format!("`base.model` = {source}"))?;
+        Ok(Self { source: source.to_owned(), checkpoint })
+    }
+
+    /// What tells its files from others of the same name.
+    fn digest(&self) -> Result<BTreeMap<String, String>, BoxError> {
+        Ok(BTreeMap::from([(self.source.clone(), digest(self.checkpoint.path())?)]))
+    }
+}
+
+/// The tokenizer and the template of a checkpoint, in place of a trained one.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct TakeTokenizer(pub(crate) Base);
+
+impl Stage<Env> for TakeTokenizer {
+    const VERSION: u32 = 1;
+    type Inputs = ();
+    type Output = Vocabulary;
+
+    fn external(&self, _env: &Env) -> Result<BTreeMap<String, String>, BoxError> {
+        self.0.digest()
+    }
+
+    fn run(&self, (): (), ctx: &StageContext, _env: &Env) -> Result<(), BoxError> {
+        let Some(text) = self.0.checkpoint.text(usize::MAX)? else {
+            return Err(
+                anyhow!("`base.model` = {} has no tokenizer; put its tokenizer.json beside it", self.0.source).into()
+            );
+        };
+        text.tokenizer.save(&ctx.artifact().join(Vocabulary::FILE))?;
+        if !text.template.is_dialogue() {
+            let chat = Chat { end: text.generation.eos[0], template: text.template };
+            write_json(&ctx.artifact().join(Vocabulary::CHAT), &chat)?;
+        }
+        Ok(())
+    }
+}
+
+/// The weights of a checkpoint, in place of pretrained ones.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct TakeModel {
+    base: Base,
+    /// Tokens that the models read at most.
+    context: usize,
+}
+
+impl TakeModel {
+    pub(crate) fn of(base: Base, recipe: &Recipe) -> Self {
+        Self { base, context: recipe.model.context }
+    }
+}
+
+impl Stage<Env> for TakeModel {
+    const VERSION: u32 = 1;
+    type Inputs = ();
+    type Output = LanguageModel;
+
+    fn external(&self, _env: &Env) -> Result<BTreeMap<String, String>, BoxError> {
+        self.base.digest()
+    }
+
+    fn run(&self, (): (), ctx: &StageContext, env: &Env) -> Result<(), BoxError> {
+        let (model, mut config) = self.base.checkpoint.model(&env.device)?;
+        if self.context > config.context {
+            return Err(anyhow!(
+                "`model.context` = {} is longer than what `base.model` = {} was made for, {} tokens; lower it",
+                self.context,
+                self.base.source,
+                config.context
+            )
+            .into());
+        }
+        if let Positions::Rotary(_) = config.architecture.positions {
+            // Angles are a table; positions that were learnt are weights.
+            config.context = self.context;
+        }
+        keep_decoder(&model, &config, ctx)?;
         Ok(())
     }
 }
@@ -78,11 +176,12 @@ impl Stage<Env> for Pretrain {
 
     fn run(
         &self,
-        (corpus, Vocabulary(tokenizer)): (Corpus, Vocabulary),
+        (corpus, Vocabulary(format)): (Corpus, Vocabulary),
         ctx: &StageContext,
         env: &Env,
     ) -> Result<(), BoxError> {
         let seed = Seed::new(self.seed).derive("hh/pretrain");
+        let tokenizer = format.tokenizer();
         let documents = corpus.train_text()?.iter().map(|document| tokenizer.encode(document)).collect::<Vec<_>>();
         let config = self.model.config(tokenizer.vocab_size());
         let rows = lm::pack(&lm::pieces(&documents, tokenizer.eoc(), config.context), config.context).len();
@@ -118,17 +217,19 @@ impl Stage<Env> for Pretrain {
 pub(crate) struct Distill {
     seed: u64,
     model: ModelRecipe,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lora: Option<LoraConfig>,
     #[serde(flatten)]
     recipe: DistillRecipe,
 }
 
 impl Distill {
     pub(crate) fn of(recipe: &Recipe) -> Self {
-        Self { seed: recipe.seed, model: recipe.model, recipe: recipe.distill.clone() }
+        Self { seed: recipe.seed, model: recipe.model, lora: recipe.base.lora(), recipe: recipe.distill.clone() }
     }
 
     /// Half documents, half dialogues, each as many tokens as fit.
-    fn texts(&self, corpus: &Corpus, tokenizer: &Tokenizer, seed: Seed) -> Result<Vec<Vec<TokenId>>> {
+    fn texts(&self, corpus: &Corpus, format: &Format, seed: Seed) -> Result<Vec<Vec<TokenId>>> {
         let take = |mut texts: Vec<String>, count: usize, name: &str| {
             texts.shuffle(&mut seed.derive(name).rng());
             texts.truncate(count);
@@ -136,12 +237,13 @@ impl Distill {
         };
         let dialogues = take(corpus.dialogues()?, self.recipe.texts / 2, "dialogues");
         let documents = take(corpus.train_text()?, self.recipe.texts - dialogues.len(), "documents");
-        let encode = |text: &String| {
-            let mut tokens = tokenizer.encode(text);
+        let cut = |mut tokens: Vec<TokenId>| {
             tokens.truncate(self.recipe.max_tokens);
             tokens
         };
-        Ok(dialogues.iter().chain(&documents).map(encode).collect())
+        let dialogues = dialogues.iter().map(|text| Ok(cut(format.passage(text)?)));
+        let documents = documents.iter().map(|text| Ok(cut(format.tokenizer().encode(text))));
+        dialogues.chain(documents).collect()
     }
 }
 
@@ -152,12 +254,12 @@ impl Stage<Env> for Distill {
 
     fn run(
         &self,
-        (corpus, Vocabulary(tokenizer), base): (Corpus, Vocabulary, LanguageModel),
+        (corpus, Vocabulary(format), base): (Corpus, Vocabulary, LanguageModel),
         ctx: &StageContext,
         env: &Env,
     ) -> Result<(), BoxError> {
         let seed = Seed::new(self.seed).derive("hh/distill");
-        let prompt = tokenizer.encode(&corpus.prompt()?);
+        let prompt = format.passage(&corpus.prompt()?)?;
         let needed = prompt.len() + 1 + self.recipe.max_tokens;
         if needed > self.model.context {
             return Err(anyhow!(
@@ -169,26 +271,25 @@ impl Stage<Env> for Distill {
             )
             .into());
         }
-        let texts = self.texts(&corpus, &tokenizer, seed)?;
+        let texts = self.texts(&corpus, &format, seed)?;
         let config = distill::DistillConfig {
             batch_size: self.recipe.train.batch_size,
             micro_batch_size: self.recipe.train.micro_batch_size,
             top_k: self.recipe.top_k,
             fit: self.recipe.train.fit(texts.len()),
         };
-        let base = base.load(&env.device.clone().autodiff())?;
-        let shape = config_of(&base, &self.model);
+        let (base, shape) = base.load_with_config(&env.device.clone().autodiff())?;
         let model = distill::context_distill(
-            base,
+            adapted(base, self.lora, seed),
             &prompt,
             &texts,
-            tokenizer.eoc(),
+            format.end(),
             &config,
             seed,
             Some(&mut checkpoints(ctx, env)),
             &mut Progress::new(ctx.work(), ctx.stage(), env.voice),
         )?;
-        keep_decoder(&model.valid(), &shape, ctx)?;
+        keep_decoder(&model.valid().merged(), &shape, ctx)?;
         Ok(())
     }
 }

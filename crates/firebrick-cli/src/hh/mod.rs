@@ -3,6 +3,7 @@
 mod artifacts;
 mod data;
 mod evaluate;
+mod format;
 mod language;
 mod policy;
 mod preference;
@@ -14,6 +15,7 @@ pub(crate) use artifacts::{Evaluation, Report};
 pub(crate) use recipe::Recipe;
 pub(crate) use results::Results;
 
+use anyhow::Result;
 use firebrick_pipeline::{Output, Pipeline};
 
 use crate::env::Env;
@@ -22,6 +24,7 @@ use crate::env::Env;
 pub(crate) const RECIPES: &[(&str, &str)] = &[
     ("world", include_str!("../../recipes/world.toml")),
     ("tiny", include_str!("../../recipes/tiny.toml")),
+    ("small", include_str!("../../recipes/small.toml")),
     ("smoke", include_str!("../../recipes/smoke.toml")),
 ];
 
@@ -33,11 +36,26 @@ pub(crate) const BANDS: &[(&str, &str)] = &[
 ];
 
 /// The stages of the pipeline, and its evaluation and report.
-pub(crate) fn pipeline(recipe: &Recipe, from_folder: bool) -> (Pipeline<Env>, Output<Evaluation>, Output<Report>) {
+///
+/// # Errors
+/// If the recipe names a checkpoint to begin with that is not there.
+pub(crate) fn pipeline(
+    recipe: &Recipe,
+    from_folder: bool,
+) -> Result<(Pipeline<Env>, Output<Evaluation>, Output<Report>)> {
     let mut p = Pipeline::new("hh");
     let data = p.add("data", data::Data::of(recipe, from_folder), ());
-    let tokenizer = p.add("tokenizer", language::TrainTokenizer { vocab: recipe.tokenizer.vocab }, (data,));
-    let base = p.add("pretrain", language::Pretrain::of(recipe), (data, tokenizer));
+    let (tokenizer, base) = match recipe.base.checkpoint() {
+        Some(source) => {
+            let base = language::Base::of(source)?;
+            let tokenizer = p.add("tokenizer", language::TakeTokenizer(base.clone()), ());
+            (tokenizer, p.add("base", language::TakeModel::of(base, recipe), ()))
+        }
+        None => {
+            let tokenizer = p.add("tokenizer", language::TrainTokenizer { vocab: recipe.tokenizer.vocab }, (data,));
+            (tokenizer, p.add("pretrain", language::Pretrain::of(recipe), (data, tokenizer)))
+        }
+    };
     let distilled = p.add("distill", language::Distill::of(recipe), (data, tokenizer, base));
     let pmp = p.add("pmp", preference::Pmp::of(recipe), (data, tokenizer, base));
     let train_pm = p.add("pm-train", preference::Pm::of(recipe, preference::Half::First), (data, tokenizer, pmp));
@@ -53,5 +71,5 @@ pub(crate) fn pipeline(recipe: &Recipe, from_folder: bool) -> (Pipeline<Env>, Ou
         report::WriteReport::of(recipe),
         (data, base, distilled, pmp, train_pm, test_pm, policy, evaluation),
     );
-    (p, evaluation, report)
+    Ok((p, evaluation, report))
 }

@@ -4,26 +4,19 @@ use std::collections::BTreeSet;
 
 use anyhow::{Result, anyhow};
 use burn::module::Module;
-use firebrick_data::{Tokenizer, dialogue};
+use firebrick_models::LoraConfig;
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
-use firebrick_rl::ppo::{self, PpoConfig, Turns};
+use firebrick_rl::ppo::{self, PpoConfig};
 use firebrick_train::{Event, Observer, ObserverError};
 use firebrick_types::{Seed, TokenId};
 use serde::Serialize;
 
 use super::artifacts::{Corpus, LanguageModel, PreferenceModel, Vocabulary};
-use super::language::{checkpoints, config_of, keep_decoder};
-use super::preference::prompt_tokens;
+use super::language::{adapted, checkpoints, keep_decoder};
 use super::recipe::{ModelRecipe, Recipe};
 use crate::env::Env;
 use crate::progress::Progress;
 use crate::say::remark;
-
-/// How a response ends in this pipeline's text format.
-pub(crate) fn turns(tokenizer: &Tokenizer) -> Turns {
-    let stop = [dialogue::STOP, dialogue::SEPARATOR].map(|text| tokenizer.encode(text));
-    Turns { eoc: tokenizer.eoc(), stop: stop.into() }
-}
 
 /// The prompts that leave room for a response, and how many do not.
 pub(crate) fn fitting(
@@ -39,13 +32,15 @@ pub(crate) fn fitting(
 pub(crate) struct Ppo {
     seed: u64,
     model: ModelRecipe,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lora: Option<LoraConfig>,
     #[serde(flatten)]
     recipe: PpoConfig,
 }
 
 impl Ppo {
     pub(crate) fn of(recipe: &Recipe) -> Self {
-        Self { seed: recipe.seed, model: recipe.model, recipe: recipe.ppo }
+        Self { seed: recipe.seed, model: recipe.model, lora: recipe.base.lora(), recipe: recipe.ppo }
     }
 }
 
@@ -56,7 +51,7 @@ impl Stage<Env> for Ppo {
 
     fn run(
         &self,
-        (corpus, Vocabulary(tokenizer), initial, pm): (Corpus, Vocabulary, LanguageModel, PreferenceModel),
+        (corpus, Vocabulary(format), initial, pm): (Corpus, Vocabulary, LanguageModel, PreferenceModel),
         ctx: &StageContext,
         env: &Env,
     ) -> Result<(), BoxError> {
@@ -65,8 +60,8 @@ impl Stage<Env> for Ppo {
         let prompts = corpus
             .train_comparisons()?
             .iter()
-            .map(|one| prompt_tokens(&tokenizer, &one.prompt))
-            .collect::<BTreeSet<_>>();
+            .map(|one| format.prompt(&one.prompt))
+            .collect::<Result<BTreeSet<_>>>()?;
         let (prompts, dropped) = fitting(prompts.into_iter(), self.model.context, self.recipe.max_response_tokens);
         if prompts.is_empty() {
             return Err(anyhow!(
@@ -77,14 +72,18 @@ impl Stage<Env> for Ppo {
             .into());
         }
         let training = env.device.clone().autodiff();
-        let policy = initial.load(&training)?;
-        let shape = config_of(&policy, &self.model);
+        let (policy, shape) = initial.load_with_config(&training)?;
+        let critic = pm.load(&training)?;
+        let critic = match &self.lora {
+            Some(lora) => critic.with_lora(lora, seed.derive("critic")),
+            None => critic,
+        };
         let (policy, _critic) = ppo::train(
-            policy,
-            pm.load(&training)?,
+            adapted(policy, self.lora, seed),
+            critic,
             &pm.load(&env.device)?,
             &prompts,
-            &turns(&tokenizer),
+            &format.turns(),
             &self.recipe,
             seed,
             Some(&mut checkpoints(ctx, env)),
@@ -94,7 +93,7 @@ impl Stage<Env> for Ppo {
                 initial: None,
             },
         )?;
-        keep_decoder(&policy.valid(), &shape, ctx)?;
+        keep_decoder(&policy.valid().merged(), &shape, ctx)?;
         Ok(())
     }
 }
@@ -143,18 +142,5 @@ mod tests {
         assert!(collapsed(2.0, 0.1, 5, 10));
         assert!(!collapsed(2.0, 0.1, 6, 10), "late");
         assert!(!collapsed(2.0, 0.3, 5, 10), "expected");
-    }
-
-    #[test]
-    fn t11_what_was_sampled_is_what_is_judged() {
-        let text = "It is an oak. It is an oak.";
-        let tokenizer = Tokenizer::train([text, text], 300).unwrap();
-        let prompt = tokenizer.encode("What?");
-        // Letter by letter, as a policy may sample it and the tokenizer would not write it.
-        let sampled = text.bytes().flat_map(|byte| tokenizer.encode(&char::from(byte).to_string())).collect::<Vec<_>>();
-        assert_eq!(tokenizer.decode(&sampled), text);
-        assert_ne!(tokenizer.encode(text), sampled);
-        let judged = turns(&tokenizer).judged(&prompt, &sampled);
-        assert_eq!(judged, [&prompt[..], &sampled, &[tokenizer.eoc()]].concat());
     }
 }

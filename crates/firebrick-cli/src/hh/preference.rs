@@ -3,38 +3,18 @@
 use anyhow::Result;
 use burn::module::Module;
 use firebrick_data::pmp::{binarize, ranked};
-use firebrick_data::{Tokenizer, dialogue, split};
-use firebrick_models::{ScoredDecoder, save_scored};
+use firebrick_data::split;
+use firebrick_models::{DecoderConfig, LoraConfig, ScoredDecoder, save_scored};
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
 use firebrick_preference::{Pair, PreferenceConfig, train};
-use firebrick_types::{Comparison, Dialogue, Message, Seed, TokenId};
+use firebrick_types::{Comparison, Seed};
 use serde::Serialize;
 
 use super::artifacts::{Corpus, LanguageModel, PreferenceModel, Used, Vocabulary, write_json};
-use super::language::{checkpoints, config_of, keep_metrics};
+use super::language::{adapted, checkpoints, keep_metrics};
 use super::recipe::{ModelRecipe, PairRecipe, PmpRecipe, Recipe};
 use crate::env::Env;
 use crate::progress::Progress;
-
-/// A text as a preference model reads it: between two end-of-context tokens, the score on the last.
-pub(crate) fn judged_text(tokenizer: &Tokenizer, text: &str) -> Vec<TokenId> {
-    let eoc = tokenizer.eoc();
-    [&[eoc], tokenizer.encode(text).as_slice(), &[eoc]].concat()
-}
-
-/// A prompt as a policy reads it.
-pub(crate) fn prompt_tokens(tokenizer: &Tokenizer, prompt: &Dialogue) -> Vec<TokenId> {
-    [&[tokenizer.eoc()], tokenizer.encode(&dialogue::render_prompt(prompt)).as_slice()].concat()
-}
-
-/// Both dialogues of a comparison as a preference model reads them.
-pub(crate) fn pair(tokenizer: &Tokenizer, comparison: &Comparison) -> Pair {
-    let with = |answer: &String| {
-        let whole = comparison.prompt.with(Message::assistant(answer.clone()));
-        judged_text(tokenizer, &dialogue::render(&whole))
-    };
-    Pair { better: with(&comparison.chosen), worse: with(&comparison.rejected) }
-}
 
 fn fit(
     model: ScoredDecoder,
@@ -55,9 +35,8 @@ fn fit(
     Ok(train(model, pairs, &config, seed, Some(&mut checkpoints(ctx, env)), &mut progress)?)
 }
 
-fn keep(model: &ScoredDecoder, shape: &ModelRecipe, ctx: &StageContext) -> Result<()> {
-    let config = config_of(model.body(), shape);
-    save_scored(&model.valid(), &config, ctx.artifact())?;
+fn keep(model: &ScoredDecoder, config: &DecoderConfig, ctx: &StageContext) -> Result<()> {
+    save_scored(&model.valid().merged(), config, ctx.artifact())?;
     keep_metrics(ctx)
 }
 
@@ -66,13 +45,15 @@ fn keep(model: &ScoredDecoder, shape: &ModelRecipe, ctx: &StageContext) -> Resul
 pub(crate) struct Pmp {
     seed: u64,
     model: ModelRecipe,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lora: Option<LoraConfig>,
     #[serde(flatten)]
     recipe: PmpRecipe,
 }
 
 impl Pmp {
     pub(crate) fn of(recipe: &Recipe) -> Self {
-        Self { seed: recipe.seed, model: recipe.model, recipe: recipe.pmp.clone() }
+        Self { seed: recipe.seed, model: recipe.model, lora: recipe.base.lora(), recipe: recipe.pmp.clone() }
     }
 }
 
@@ -83,7 +64,7 @@ impl Stage<Env> for Pmp {
 
     fn run(
         &self,
-        (corpus, Vocabulary(tokenizer), base): (Corpus, Vocabulary, LanguageModel),
+        (corpus, Vocabulary(format), base): (Corpus, Vocabulary, LanguageModel),
         ctx: &StageContext,
         env: &Env,
     ) -> Result<(), BoxError> {
@@ -94,19 +75,18 @@ impl Stage<Env> for Pmp {
         } else {
             answers.iter().map(ranked).collect()
         };
-        let pairs = texts.iter().map(|pair| Pair {
-            better: judged_text(&tokenizer, &pair.better),
-            worse: judged_text(&tokenizer, &pair.worse),
-        });
+        let pairs = texts
+            .iter()
+            .map(|pair| Pair { better: format.judged_text(&pair.better), worse: format.judged_text(&pair.worse) });
         // Cutting a longer sample from the left would cut off its label, and leave nothing to learn.
         let fits = |pair: &Pair| pair.better.len().max(pair.worse.len()) <= self.model.context;
         let (pairs, too_long): (Vec<_>, Vec<_>) = pairs.partition(fits);
         let used = Used { pairs: pairs.len(), too_long: too_long.len() };
         write_json(&ctx.artifact().join(PreferenceModel::USED), &used)?;
-        let body = base.load(&env.device.clone().autodiff())?;
-        let model = ScoredDecoder::from_body(body, seed);
+        let (body, config) = base.load_with_config(&env.device.clone().autodiff())?;
+        let model = ScoredDecoder::from_body(adapted(body, self.lora, seed), seed);
         let model = if pairs.is_empty() { model } else { fit(model, &pairs, &self.recipe.pairs, seed, ctx, env)? };
-        keep(&model, &self.model, ctx)?;
+        keep(&model, &config, ctx)?;
         Ok(())
     }
 }
@@ -125,13 +105,15 @@ pub(crate) struct Pm {
     seed: u64,
     half: Half,
     model: ModelRecipe,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lora: Option<LoraConfig>,
     #[serde(flatten)]
     recipe: PairRecipe,
 }
 
 impl Pm {
     pub(crate) fn of(recipe: &Recipe, half: Half) -> Self {
-        Self { seed: recipe.seed, half, model: recipe.model, recipe: recipe.pm.clone() }
+        Self { seed: recipe.seed, half, model: recipe.model, lora: recipe.base.lora(), recipe: recipe.pm.clone() }
     }
 }
 
@@ -142,7 +124,7 @@ impl Stage<Env> for Pm {
 
     fn run(
         &self,
-        (corpus, Vocabulary(tokenizer), pmp): (Corpus, Vocabulary, PreferenceModel),
+        (corpus, Vocabulary(format), pmp): (Corpus, Vocabulary, PreferenceModel),
         ctx: &StageContext,
         env: &Env,
     ) -> Result<(), BoxError> {
@@ -156,12 +138,16 @@ impl Stage<Env> for Pm {
             Half::First => first,
             Half::Second => second,
         };
-        let pairs = half.iter().map(|(_, comparison)| pair(&tokenizer, comparison)).collect::<Vec<_>>();
+        let pairs = half.iter().map(|(_, comparison)| format.pair(comparison)).collect::<Result<Vec<_>>>()?;
         let used = Used { pairs: pairs.len(), too_long: 0 };
         write_json(&ctx.artifact().join(PreferenceModel::USED), &used)?;
-        let model = pmp.load(&env.device.clone().autodiff())?;
+        let (model, config) = pmp.load_with_config(&env.device.clone().autodiff())?;
+        let model = match &self.lora {
+            Some(lora) => model.with_lora(lora, seed),
+            None => model,
+        };
         let model = fit(model, &pairs, &self.recipe, seed, ctx, env)?;
-        keep(&model, &self.model, ctx)?;
+        keep(&model, &config, ctx)?;
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use firebrick_data::synthetic::WorldConfig;
-use firebrick_models::{Architecture, DecoderConfig};
+use firebrick_models::{Architecture, DecoderConfig, LoraConfig};
 use firebrick_rl::ppo::PpoConfig;
 use firebrick_train::{AdamWConfig, FitConfig, Schedule};
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub(crate) struct Recipe {
     pub(crate) seed: u64,
+    pub(crate) base: BaseRecipe,
     pub(crate) data: DataRecipe,
     pub(crate) tokenizer: TokenizerRecipe,
     pub(crate) model: ModelRecipe,
@@ -21,6 +22,31 @@ pub(crate) struct Recipe {
     pub(crate) pm: PairRecipe,
     pub(crate) ppo: PpoConfig,
     pub(crate) evaluate: EvaluateRecipe,
+}
+
+/// What the models begin with.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct BaseRecipe {
+    /// A checkpoint: a folder, a `.gguf` file or `hub:owner/name`; its tokenizer and template come with it. Empty: pretrain one.
+    pub(crate) model: String,
+    /// Rank of the adapters that are trained instead of all weights; 0 trains all.
+    pub(crate) lora_rank: usize,
+    /// What the adapters add is scaled by this over the rank.
+    pub(crate) lora_alpha: f64,
+}
+
+impl BaseRecipe {
+    /// The checkpoint to begin with, if one was named.
+    pub(crate) fn checkpoint(&self) -> Option<&str> {
+        (!self.model.is_empty()).then_some(self.model.as_str())
+    }
+
+    /// How the models are adapted, unless all of their weights are trained.
+    pub(crate) fn lora(&self) -> Option<LoraConfig> {
+        let Self { lora_rank: rank, lora_alpha: alpha, .. } = *self;
+        (rank > 0).then(|| LoraConfig { rank, alpha, ..LoraConfig::default() })
+    }
 }
 
 /// How much data is taken.
@@ -151,6 +177,8 @@ pub(crate) struct PairRecipe {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EvaluateRecipe {
+    /// Held-out comparisons that the preference models judge, at most.
+    pub(crate) comparisons: usize,
     /// Held-out prompts that every policy answers.
     pub(crate) prompts: usize,
     /// Sequences computed at a time.
@@ -194,6 +222,7 @@ impl Recipe {
             ("ppo.micro_batch_size", self.ppo.micro_batch_size),
             ("ppo.passes", self.ppo.passes),
             ("ppo.max_response_tokens", self.ppo.max_response_tokens),
+            ("evaluate.comparisons", self.evaluate.comparisons),
             ("evaluate.prompts", self.evaluate.prompts),
             ("evaluate.documents", self.evaluate.documents),
             ("evaluate.micro_batch_size", self.evaluate.micro_batch_size),
@@ -210,6 +239,13 @@ impl Recipe {
             bail!(
                 "recipe: `tokenizer.vocab` is {}; 256 bytes and the end of context need at least 257",
                 self.tokenizer.vocab
+            );
+        }
+        if self.base.lora_rank > 0 && self.base.checkpoint().is_none() {
+            bail!(
+                "recipe: `base.lora_rank` = {} adapts weights that were never trained; name a checkpoint in `base.model`, or set \
+                 it to 0",
+                self.base.lora_rank
             );
         }
         let comparisons = self.data.comparisons as f64 * (1.0 - self.data.held_out) / 2.0;

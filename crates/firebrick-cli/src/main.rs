@@ -1,13 +1,16 @@
 #![doc = include_str!("../README.md")]
 
 mod bands;
+mod chat;
 mod env;
+mod generate;
 mod hh;
 mod model;
 mod pipeline;
 mod progress;
 mod recipe;
 mod say;
+mod serve;
 
 use std::process::ExitCode;
 
@@ -31,6 +34,15 @@ enum Command {
     /// Look at a checkpoint, convert it, or score text with it.
     #[command(subcommand)]
     Model(model::Command),
+    /// Continue a text with a checkpoint.
+    #[command(after_help = generate::EXAMPLES)]
+    Generate(generate::Generate),
+    /// Talk with a checkpoint in the terminal.
+    #[command(after_help = chat::EXAMPLES)]
+    Chat(chat::Chat),
+    /// Serve a checkpoint over HTTP as OpenAI does.
+    #[command(after_help = serve::EXAMPLES)]
+    Serve(serve::Serve),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +56,9 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Pipeline(command) => pipeline::execute(command),
         Command::Model(command) => model::execute(command),
+        Command::Generate(command) => generate::execute(&command),
+        Command::Chat(command) => chat::execute(&command),
+        Command::Serve(command) => serve::execute(command),
     };
     match done {
         Ok(code) => code,

@@ -23,7 +23,7 @@ pub struct Limits {
     pub slots: usize,
     /// Tokens of a prompt and its sample, no more than the model's context.
     pub context: usize,
-    /// Jobs that may wait for a slot.
+    /// Jobs that may wait while there is no free slot.
     pub queue: usize,
 }
 
@@ -126,7 +126,22 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     queue: VecDeque<(Job, UnboundedSender<Update>)>,
+    /// Samples that the thread works on.
+    open: usize,
     closed: bool,
+}
+
+impl State {
+    /// Jobs for which there is no free slot.
+    fn waiting(&self, slots: usize) -> usize {
+        let mut taken = self.open;
+        let begins = |(job, _): &&(Job, UnboundedSender<Update>)| {
+            let begins = taken < slots;
+            taken += job.prompts.len() * job.samples;
+            begins
+        };
+        self.queue.len() - self.queue.iter().take_while(begins).count()
+    }
 }
 
 impl Shared {
@@ -194,13 +209,12 @@ impl Engine {
         if state.closed {
             return Err(Error::Closed);
         }
-        if state.queue.len() >= self.limits.queue {
-            state.queue.retain(|(_, sender)| !sender.is_closed());
-        }
-        if state.queue.len() >= self.limits.queue {
+        state.queue.retain(|(_, sender)| !sender.is_closed());
+        state.queue.push_back((job, sender));
+        if state.waiting(self.limits.slots) > self.limits.queue {
+            state.queue.pop_back();
             return Err(Error::Full { queue: self.limits.queue });
         }
-        state.queue.push_back((job, sender));
         self.shared.changed.notify_all();
         Ok(Updates { receiver, unfinished })
     }
@@ -273,7 +287,8 @@ impl<'a, M: Incremental> Desk<'a, M> {
             {
                 self.accept(job, &updates);
             }
-            if self.open() > 0 {
+            state.open = self.open();
+            if state.open > 0 {
                 return true;
             }
             state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);

@@ -1,0 +1,1 @@
+//! `firebrick generate`, `chat` and `serve` as a person runs them.

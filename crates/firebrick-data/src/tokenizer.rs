@@ -113,9 +113,15 @@ impl Tokenizer {
     /// If the text is no such tokenizer, or it has no token to end a context with.
     pub fn parse(json: &str, path: &Path, eoc: Option<&str>) -> Result<Self, Error> {
         let refused = |source| Error::Tokenizer { path: path.into(), source };
-        // The library panics where its parts are not whole JSON, or a table of characters is not whole.
+        // The library panics where its parts are not whole JSON, a table of characters is not whole, or a token is shorter than the
+        // prefix of tokens that go on.
         let value: serde_json::Value = serde_json::from_str(json).map_err(|error| refused(error.into()))?;
         check_normalizer(&value["normalizer"]).map_err(refused)?;
+        if let Some(prefix) = value["model"].get("continuing_subword_prefix").filter(|prefix| !prefix.is_null())
+            && prefix != ""
+        {
+            return Err(refused(format!("`model.continuing_subword_prefix` is {prefix}, expected null").into()));
+        }
         let parsed = json.parse().map_err(|error: BoxError| match error.to_string() {
             reason if reason.contains("out of vocabulary") => format!("`model.merges`: {reason}").into(),
             _ => error,
@@ -576,6 +582,11 @@ mod tests {
                 r#""normalizer": null"#,
                 r#""normalizer": {"type": "Sequence", "normalizers": [{"type": "Precompiled", "precompiled_charsmap": "AA=="}]}"#,
                 "`normalizer` of type Precompiled cannot be read",
+            ),
+            (
+                r#""continuing_subword_prefix": null"#,
+                r#""continuing_subword_prefix": "Sequence""#,
+                "`model.continuing_subword_prefix` is \"Sequence\"",
             ),
             (r#""merges": []"#, r#""merges": [["a", "zebra"]]"#, "`model.merges`: Token `zebra` out of vocabulary"),
             (&good[good.len() - 30..], "", "EOF while parsing"),

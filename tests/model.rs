@@ -172,7 +172,10 @@ fn what_is_wrong_is_told_with_a_way_on() {
     let empty = dir.path().to_str().unwrap();
     let (spm, gpt2) = (spm(), gpt2());
     for (args, expected) in [
-        (vec!["info", "nowhere"], vec!["`nowhere` cannot be opened; it may be a folder", "nowhere: cannot be read"]),
+        (
+            vec!["info", "nowhere"],
+            vec!["nowhere: no checkpoint; looked for", "found nothing (No such file", "hub:OWNER/NAME"],
+        ),
         (vec!["info", empty], vec!["no checkpoint; looked for `config.json`", "found an empty folder"]),
         (vec!["logprobs", &gpt2, "--text", "x"], vec!["gpt2 has no tokenizer; give token ids by --ids"]),
         (

@@ -78,7 +78,8 @@ impl Checkpoint {
 
     /// The checkpoint of a folder or file.
     fn at(path: &Path) -> Result<Self, Error> {
-        let there = fs::metadata(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let there = fs::metadata(path)
+            .map_err(|error| Error::NoCheckpoint { path: path.to_owned(), found: format!("nothing ({error})") })?;
         if there.is_file() {
             return Self::file(path);
         }
@@ -220,6 +221,10 @@ impl Checkpoint {
         let config: DecoderConfig = serde_json::from_value(settings.value.clone())
             .map_err(|source| Error::Json { path: path.clone(), source })?;
         let tensors = header(&self.path.join(WEIGHTS))?;
+        if !tensors.contains_key("wte.weight") && tensors.contains_key("body.wte.weight") {
+            let reason = "a preference model, whose head gives a score and no tokens; name a language model".to_owned();
+            return Err(Error::Damaged { path: self.path.clone(), reason });
+        }
         let size = |name: &str, axis: usize| tensors.get(name).and_then(|tensor| tensor.shape.get(axis)).copied();
         let layers = (0..).take_while(|layer| tensors.contains_key(&format!("blocks.{layer}.mlp.fc.weight"))).count();
         let gates = if config.architecture.feed_forward == FeedForward::Swiglu { 2 } else { 1 };

@@ -45,7 +45,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// A file of weights is damaged.
+    /// Weights are damaged, or none of a language model.
     #[error("{}: {reason}", path.display())]
     Damaged {
         /// The file.

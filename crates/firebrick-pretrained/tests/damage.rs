@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use firebrick_data::Tokenizer;
-use firebrick_models::{Architecture, DecoderConfig, save_decoder, save_hugging_face};
+use firebrick_models::{Architecture, DecoderConfig, save_decoder, save_hugging_face, save_scored};
 use firebrick_pretrained::{Message, Pretrained, open};
 use firebrick_testkit::cpu;
 use firebrick_types::Seed;
@@ -98,6 +98,8 @@ fn a_stage_takes_the_tokenizer_of_its_run() {
         assert_eq!(checkpoint.tokenizer.encode(TEXT), tokenizer.encode(TEXT));
         assert!(checkpoint.template.is_dialogue());
     }
+    save_scored(&config().init_scored(Seed::new(1), &cpu()), &config(), &stages[1]).unwrap();
+    assert!(message(&stages[1]).contains("artifact: a preference model, whose head gives a score"));
     // Numbers that no tensor bears out are found before anything of their size is made.
     for (key, value) in [("vocab", 1_u64 << 45), ("n_layer", 1 << 50), ("d_ff", 1 << 40), ("d_model", 1 << 40)] {
         save_decoder(&config().init(Seed::new(1), &cpu()), &config(), &stages[1]).unwrap();
@@ -196,7 +198,7 @@ fn what_is_not_there_is_told() {
     assert!(found.contains("found config.json, generation_config.json, pytorch_model.bin, tok"), "{found}");
     assert!(found.contains("pickled weights"), "{found}");
     let found = message(&dir.path().join("nowhere"));
-    assert!(found.contains("nowhere: cannot be read: "), "{found}");
+    assert!(found.contains("nowhere: no checkpoint; looked for"), "{found}");
     let found = message(&dir.path().join("config.json"));
     assert!(found.contains("found a file that is no GGUF"), "{found}");
     for repo in ["name", "a/b/c", "../x", "owner/", "owner/na me"] {

@@ -110,7 +110,9 @@ fn opening(system: Option<&str>, template: &ChatTemplate) -> Result<Vec<Message>
     let Some(system) = system else { return Ok(Vec::new()) };
     let opening = vec![Message::new("system", system)];
     let with_question = [opening.clone(), vec![Message::new("user", "Hello.")]].concat();
-    template.render(&with_question, true).context("--system: this model takes no message of the system; leave it out")?;
+    template
+        .render(&with_question, true)
+        .context("--system: this model takes no message of the system; leave it out")?;
     Ok(opening)
 }
 

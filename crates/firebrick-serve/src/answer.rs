@@ -208,7 +208,9 @@ impl Answer {
 
     /// The head of the answer with what follows it.
     fn with(&self, rest: Value) -> Value {
-        let (mut whole, Value::Object(rest)) = (self.head.clone(), rest) else { unreachable!("an answer is an object") };
+        let (mut whole, Value::Object(rest)) = (self.head.clone(), rest) else {
+            unreachable!("an answer is an object")
+        };
         whole.as_object_mut().expect("a head is an object").extend(rest);
         whole
     }

@@ -36,8 +36,10 @@ pub(crate) fn ask(server: &Server, body: &[u8]) -> Result<Asked, Refusal> {
     }
     fields.finish()?;
     if prompts.len() * samples > SAMPLES {
-        let message =
-            format!("{} prompts with {samples} samples each are more than {SAMPLES}; send several requests", prompts.len());
+        let message = format!(
+            "{} prompts with {samples} samples each are more than {SAMPLES}; send several requests",
+            prompts.len()
+        );
         return Err(Refusal::invalid(Some("n"), message).with_code("invalid_value"));
     }
     for prompt in &prompts {

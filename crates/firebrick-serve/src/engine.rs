@@ -184,6 +184,12 @@ impl Engine {
         self.vocab
     }
 
+    /// How many samples are at work, and how many jobs wait.
+    pub fn load(&self) -> (usize, usize) {
+        let state = self.shared.lock();
+        (state.open, state.queue.len())
+    }
+
     /// Takes a job.
     ///
     /// # Errors

@@ -125,7 +125,8 @@ impl Fields {
             match UNSUPPORTED.iter().find(|(name, _)| self.path.is_empty() && name == key) {
                 Some((_, neutral)) if neutral.contains(&value.to_string().as_str()) => {}
                 Some(_) => {
-                    let message = format!("`{at}` is {}, which this server does not support; leave it out", short(value));
+                    let message =
+                        format!("`{at}` is {}, which this server does not support; leave it out", short(value));
                     return Err(Refusal::invalid(Some(&at), message).with_code("unsupported_parameter"));
                 }
                 None => {

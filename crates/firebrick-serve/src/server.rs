@@ -163,7 +163,7 @@ pub async fn interrupt() {
 
 fn router(server: Arc<Server>) -> Router {
     Router::new()
-        .route("/health", get(async || Json(json!({ "status": "ok" }))))
+        .route("/health", get(health))
         .route("/v1/models", get(models))
         .route("/v1/models/{*name}", get(model))
         .route("/v1/completions", post(async |State(server), request| answer(server, request, completions::ask).await))
@@ -177,6 +177,11 @@ fn router(server: Arc<Server>) -> Router {
             Refusal::missing(StatusCode::METHOD_NOT_ALLOWED, message)
         })
         .with_state(server)
+}
+
+async fn health(State(server): State<Arc<Server>>) -> Json<Value> {
+    let (running, waiting) = server.engine.load();
+    Json(json!({ "status": "ok", "running": running, "waiting": waiting }))
 }
 
 async fn models(State(server): State<Arc<Server>>) -> Json<Value> {
@@ -200,7 +205,11 @@ async fn answer(
     let asked = tokio::task::spawn_blocking(move || ask(&theirs, &body)).await;
     let asked = asked.map_err(|_| Refusal::failed("the request made the server fail; it was not answered"))??;
     let answer = Answer::new(server, asked);
-    if answer.is_stream() { Ok(answer.stream().into_response()) } else { answer.whole().await.map(Json).map(Json::into_response) }
+    if answer.is_stream() {
+        Ok(answer.stream().into_response())
+    } else {
+        answer.whole().await.map(Json).map(Json::into_response)
+    }
 }
 
 /// The bytes of a request, unless they are too many.
@@ -209,7 +218,8 @@ async fn body(request: Request<Body>) -> Result<axum::body::Bytes, Refusal> {
         let message = format!("the body has more than {BODY} bytes; send less");
         Refusal::missing(StatusCode::PAYLOAD_TOO_LARGE, message)
     };
-    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let length =
+        request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if length.is_some_and(|length| length > BODY as u64) {
         return Err(too_large());
     }

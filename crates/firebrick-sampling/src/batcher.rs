@@ -1,6 +1,6 @@
 //! Continuous batching: every step feeds whatever sequences there are.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use burn::tensor::{Int, Tensor, TensorData};
 use firebrick_kernels::token_log_probs;
@@ -71,8 +71,9 @@ pub struct Batcher<'m, M: Incremental> {
 struct Waiting {
     id: RequestId,
     request: Request,
-    /// Samples that have been started.
+    /// Samples that have been started, or dropped before.
     started: usize,
+    dropped: BTreeSet<usize>,
 }
 
 struct Running {
@@ -125,14 +126,18 @@ impl<'m, M: Incremental> Batcher<'m, M> {
         request.sampler.validate()?;
         let id = RequestId(self.requests);
         self.requests += 1;
-        self.waiting.push_back(Waiting { id, request, started: 0 });
+        self.waiting.push_back(Waiting { id, request, started: 0, dropped: BTreeSet::new() });
         Ok(id)
     }
 
     /// Drops what is left of a request, or of one of its samples.
     pub fn cancel(&mut self, id: RequestId, sample: Option<usize>) {
-        if sample.is_none() {
-            self.waiting.retain(|waiting| waiting.id != id);
+        match sample {
+            None => self.waiting.retain(|waiting| waiting.id != id),
+            Some(sample) => {
+                let of = self.waiting.iter_mut().filter(|waiting| waiting.id == id);
+                of.for_each(|waiting| drop(waiting.dropped.insert(sample)));
+            }
         }
         for slot in 0..self.slots.len() {
             let chosen = |running: &Running| running.id == id && sample.is_none_or(|sample| sample == running.sample);
@@ -205,12 +210,16 @@ impl<'m, M: Incremental> Batcher<'m, M> {
 
     fn admit(&mut self, events: &mut Vec<Event>) {
         while let Some(front) = self.waiting.front_mut() {
-            let Waiting { id, request, started } = front;
+            let Waiting { id, request, started, dropped } = front;
             if request.seeds.len() == *started {
                 self.waiting.pop_front();
                 continue;
             }
             let sample = *started;
+            if dropped.contains(&sample) {
+                *started += 1;
+                continue;
+            }
             if request.stop.max_tokens == 0 || request.prompt.len() >= self.capacity {
                 events.push(Event { request: *id, sample, token: None, finish: Some(Finish::Length) });
                 *started += 1;

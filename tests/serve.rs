@@ -174,6 +174,11 @@ fn text(answer: &Value, index: usize) -> &str {
     answer["choices"][index]["text"].as_str().expect("a completion has a text")
 }
 
+/// Numbers of 32 bits, however many digits they are written with.
+fn numbers(list: &Value) -> Vec<Option<f32>> {
+    list.as_array().expect("a list").iter().map(|number| number.as_f64().map(|number| number as f32)).collect()
+}
+
 /// A request for a sample that goes on until somebody stops it: the likeliest tokens of this model never end.
 fn endless() -> Value {
     json!({ "model": NAME, "prompt": "the", "temperature": 0, "max_tokens": CONTEXT - 100 })
@@ -193,12 +198,18 @@ fn completions_are_what_generate_gives() {
         let (choice, sample) = (&answer["choices"][index], &expected["samples"][index]);
         assert_eq!(choice["text"], sample["text"]);
         assert_eq!(choice["finish_reason"], sample["finish"]);
-        assert_eq!(choice["logprobs"]["token_logprobs"], sample["log_probs"]);
+        assert_eq!(numbers(&choice["logprobs"]["token_logprobs"]), numbers(&sample["log_probs"]));
         assert_eq!(choice["index"], index);
     }
     assert!(text(&answer, 0) != text(&answer, 1) && text(&answer, 1) != text(&answer, 2), "{answer}");
     assert_eq!(answer["object"], "text_completion");
-    assert_eq!(answer["usage"]["completion_tokens"], 60);
+    // The token that ended a sample was drawn too.
+    let drawn_tokens = expected["samples"]
+        .as_array()
+        .expect("samples")
+        .iter()
+        .map(|sample| sample["ids"].as_array().expect("ids").len() + usize::from(sample["finish"] == "stop"));
+    assert_eq!(answer["usage"]["completion_tokens"], drawn_tokens.sum::<usize>());
     assert!(answer["id"].as_str().expect("a name").starts_with("cmpl-"));
     // A prompt is the same as its tokens, alone or among others.
     let ids = &expected["prompt_ids"];
@@ -341,17 +352,20 @@ fn echoed_prompts_have_the_log_probabilities_of_the_model() {
             command(&["model", "logprobs", &model(&dir), "--ids", &ids]).output().expect("the binary was built");
         let direct: Value = serde_json::from_str(&succeed(&output)).expect("it prints JSON");
         let direct = direct["tokens"].as_array().expect("tokens").iter().map(|token| token["log_prob"].clone());
-        let direct = direct.collect::<Vec<_>>();
+        let direct = numbers(&direct.collect());
         let told = &bare["choices"][index]["logprobs"];
-        assert_eq!(told["token_logprobs"], json!(direct));
+        assert_eq!(numbers(&told["token_logprobs"]), direct);
         assert_eq!(bare["choices"][index]["finish_reason"], "length");
         let longer = with_one["choices"][index]["logprobs"]["token_logprobs"].as_array().expect("log-probabilities");
-        assert_eq!(longer[..6], direct);
-        assert_eq!(longer.len(), 7);
+        assert_eq!((numbers(&json!(longer[..6])), longer.len()), (direct, 7));
         // The alternative and the token itself, which the greedy one after the prompt is.
         let top = with_one["choices"][index]["logprobs"]["top_logprobs"].as_array().expect("alternatives");
         assert!(top[0].is_null());
         assert_eq!(top[6].as_object().expect("alternatives").values().collect::<Vec<_>>(), [&longer[6]]);
+        // What follows an echoed prompt is what follows the prompt.
+        let plain = server.complete(&json!({ "prompt": prompt, "logprobs": 1, "max_tokens": 1, "temperature": 0 }));
+        assert!(text(&with_one, index).ends_with(text(&plain, 0)));
+        assert_eq!(plain["choices"][0]["logprobs"]["top_logprobs"][0], top[6]);
         let greatest = |top: &Value| {
             top.as_object().expect("alternatives").values().filter_map(Value::as_f64).fold(f64::MIN, f64::max)
         };

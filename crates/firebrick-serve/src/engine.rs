@@ -5,15 +5,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use firebrick_data::{TextStream, Tokenizer};
-use firebrick_sampling::{Batcher, Event, Request, RequestId, Sampler, Stop};
+use firebrick_sampling::{Batcher, Event, Finish, Request, RequestId, Sampler, Stop, Token};
 use firebrick_tensor::Incremental;
 use firebrick_types::{Seed, TokenId};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::choice::{Growing, Piece, TextToken, prompt_texts};
-use crate::score::score;
+use crate::score::{Scored, log_probs, score};
 use crate::{Error, choice};
 
 /// How much is answered at a time.
@@ -48,6 +48,12 @@ pub struct Job {
     pub top_log_probs: usize,
     /// Whether the prompts' own tokens are scored.
     pub score_prompts: bool,
+}
+
+impl Job {
+    fn seed_of(&self, prompt: usize, sample: usize) -> Seed {
+        self.seed.at(&[prompt as u64, sample as u64])
+    }
 }
 
 /// What happened to a job.
@@ -323,10 +329,9 @@ impl<'a, M: Incremental> Desk<'a, M> {
     /// Lets the samples of a prompt begin where its text ends.
     fn begin(&mut self, prompt: Prompt, stream: TextStream) {
         let job = &prompt.job;
-        let seed = |sample: usize| job.seed.at(&[prompt.index as u64, sample as u64]);
         let request = Request {
             prompt: job.prompts[prompt.index].clone(),
-            seeds: (0..job.samples).map(seed).collect(),
+            seeds: (0..job.samples).map(|sample| job.seed_of(prompt.index, sample)).collect(),
             sampler: job.sampler.clone(),
             stop: Stop { tokens: job.ends.clone(), sequences: Vec::new(), max_tokens: job.max_tokens },
             top_log_probs: job.top_log_probs,
@@ -350,7 +355,7 @@ impl<'a, M: Incremental> Desk<'a, M> {
     fn score_one(&mut self) {
         let Some(prompt) = self.unscored.pop_front() else { return };
         let ids = &prompt.job.prompts[prompt.index];
-        let scores = score(self.model, self.device, ids, prompt.job.top_log_probs);
+        let Scored { tokens: scores, next } = score(self.model, self.device, ids, prompt.job.top_log_probs);
         let (texts, stream) = prompt_texts(self.tokenizer, ids);
         let mut offset = 0;
         let tokens = ids.iter().zip(texts).zip(scores).map(|((&id, text), (log_prob, top))| {
@@ -361,7 +366,12 @@ impl<'a, M: Incremental> Desk<'a, M> {
         let update = Update::Prompt { prompt: prompt.index, tokens: tokens.collect() };
         // Nobody may listen any more: the next turn finds out.
         let _ = prompt.updates.send(update);
-        self.begin(prompt, stream);
+        if prompt.job.max_tokens == 1 && ids.len() < self.limits.context {
+            // As who measures models asks: what follows is known, so the prompt is not read again.
+            follow(&prompt, &next, &stream);
+        } else {
+            self.begin(prompt, stream);
+        }
     }
 
     /// Passes on what happened to a sample.
@@ -383,5 +393,24 @@ impl<'a, M: Incremental> Desk<'a, M> {
         if samples.iter().all(Option::is_none) {
             self.active.remove(&request);
         }
+    }
+}
+
+/// Tells the samples of one token that follow a prompt, as the [`Batcher`] draws them, from the logits of what follows.
+fn follow(prompt: &Prompt, next: &Tensor<2>, stream: &TextStream) {
+    let job = &prompt.job;
+    let values = next.to_data().try_to_vec::<f32>().expect("logits are f32");
+    for sample in 0..job.samples {
+        let draw = job.sampler.draw(&values, &job.prompts[prompt.index], &mut job.seed_of(prompt.index, sample).rng());
+        let (log_prob, top) = log_probs(next.clone(), &[draw.token], job.top_log_probs).remove(0);
+        let token = Token {
+            id: draw.token,
+            log_prob: log_prob.expect("it follows a prompt"),
+            sampler_log_prob: draw.log_prob as f32,
+            top,
+        };
+        let finish = if job.ends.contains(&draw.token) { Finish::Stop } else { Finish::Length };
+        let piece = Growing::new(stream.clone(), &job.stops).push(Some(token), Some(finish), &job.ends);
+        let _ = prompt.updates.send(Update::Piece { choice: prompt.index * job.samples + sample, piece });
     }
 }

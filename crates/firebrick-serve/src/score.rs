@@ -1,6 +1,6 @@
 //! The log-probabilities of a prompt's own tokens.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use firebrick_kernels::token_log_probs;
 use firebrick_sampling::likeliest;
 use firebrick_tensor::{CausalLm, TokenBatch};
@@ -14,25 +14,39 @@ const PIECE: usize = 64;
 /// Of a token: its log-probability, none of the first, and the likeliest at its place.
 pub(crate) type Score = (Option<f32>, Vec<(TokenId, f32)>);
 
+/// A prompt as the model sees it.
+pub(crate) struct Scored {
+    /// Of each token.
+    pub(crate) tokens: Vec<Score>,
+    /// Of what may follow, `[1, vocab]`.
+    pub(crate) next: Tensor<2>,
+}
+
 /// A score of each token, read in one pass as training does; `top` alternatives are told.
-pub(crate) fn score<M: CausalLm>(model: &M, device: &Device, ids: &[TokenId], top: usize) -> Vec<Score> {
-    let mut scores = vec![(None, Vec::new())];
-    let Some(last) = ids.len().checked_sub(1).filter(|&last| last > 0) else { return scores };
-    let vocab = model.vocab();
+pub(crate) fn score<M: CausalLm>(model: &M, device: &Device, ids: &[TokenId], top: usize) -> Scored {
+    let (vocab, last) = (model.vocab(), ids.len() - 1);
     let batch = TokenBatch::from_ragged(&[ids], device).ids().clone();
-    let logits: Tensor<2> = model.logits(batch.clone().slice([0..1, 0..last])).reshape([last, vocab]);
-    let targets = batch.slice([0..1, 1..last + 1]).reshape([last]);
+    let logits: Tensor<2> = model.logits(batch.clone()).reshape([ids.len(), vocab]);
+    let next = logits.clone().slice([last..last + 1, 0..vocab]);
+    let mut tokens = vec![(None, Vec::new())];
     for begin in (0..last).step_by(PIECE) {
         let piece = begin..(begin + PIECE).min(last);
-        let logits = logits.clone().slice([piece.clone(), 0..vocab]);
-        let values = (top > 0).then(|| logits.to_data().try_to_vec::<f32>().expect("logits are f32"));
-        let log_probs = token_log_probs(logits, targets.clone().slice([piece.clone()]));
-        let log_probs = log_probs.into_data().try_to_vec::<f32>().expect("log-probabilities are f32");
-        for (row, log_prob) in log_probs.into_iter().enumerate() {
-            let row_of = |values: &Vec<f32>| likeliest(&values[row * vocab..][..vocab], top);
-            let likely = values.as_ref().map(row_of).unwrap_or_default();
-            scores.push((Some(log_prob), agreeing(likely, ids[piece.start + row + 1], log_prob)));
-        }
+        let targets = &ids[piece.start + 1..=piece.end];
+        tokens.extend(log_probs(logits.clone().slice([piece, 0..vocab]), targets, top));
     }
-    scores
+    Scored { tokens, next }
+}
+
+/// What logits `[tokens, vocab]` say of the tokens that follow.
+pub(crate) fn log_probs(logits: Tensor<2>, targets: &[TokenId], top: usize) -> Vec<Score> {
+    let [tokens, vocab] = logits.dims();
+    let values = (top > 0).then(|| logits.to_data().try_to_vec::<f32>().expect("logits are f32"));
+    let ids = targets.iter().map(|&id| i64::from(id)).collect::<Vec<_>>();
+    let ids = Tensor::<1, Int>::from_data(TensorData::new(ids, [tokens]), &logits.device());
+    let own = token_log_probs(logits, ids).into_data().try_to_vec::<f32>().expect("log-probabilities are f32");
+    let score = |(row, log_prob): (usize, f32)| {
+        let likely = values.as_ref().map(|values| likeliest(&values[row * vocab..][..vocab], top));
+        (Some(log_prob), agreeing(likely.unwrap_or_default(), targets[row], log_prob))
+    };
+    own.into_iter().enumerate().map(score).collect()
 }

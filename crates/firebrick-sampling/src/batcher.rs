@@ -135,8 +135,9 @@ impl<'m, M: Incremental> Batcher<'m, M> {
         match sample {
             None => self.waiting.retain(|waiting| waiting.id != id),
             Some(sample) => {
-                let of = self.waiting.iter_mut().filter(|waiting| waiting.id == id);
-                of.for_each(|waiting| drop(waiting.dropped.insert(sample)));
+                for waiting in self.waiting.iter_mut().filter(|waiting| waiting.id == id) {
+                    waiting.dropped.insert(sample);
+                }
             }
         }
         for slot in 0..self.slots.len() {

@@ -12,8 +12,11 @@ const HELP: &str = "\
 How fast it is.
 
 Usage:
-  cargo xtask bench [FILTER]             Time kernels and a training step with criterion
+  cargo xtask bench [FILTER]             Time kernels and a training step, and compare with the last run
   cargo xtask bench peers [OPTIONS]      Run the same work beside PyTorch and write docs/benchmarks/cpu.md
+
+Options without `peers`:
+  --threads N       Operations may divide themselves among so many cores [default: 1]
 
 Options of `peers`:
   --cells A,B       Only these cells; all else (a cell that is unknown is answered with their names)
@@ -41,15 +44,21 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
         }
         ["peers", rest @ ..] => peers(rest),
         rest => {
-            // Without `--profile` cargo would compile the framework again; without `--workspace`, with other features.
-            let mut command = cargo();
-            command.args(["bench", "--profile", "dev", "--workspace", "--bench", "kernels", "--"]);
-            become_command(command.args(rest).current_dir(workspace_root()))
+            let kept = workspace_root().join("target/peers/kernels.json");
+            let mut command = Command::new(built()?.join("firebrick-bench"));
+            become_command(command.arg("kernels").arg("--kept").arg(kept).args(rest))
         }
     }
 }
 
-/// Builds both commands and becomes the one that measures.
+/// Builds the commands; returns their folder.
+fn built() -> Result<PathBuf> {
+    // All of the workspace: a package alone is resolved to other features, for which the framework is compiled again.
+    run_command(cargo().args(["build", "--workspace", "--bins"]).current_dir(workspace_root()))?;
+    Ok(workspace_root().join("target/debug"))
+}
+
+/// Becomes the command that measures both sides.
 fn peers(arguments: &[&str]) -> Result<()> {
     let (python, mut rest) = interpreter(arguments)?;
     let folder = workspace_root().join("target/peers");
@@ -57,13 +66,11 @@ fn peers(arguments: &[&str]) -> Result<()> {
         Some(path) => path.into(),
         None => environment(&folder)?,
     };
-    // All of the workspace: a package alone is resolved to other features, for which the framework is compiled again.
-    run_command(cargo().args(["build", "--workspace", "--bins"]).current_dir(workspace_root()))?;
+    let built = built()?;
     let page = workspace_root().join("docs/benchmarks/cpu.md").to_string_lossy().into_owned();
     if !rest.contains(&"--page") {
         rest.extend(["--page", &page]);
     }
-    let built = workspace_root().join("target/debug");
     let mut command = Command::new(built.join("firebrick-bench"));
     command.arg("peers").arg("--python").arg(python).arg("--folder").arg(folder);
     command.arg("--program").arg(built.join("firebrick")).args(rest);

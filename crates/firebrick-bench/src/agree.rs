@@ -51,7 +51,8 @@ impl std::fmt::Display for Agreement {
 pub fn agreement(ours: &Answers, theirs: &Answers, gradients: [&Path; 2]) -> Result<Agreement> {
     ensure!(ours.losses.len() == theirs.losses.len(), "{} losses beside {}", ours.losses.len(), theirs.losses.len());
     let difference = |(ours, theirs): (&f64, &f64)| (ours - theirs).abs() / ours.abs().max(1e-12);
-    let loss = ours.losses.iter().zip(&theirs.losses).map(difference).fold(0.0, f64::max);
+    // `f64::max` would overlook what is not a number.
+    let loss = ours.losses.iter().zip(&theirs.losses).map(difference).max_by(f64::total_cmp).unwrap_or(0.0);
     if loss.is_nan() || loss > LOSS_TOLERANCE {
         bail!("the losses disagree by {loss:.1e}: {:?} here, {:?} there", ours.losses, theirs.losses);
     }

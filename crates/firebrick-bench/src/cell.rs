@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::Path;
 
+/// What makes a cell's work, from a folder of weights where the cell needs one.
+pub type MakePlan = fn(Option<&Path>) -> Result<Plan>;
+
 /// A row of the table, before anything is measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Cell {
@@ -24,7 +27,7 @@ pub struct Cell {
     /// PyTorch's time over ours that is aimed at.
     pub goal: f64,
     /// None where the library cannot do it yet.
-    pub plan: Option<fn(Option<&Path>) -> Result<Plan>>,
+    pub plan: Option<MakePlan>,
 }
 
 /// A model and what is done with it.

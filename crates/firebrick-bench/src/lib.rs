@@ -2,6 +2,7 @@
 
 pub mod agree;
 pub mod cell;
+pub mod kernels;
 pub mod machine;
 pub mod page;
 pub mod peers;
@@ -9,4 +10,5 @@ pub mod protocol;
 pub mod quiet;
 pub mod serve;
 pub mod spread;
+pub mod turns;
 pub mod work;

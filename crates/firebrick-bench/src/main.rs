@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use firebrick_bench::kernels;
 use firebrick_bench::peers::{Options, run};
 use firebrick_bench::serve::serve;
 use firebrick_bench::work::Cut;
@@ -49,6 +50,18 @@ enum Command {
         #[arg(long)]
         page: PathBuf,
     },
+    /// Time kernels and a training step, ours alone.
+    Kernels {
+        /// Only those whose name holds this.
+        #[arg(default_value = "")]
+        filter: String,
+        /// The cores that operations may divide themselves among.
+        #[arg(long, default_value_t = 1)]
+        threads: usize,
+        /// Where the times are kept that the next run is compared with.
+        #[arg(long)]
+        kept: PathBuf,
+    },
     /// Answer requests on standard input; `peers` starts it.
     #[command(hide = true)]
     Serve {
@@ -66,6 +79,12 @@ fn main() -> ExitCode {
         Command::Peers { cells, threads, rounds, quick, python, gguf, program, folder, page } => {
             let rounds = rounds as usize;
             run(&Options { cells, threads, rounds, quick, python, gguf, program, folder, page })
+        }
+        Command::Kernels { filter, threads, kept } => {
+            let cut = if threads > 1 { Cut::Inside } else { Cut::Rows(1) };
+            let table = cut.prepare(threads).and_then(|()| kernels::run(&filter, &kept));
+            // A reader that has gone needs no table.
+            table.map(|table| _ = write!(stdout(), "{table}"))
         }
         Command::Serve { job, threads, cut } => serve(&job, threads, cut, stdin().lock(), stdout()),
     };

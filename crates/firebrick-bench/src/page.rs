@@ -20,15 +20,16 @@ pub fn line(row: &Row) -> String {
     match &row.outcome {
         Outcome::Failed(reason) => format!("failed: {reason}"),
         Outcome::Measured(measured) => {
-            let Measured { ours, theirs, ratio, memory, taken, .. } = measured.as_ref();
+            let Measured { ours, theirs, ratio, memory, taken, work_ratio, .. } = measured.as_ref();
             format!(
-                "{} ms here, {} ms there: ratio {}; {} and {} MiB; others took {:.0} %",
+                "{} ms here, {} ms there: ratio {}; {} and {} MiB; others took {:.0} %, ratio of work {}",
                 milliseconds(*ours),
                 milliseconds(*theirs),
                 range(*ratio),
                 mebibytes(memory[0]),
                 mebibytes(memory[1]),
-                100.0 * taken
+                100.0 * taken,
+                range(*work_ratio)
             )
         }
     }
@@ -148,8 +149,8 @@ fn cells_in_words(rows: &[Row]) -> String {
         let state = if cell.plan.is_none() { " Not there yet." } else { "" };
         _ = writeln!(text, "- `{}`: {}.{state}", cell.name, cell.title);
     }
-    text += "\n| cell | threads | our work is cut into | agreement | date | commit | load before, after | taken by others, % |\n";
-    text += "| --- | --: | --- | --- | --- | --- | --- | --: |\n";
+    text += "\n| cell | threads | our work is cut into | agreement | date | commit | load before, after | taken by others, % | ratio of work |\n";
+    text += "| --- | --: | --- | --- | --- | --- | --- | --: | --: |\n";
     for (cell, row, measured) in measured(rows) {
         let cut = match measured.cut.split_once(':') {
             Some((_, rows)) => format!("micro-batches of {rows}"),
@@ -157,7 +158,9 @@ fn cells_in_words(rows: &[Row]) -> String {
         };
         let Row { threads, date, commit, load: [before, after], .. } = row;
         let (agreement, taken) = (&measured.agreement, 100.0 * measured.taken);
-        let measured = format!("{cut} | {agreement} | {date} | {commit} | {before:.1}, {after:.1} | {taken:.0}");
+        let work = range(measured.work_ratio);
+        let measured =
+            format!("{cut} | {agreement} | {date} | {commit} | {before:.1}, {after:.1} | {taken:.0} | {work}");
         _ = writeln!(text, "| {} | {threads} | {measured} |", cell.name);
     }
     text + "\n"
@@ -260,6 +263,7 @@ mod tests {
             ours: same(0.010),
             theirs: same(0.025),
             ratio: same(2.5),
+            work_ratio: same(2.4),
             taken: 0.02,
             tokens: 1000,
             operations: 1e9,

@@ -14,8 +14,8 @@ use crate::cell::{CELLS, Cell, Job, Task};
 use crate::machine::{Machine, Program, bound, load, says};
 use crate::page;
 use crate::protocol::{Answers, Memory, Peak, Request, Side, Times};
-use crate::quiet::Account;
 use crate::spread::Spread;
+use crate::turns::{Round, Turns};
 use crate::work::Cut;
 
 /// What is measured, and how long.
@@ -92,6 +92,8 @@ pub struct Measured {
     pub theirs: Spread,
     /// PyTorch's time over ours, round by round.
     pub ratio: Spread,
+    /// PyTorch's work over ours, in seconds of processor, round by round.
+    pub work_ratio: Spread,
     /// The share of the cores that others took meanwhile, at the most.
     pub taken: f64,
     /// Tokens of a step.
@@ -193,36 +195,6 @@ struct Bench<'a> {
     program: PathBuf,
 }
 
-/// A round is quiet if others take no more of the cores than this share.
-const QUIET: f64 = 0.05;
-
-/// So many times the rounds are run to find as many that are quiet.
-const PATIENCE: usize = 4;
-
-/// The larger share that others took in a pair of rounds.
-fn worse(pair: &[[f64; 2]; 2]) -> f64 {
-    pair[0][1].max(pair[1][1])
-}
-
-/// The median seconds a step of each side, round by round.
-#[derive(Debug, PartialEq)]
-struct Turns {
-    ours: Vec<f64>,
-    theirs: Vec<f64>,
-    /// The share of the cores that others took, at the most.
-    taken: f64,
-}
-
-impl Turns {
-    /// The quietest of these pairs of rounds: seconds and the share that others took, of us and of them.
-    fn of(mut pairs: Vec<[[f64; 2]; 2]>, rounds: usize) -> Self {
-        pairs.sort_by(|a, b| worse(a).total_cmp(&worse(b)));
-        pairs.truncate(rounds);
-        let seconds = |side: usize| pairs.iter().map(|pair| pair[side][0]).collect();
-        Self { ours: seconds(0), theirs: seconds(1), taken: pairs.last().map_or(0.0, worse) }
-    }
-}
-
 /// The eager f32 that every PyTorch user has.
 const EAGER: &str = "eager";
 
@@ -280,10 +252,11 @@ impl Bench<'_> {
         }
         Ok(Measured {
             cut: cut.to_string(),
-            ours: Spread::of(&turns.ours),
-            theirs: Spread::of(&turns.theirs),
-            ratio: Spread::of_ratios(&turns.theirs, &turns.ours),
-            taken: turns.taken,
+            ours: turns.ours(),
+            theirs: turns.theirs(),
+            ratio: turns.ratio(),
+            work_ratio: turns.work_ratio(),
+            taken: turns.taken(),
             tokens: job.tokens(),
             operations: job.operations(),
             peak: peaks[0].flops.max(peaks[1].flops),
@@ -336,22 +309,10 @@ impl Bench<'_> {
         Ok(((round / last).ceil() as usize).clamp(1, 200))
     }
 
-    /// Both sides in rounds that take turns, those in which others took least.
+    /// Both sides in rounds that take turns.
     fn alternate(&self, ours: &mut Side, theirs: &mut Side, threads: usize, rounds: usize) -> Result<Turns> {
         let steps = [self.warm_up(ours)?, self.warm_up(theirs)?];
-        let round = |side: &mut Side, steps: usize| -> Result<[f64; 2]> {
-            let before = Account::now(threads, side.process());
-            let times: Times = side.ask(&Request::Run { steps })?;
-            let after = Account::now(threads, side.process());
-            let taken = before.zip(after).map_or(0.0, |(before, after)| after.taken_since(&before));
-            Ok([Spread::of(&times.seconds).median, taken])
-        };
-        let mut pairs = Vec::new();
-        let quiet = |pairs: &[[[f64; 2]; 2]]| pairs.iter().filter(|pair| worse(pair) <= QUIET).count();
-        while quiet(&pairs) < rounds && pairs.len() < PATIENCE * rounds {
-            pairs.push([round(ours, steps[0])?, round(theirs, steps[1])?]);
-        }
-        Ok(Turns::of(pairs, rounds))
+        Turns::take(rounds, || Ok([Round::run(ours, threads, steps[0])?, Round::run(theirs, threads, steps[1])?]))
     }
 
     /// Another setting's time over ours, and its seconds a step.
@@ -360,7 +321,7 @@ impl Bench<'_> {
         // What is compiled is compiled in the first steps.
         theirs.ask::<Times>(&Request::Run { steps: 2 })?;
         let turns = self.alternate(ours, &mut theirs, threads, self.options.rounds.min(5))?;
-        Ok((Spread::of_ratios(&turns.theirs, &turns.ours), Spread::of(&turns.theirs)))
+        Ok((turns.ratio(), turns.theirs()))
     }
 }
 
@@ -381,13 +342,6 @@ fn scripts() -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_quietest_rounds_count() {
-        let pairs = vec![[[1.0, 0.0], [2.0, 0.5]], [[1.1, 0.01], [2.2, 0.0]], [[9.0, 0.9], [9.0, 0.0]]];
-        let expected = Turns { ours: vec![1.1, 1.0], theirs: vec![2.2, 2.0], taken: 0.5 };
-        assert_eq!(Turns::of(pairs, 2), expected);
-    }
 
     #[test]
     fn cells_are_chosen_by_name_in_the_tables_order() {

@@ -28,6 +28,11 @@ impl Account {
         Some(Self { at: Instant::now(), cores, busy, own })
     }
 
+    /// The seconds of work of the process since an earlier account.
+    pub fn worked_since(&self, before: &Self) -> f64 {
+        self.own - before.own
+    }
+
     /// The share of the cores' time that others took since an earlier account.
     pub fn taken_since(&self, before: &Self) -> f64 {
         let taken = (self.busy - before.busy) - (self.own - before.own);

@@ -29,15 +29,6 @@ impl Spread {
         };
         Self { low: at(0.25), median: at(0.5), high: at(0.75) }
     }
-
-    /// Those of the quotients of measurements that were made one after the other.
-    ///
-    /// # Panics
-    /// If there are none, or not as many of each.
-    pub fn of_ratios(above: &[f64], below: &[f64]) -> Self {
-        assert_eq!(above.len(), below.len(), "measurements come in pairs");
-        Self::of(&above.iter().zip(below).map(|(above, below)| above / below).collect::<Vec<_>>())
-    }
 }
 
 #[cfg(test)]
@@ -48,11 +39,5 @@ mod tests {
     fn quartiles_are_interpolated() {
         assert_eq!(Spread::of(&[4.0, 1.0, 3.0, 2.0]), Spread { low: 1.75, median: 2.5, high: 3.25 });
         assert_eq!(Spread::of(&[5.0]), Spread { low: 5.0, median: 5.0, high: 5.0 });
-    }
-
-    /// A machine that is twice as slow in the second pair slows both sides.
-    #[test]
-    fn ratios_are_of_neighbours_in_time() {
-        assert_eq!(Spread::of_ratios(&[2.0, 4.0], &[1.0, 2.0]), Spread { low: 2.0, median: 2.0, high: 2.0 });
     }
 }

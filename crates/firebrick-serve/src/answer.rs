@@ -82,10 +82,10 @@ impl Answer {
             match update {
                 Update::Prompt { prompt, tokens } => scored[prompt] = tokens,
                 Update::Piece { choice, piece } => {
-                    let Piece { text, tokens, drawn, finish } = &mut choices[choice];
-                    text.push_str(&piece.text);
-                    tokens.extend(piece.tokens);
-                    (*drawn, *finish) = (piece.drawn, piece.finish);
+                    let whole = &mut choices[choice];
+                    whole.text.push_str(&piece.text);
+                    whole.tokens.extend(piece.tokens);
+                    (whole.drawn, whole.end, whole.finish) = (piece.drawn, piece.end, piece.finish);
                 }
             }
         }
@@ -100,6 +100,7 @@ impl Answer {
                     let log_probs = self.completion_log_probs(&[
                         (&scored[index / self.asked.samples], 0),
                         (&choice.tokens, echo.chars().count()),
+                        (choice.end.as_slice(), echo.chars().count()),
                     ]);
                     completion_choice(index, &format!("{echo}{}", choice.text), log_probs, choice.finish)
                 }
@@ -169,12 +170,12 @@ impl Answer {
                     |choice| self.chunk(completion_choice(choice, &self.echoes[prompt], log_probs.clone(), None));
                 choices.map(chunk).collect()
             }
-            Update::Piece { choice, piece: Piece { text, tokens, drawn, finish } } => {
+            Update::Piece { choice, piece: Piece { text, tokens, drawn, end, finish } } => {
                 self.drawn[choice] = drawn;
                 match self.asked.form {
                     Form::Completion { .. } => {
                         let echo = self.echoes.get(choice / self.asked.samples).map_or(0, |echo| echo.chars().count());
-                        let log_probs = self.completion_log_probs(&[(&tokens, echo)]);
+                        let log_probs = self.completion_log_probs(&[(&tokens, echo), (end.as_slice(), echo)]);
                         vec![self.chunk(completion_choice(choice, &text, log_probs, finish))]
                     }
                     Form::Chat => {
@@ -222,7 +223,7 @@ impl Answer {
     }
 
     /// Of tokens, each list at so many characters from the beginning of the text.
-    fn completion_log_probs(&self, parts: &[(&Vec<TextToken>, usize)]) -> Value {
+    fn completion_log_probs(&self, parts: &[(&[TextToken], usize)]) -> Value {
         let Some(count) = self.asked.log_probs else { return Value::Null };
         let mut log_probs = LogProbs { top_logprobs: (count > 0).then(Vec::new), ..LogProbs::default() };
         for (tokens, shift) in parts {

@@ -15,6 +15,8 @@ pub struct Piece {
     pub tokens: Vec<TextToken>,
     /// Tokens that were drawn for the sample so far, with what ended it.
     pub drawn: usize,
+    /// The token that ended the sample and is none of its text, in the last piece.
+    pub end: Option<TextToken>,
     /// Set in the last piece.
     pub finish: Option<Finish>,
 }
@@ -65,17 +67,16 @@ impl Growing {
         let (Some(stream), Some(stop)) = (&mut self.stream, &mut self.stop) else {
             unreachable!("a sample that has ended does not grow")
         };
-        let mut text = String::new();
-        if let Some(token) = token {
+        let (mut text, mut end) = (String::new(), None);
+        if let Some(Token { id, log_prob, top, .. }) = token {
             self.drawn += 1;
-            if !ends.contains(&token.id) {
-                let added = stream.push(token.id);
-                self.waiting.push_back(TextToken {
-                    id: token.id,
-                    log_prob: Some(token.log_prob),
-                    top: agreeing(token.top, token.id, token.log_prob),
-                    offset: self.read,
-                });
+            let top = agreeing(top, id, log_prob);
+            let token = TextToken { id, log_prob: Some(log_prob), top, offset: self.read };
+            if ends.contains(&id) {
+                end = Some(token);
+            } else {
+                self.waiting.push_back(token);
+                let added = stream.push(id);
                 self.read += added.chars().count();
                 text = stop.push(&added);
             }
@@ -91,7 +92,7 @@ impl Growing {
         self.given += text.chars().count();
         let whole = finish.is_some() && !stopped;
         let told = self.waiting.iter().take_while(|token| whole || token.offset < self.given).count();
-        Piece { text, tokens: self.waiting.drain(..told).collect(), drawn: self.drawn, finish }
+        Piece { text, tokens: self.waiting.drain(..told).collect(), drawn: self.drawn, end, finish }
     }
 }
 

@@ -90,13 +90,19 @@ fn a_samples_log_probabilities_are_those_of_scoring_it() {
     tempered.sampler.temperature = temperature;
     let ids = [batcher.submit(request(&[1, 2, 3, 4, 5], &[3], 20)).unwrap(), batcher.submit(tempered).unwrap()];
     finish(&mut batcher, &mut heard);
-    for (id, sample, prompt) in [(ids[0], 0, vec![1, 2, 3, 4, 5]), (ids[1], 0, vec![4, 5, 6]), (ids[1], 1, vec![4, 5, 6])] {
+    for (id, sample, prompt) in
+        [(ids[0], 0, vec![1, 2, 3, 4, 5]), (ids[1], 0, vec![4, 5, 6]), (ids[1], 1, vec![4, 5, 6])]
+    {
         let tokens = &heard.0[&(id, sample)].0;
         let whole = [prompt.clone(), heard.ids(id, sample)].concat();
         let batch = TokenBatch::from_ragged(&[&whole], &Device::flex());
         let score = |temperature: f64| {
             let logits = model.logits(batch.inputs()) / temperature;
-            token_log_probs(logits, batch.targets()).into_data().try_to_vec::<f32>().unwrap().split_off(prompt.len() - 1)
+            token_log_probs(logits, batch.targets())
+                .into_data()
+                .try_to_vec::<f32>()
+                .unwrap()
+                .split_off(prompt.len() - 1)
         };
         let bits = |numbers: Vec<f32>| numbers.into_iter().map(f32::to_bits).collect::<Vec<_>>();
         let drawn_at = if id == ids[0] { 1.0 } else { temperature };

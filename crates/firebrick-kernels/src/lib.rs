@@ -339,6 +339,92 @@ pub fn attention_cached(qkv: Tensor<2>, heads: Heads, cache: &mut KeyValues, chu
     cache.attention(qkv, heads, chunks)
 }
 
+/// A square window, and how it moves over an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Pixels on each side.
+    pub size: usize,
+    /// Pixels from one place to the next.
+    pub stride: usize,
+    /// Pixels that it may reach beyond each edge.
+    pub padding: usize,
+}
+
+impl Window {
+    /// How many places it has along a side of this many pixels.
+    ///
+    /// ```text
+    /// ⌊(length + 2 padding − size) / stride⌋ + 1
+    /// ```
+    ///
+    /// # Panics
+    /// If it fits nowhere, or does not move.
+    pub fn places(&self, length: usize) -> usize {
+        let Self { size, stride, padding } = *self;
+        assert!(size > 0 && stride > 0, "a window of {size} pixels that moves by {stride}");
+        assert!(length + 2 * padding >= size, "a window of {size} pixels on {length} and twice {padding}");
+        (length + 2 * padding - size) / stride + 1
+    }
+}
+
+/// The greater of each element and 0.
+pub fn relu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    if is_flex(&x.device()) {
+        return flex::relu(x);
+    }
+    plain::relu(x)
+}
+
+/// The cross-correlation of images with a window of weights; beyond the edges images are 0.
+///
+/// ```text
+/// y[r, s, o] = b[o] + Σ_{i, j, c} x[r · stride + i − padding, s · stride + j − padding, c] · W[i, j, c, o]
+/// ```
+///
+/// With the feature `flex` each sum is one chain over `i, j, c`, so that an image gives the same bits in any batch.
+///
+/// # Shapes
+/// - `x`: `[batch, height, width, channels]`
+/// - `weight`: `[window.size, window.size, channels, out_channels]`
+/// - `bias`: `[out_channels]`
+/// - returns `[batch, window.places(height), window.places(width), out_channels]`
+///
+/// # Panics
+/// If the shapes disagree, or the window fits nowhere.
+pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, window: Window) -> Tensor<4> {
+    let ([_, height, width, channels], [.., out_channels]) = (x.dims(), weight.dims());
+    assert_eq!(weight.dims(), [window.size, window.size, channels, out_channels], "shape of the weights");
+    assert_eq!(bias.dims(), [out_channels], "shape of the bias");
+    assert!(window.places(height) * window.places(width) > 0, "a window that fits somewhere");
+    #[cfg(feature = "flex")]
+    if is_flex(&x.device()) {
+        return flex::conv2d(x, weight, bias, window);
+    }
+    plain::conv2d(x, weight, bias, window)
+}
+
+/// The greatest number of each channel under each place of a window; beyond the edges there is none.
+///
+/// Of equal numbers the first in reading order is the one that a gradient flows to.
+///
+/// # Shapes
+/// - `x`: `[batch, height, width, channels]`
+/// - returns `[batch, window.places(height), window.places(width), channels]`
+///
+/// # Panics
+/// If the window fits nowhere, or may lie beyond the edge altogether: `2 padding > size`.
+pub fn max_pool2d(x: Tensor<4>, window: Window) -> Tensor<4> {
+    let [_, height, width, _] = x.dims();
+    assert!(window.places(height) * window.places(width) > 0, "a window that fits somewhere");
+    assert!(2 * window.padding <= window.size, "{window:?} may lie beyond the edge altogether");
+    #[cfg(feature = "flex")]
+    if is_flex(&x.device()) {
+        return flex::max_pool2d(x, window);
+    }
+    plain::max_pool2d(x, window)
+}
+
 /// The rows of a table at these indices.
 ///
 /// # Shapes
@@ -377,6 +463,35 @@ pub fn token_log_probs(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> 
         return flex::token_log_probs(logits, targets);
     }
     plain::token_log_probs(logits, targets)
+}
+
+/// The weights that tokens are drawn with, the greatest 1; in memory of the processor.
+///
+/// ```text
+/// wᵢ = exp((xᵢ − most) / temperature)
+/// ```
+///
+/// # Panics
+/// If `most` is less than a logit, or the temperature is not positive.
+pub fn boltzmann(logits: &[f32], most: f32, temperature: f64) -> Vec<f64> {
+    assert!(temperature > 0.0, "a temperature of {temperature}");
+    assert!(greatest(logits) <= most, "a logit is more than {most}");
+    #[cfg(feature = "flex")]
+    {
+        let mut weights = vec![0.0; logits.len()];
+        flex::vector::boltzmann(logits, most.into(), temperature, &mut weights);
+        weights
+    }
+    #[cfg(not(feature = "flex"))]
+    plain::boltzmann(logits, most, temperature)
+}
+
+/// The greatest of some numbers, −∞ of none; what is not a number does not count.
+pub fn greatest(numbers: &[f32]) -> f32 {
+    #[cfg(feature = "flex")]
+    return flex::vector::greatest_of(numbers);
+    #[cfg(not(feature = "flex"))]
+    plain::greatest(numbers)
 }
 
 /// The numbers of one step of AdamW.

@@ -1,8 +1,9 @@
 //! The references: elementary operations, on every device.
 
-use burn::tensor::{Int, Tensor, TensorData, activation};
+use burn::tensor::ops::{ConvOptions, MaxPoolOptions};
+use burn::tensor::{Int, Tensor, TensorData, activation, module};
 
-use crate::{AdamWStep, Heads, Reach, Rotary};
+use crate::{AdamWStep, Heads, Reach, Rotary, Window};
 
 /// What a hidden position adds to an attention score; its probability is then exactly 0.
 const HIDDEN: f32 = -1e9;
@@ -98,6 +99,26 @@ pub fn attention(qkv: Tensor<3>, heads: Heads, reach: &Reach) -> Tensor<3> {
     read.swap_dims(1, 2).reshape([batch, seq, query * d_head])
 }
 
+/// [`crate::relu`].
+pub fn relu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    activation::relu(x)
+}
+
+/// [`crate::conv2d`].
+pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, window: Window) -> Tensor<4> {
+    let Window { stride, padding, .. } = window;
+    let options = ConvOptions::new([stride; 2], [padding; 2], [1; 2], 1);
+    let y = module::conv2d(x.permute([0, 3, 1, 2]), weight.permute([3, 2, 0, 1]), Some(bias), options);
+    y.permute([0, 2, 3, 1])
+}
+
+/// [`crate::max_pool2d`].
+pub fn max_pool2d(x: Tensor<4>, window: Window) -> Tensor<4> {
+    let Window { size, stride, padding } = window;
+    let options = MaxPoolOptions::new([size; 2]).with_stride([stride; 2]).with_padding([padding; 2]);
+    module::max_pool2d(x.permute([0, 3, 1, 2]), options).permute([0, 2, 3, 1])
+}
+
 /// [`crate::embedding`].
 pub fn embedding(table: Tensor<2>, indices: Tensor<1, Int>) -> Tensor<2> {
     table.select(0, indices)
@@ -130,4 +151,14 @@ pub fn adamw(
 /// [`crate::square_sum`].
 pub fn square_sum(x: Tensor<1>) -> Tensor<1> {
     x.square().sum()
+}
+
+/// [`crate::boltzmann`].
+pub fn boltzmann(logits: &[f32], most: f32, temperature: f64) -> Vec<f64> {
+    logits.iter().map(|&logit| ((f64::from(logit) - f64::from(most)) / temperature).exp()).collect()
+}
+
+/// [`crate::greatest`].
+pub fn greatest(numbers: &[f32]) -> f32 {
+    numbers.iter().fold(f32::NEG_INFINITY, |most, &number| if number > most { number } else { most })
 }

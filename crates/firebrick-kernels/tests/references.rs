@@ -2,8 +2,9 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use firebrick_kernels::{
-    AdamWStep, Chunk, Heads, KeyValues, Reach, Rotary, adamw, attention, attention_cached, embedding, gelu, gelu_tanh,
-    layer_norm, linear, plain, rms_norm, rotary, square_sum, swiglu, token_log_probs,
+    AdamWStep, Chunk, Heads, KeyValues, Reach, Rotary, Window, adamw, attention, attention_cached, conv2d, embedding,
+    gelu, gelu_tanh, layer_norm, linear, max_pool2d, plain, relu, rms_norm, rotary, square_sum, swiglu,
+    token_log_probs,
 };
 use firebrick_testkit::{assert_close, grad_check, gradient};
 
@@ -347,4 +348,104 @@ fn attention_through_a_cache_is_attention_over_whole_rows() {
         let expected = whole.slice([1..2, seq - 1..seq, 0..heads.query * d_head]).reshape([1, heads.query * d_head]);
         assert_close(last, expected, 0.0);
     }
+}
+
+/// Images and windows: one pixel, padded, strided, wide and narrow pixels, edges that no window reaches.
+const IMAGES: [([usize; 4], Window); 6] = [
+    ([1, 1, 1, 1], Window { size: 1, stride: 1, padding: 0 }),
+    ([2, 6, 5, 3], Window { size: 3, stride: 1, padding: 0 }),
+    ([3, 5, 7, 17], Window { size: 3, stride: 1, padding: 1 }),
+    ([1, 11, 8, 2], Window { size: 3, stride: 2, padding: 1 }),
+    ([2, 9, 9, 1], Window { size: 5, stride: 3, padding: 2 }),
+    ([1, 4, 6, 20], Window { size: 2, stride: 2, padding: 0 }),
+];
+
+#[test]
+fn convolution_is_its_reference_in_every_argument() {
+    for (dims, window) in IMAGES {
+        for out_channels in [1, 4, 19] {
+            let [x, weight, bias] = [
+                numbers(dims, 1).reshape([-1]),
+                numbers([window.size * window.size * dims[3] * out_channels], 2),
+                numbers([out_channels], 3),
+            ];
+            let of = |conv: fn(Tensor<4>, Tensor<4>, Tensor<1>, Window) -> Tensor<4>| {
+                move |x: Tensor<1>, weight: Tensor<1>, bias: Tensor<1>| {
+                    let weight = weight.reshape([window.size, window.size, dims[3], out_channels]);
+                    conv(x.reshape(dims), weight, bias, window)
+                }
+            };
+            let (fused, reference) = (of(conv2d), of(plain::conv2d));
+            let at = |moved: usize, y: &Tensor<1>| {
+                let all = [x.clone(), weight.clone(), bias.clone()];
+                let mut arguments = all.map(|tensor| like(tensor, y));
+                arguments[moved] = y.clone();
+                arguments
+            };
+            for moved in 0..3 {
+                let given = [&x, &weight, &bias][moved].clone();
+                let with = |conv: &dyn Fn(Tensor<1>, Tensor<1>, Tensor<1>) -> Tensor<4>, y: Tensor<1>| {
+                    let [x, weight, bias] = at(moved, &y);
+                    // The scale of a sum of so many products.
+                    conv(x, weight, bias) / (window.size * window.size * dims[3]) as f32
+                };
+                check(given, |y| with(&fused, y), |y| with(&reference, y));
+            }
+        }
+    }
+}
+
+#[test]
+fn convolution_has_the_gradient_of_finite_differences() {
+    let window = Window { size: 3, stride: 2, padding: 1 };
+    let (weight, bias) = (numbers([3, 3, 2, 3], 2), numbers([3], 3));
+    grad_check(numbers([1, 4, 5, 2], 1), |x| {
+        conv2d(x.clone(), like(weight.clone(), &x), like(bias.clone(), &x), window).square().sum() / 50.0
+    });
+    let x = numbers([2, 4, 3, 2], 4);
+    grad_check(weight, |w| {
+        conv2d(like(x.clone(), &w), w.clone(), like(bias.clone(), &w), window).square().sum() / 50.0
+    });
+}
+
+#[test]
+fn an_image_is_convolved_to_the_same_bits_in_any_batch() {
+    let window = Window { size: 3, stride: 1, padding: 1 };
+    let (x, weight, bias) = (numbers([5, 9, 9, 7], 1), numbers([3, 3, 7, 13], 2), numbers([13], 3));
+    let whole = conv2d(x.clone(), weight.clone(), bias.clone(), window);
+    for index in 0..5 {
+        let alone = conv2d(x.clone().narrow(0, index, 1), weight.clone(), bias.clone(), window);
+        assert_eq!(alone.to_data(), whole.clone().narrow(0, index, 1).to_data());
+    }
+}
+
+#[test]
+fn max_pooling_is_its_reference() {
+    for (dims, window) in IMAGES.into_iter().filter(|(_, window)| 2 * window.padding <= window.size) {
+        check(numbers(dims, 5), |x| max_pool2d(x, window), |x| plain::max_pool2d(x, window));
+    }
+    // Beyond the edge there is no number, not 0.
+    let window = Window { size: 2, stride: 1, padding: 1 };
+    let below_zero = Tensor::<4>::from_floats([[[[-3.0], [-2.0]]]], &Device::flex());
+    assert_eq!(max_pool2d(below_zero, window).to_data(), TensorData::from([[[[-3.0f32], [-2.0], [-2.0]]; 2]]));
+}
+
+#[test]
+fn of_equal_numbers_the_first_gets_the_gradient() {
+    let x = Tensor::<4>::ones([1, 2, 4, 1], &Device::flex());
+    let g = gradient(x, |x| max_pool2d(x, Window { size: 2, stride: 2, padding: 0 }).sum());
+    assert_eq!(g.to_data(), TensorData::from([[[[1.0f32], [0.0], [1.0], [0.0]], [[0.0]; 4]]]));
+}
+
+#[test]
+fn rectified_numbers_are_their_reference() {
+    check(numbers([3, 37], 6), relu, plain::relu);
+    let at_zero = Tensor::<1>::from_floats([0.0, -1.0, 2.0], &Device::flex());
+    assert_eq!(gradient(at_zero, |x| relu(x).sum()).to_data(), TensorData::from([0.0f32, 0.0, 1.0]));
+}
+
+#[test]
+#[should_panic(expected = "a window of 5 pixels on 2 and twice 1")]
+fn a_window_larger_than_the_image_is_a_bug_of_the_caller() {
+    _ = max_pool2d(numbers([1, 2, 2, 1], 1), Window { size: 5, stride: 1, padding: 1 });
 }

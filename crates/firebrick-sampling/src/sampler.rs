@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
+use firebrick_kernels::{boltzmann, greatest};
 use firebrick_types::TokenId;
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -85,29 +86,29 @@ impl Sampler {
     /// A token drawn from logits after these tokens; ties of the likeliest go to the smaller id.
     ///
     /// # Panics
-    /// If there are no logits, or none that is not banned.
+    /// If there are no logits, none that is not banned, or one that is not a number.
     pub fn draw(&self, logits: &[f32], before: &[TokenId], rng: &mut impl Rng) -> Draw {
         let logits = self.adjusted(logits, before);
-        let likeliest = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]).then(b.cmp(&a)));
-        let likeliest = likeliest.expect("a vocabulary has tokens");
-        let largest = f64::from(logits[likeliest]);
-        assert!(largest > f64::NEG_INFINITY, "every token is banned");
+        let largest = greatest(&logits);
+        assert!(!logits.iter().any(|logit| logit.is_nan()), "a logit is not a number");
+        assert!(largest > f32::NEG_INFINITY, "every token is banned");
         if self.temperature == 0.0 {
+            let likeliest = logits.iter().position(|&logit| logit == largest).expect("the greatest is one of them");
             return Draw { token: likeliest as TokenId, log_prob: 0.0 };
         }
-        let weight = |&logit: &f32| ((f64::from(logit) - largest) / self.temperature).exp();
-        let mut weights = logits.iter().map(weight).enumerate().collect::<Vec<_>>();
-        self.truncate(&mut weights);
-        let total = weights.iter().map(|(_, weight)| weight).sum::<f64>();
+        let mut weights = boltzmann(&logits, largest, self.temperature);
+        let order = self.truncate(&mut weights);
+        let total = weights.iter().sum::<f64>();
         let mut left = rng.random::<f64>() * total;
-        let drawn = weights.iter().find(|(_, weight)| {
+        let drawn = weights.iter().position(|weight| {
             left -= weight;
             left < 0.0
         });
         // Rounding may leave a little: it belongs to the last that can be drawn.
-        let last = || weights.iter().rfind(|(_, weight)| *weight > 0.0).expect("the likeliest is kept");
-        let &(id, weight) = drawn.unwrap_or_else(last);
-        Draw { token: id as TokenId, log_prob: (weight / total).ln() }
+        let last = || weights.iter().rposition(|weight| *weight > 0.0).expect("the likeliest is kept");
+        let drawn = drawn.unwrap_or_else(last);
+        let token = order.map_or(drawn, |order| order[drawn]) as TokenId;
+        Draw { token, log_prob: (weights[drawn] / total).ln() }
     }
 
     /// The logits without banned tokens and with repetitions penalised.
@@ -128,11 +129,19 @@ impl Sampler {
         logits
     }
 
-    /// Leaves the weights that may be drawn; the greatest is 1.
-    fn truncate(&self, weights: &mut Vec<(usize, f64)>) {
-        if self.min_p > 0.0 {
-            weights.retain(|(_, weight)| *weight >= self.min_p);
+    /// Leaves the weights that may be drawn, the greatest of which is 1; tells whose they are where some are gone.
+    fn truncate(&self, all: &mut Vec<f64>) -> Option<Vec<usize>> {
+        if self.min_p <= 0.0 && self.top_k == 0 && self.top_p >= 1.0 {
+            return None;
         }
+        let mut weights = all.drain(..).enumerate().filter(|(_, weight)| *weight >= self.min_p).collect::<Vec<_>>();
+        self.shorten(&mut weights);
+        all.extend(weights.iter().map(|(_, weight)| weight));
+        Some(weights.into_iter().map(|(id, _)| id).collect())
+    }
+
+    /// Leaves what `top_k` and `top_p` do.
+    fn shorten(&self, weights: &mut Vec<(usize, f64)>) {
         if self.top_k == 0 && self.top_p >= 1.0 {
             return;
         }

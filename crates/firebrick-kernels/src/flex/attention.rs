@@ -10,7 +10,6 @@ const BLOCK: usize = 64;
 /// The shape of the input.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shape {
-    pub(super) seq: usize,
     pub(super) heads: Heads,
     pub(super) d_head: usize,
 }
@@ -58,6 +57,13 @@ impl Block {
     }
 }
 
+/// The longest sequence.
+fn longest(reach: &Reach) -> usize {
+    let [_, seq] = reach.dims();
+    let rows = reach.first().chunks_exact(seq);
+    rows.flat_map(|first| first.chunk_by(|a, b| a == b)).map(<[_]>::len).max().unwrap_or(0)
+}
+
 /// Calls `f` for every block of every head of every sequence, in order.
 fn for_each_block(reach: &Reach, heads: Heads, mut f: impl FnMut(Block)) {
     let [_, seq] = reach.dims();
@@ -88,7 +94,7 @@ pub(super) fn forward(qkv: &[f32], shape: Shape, reach: &Reach) -> (Vec<f32>, Ve
     let width = shape.read_width();
     let tokens = reach.first().len();
     let (mut out, mut log_sums) = (vec![0.0; tokens * width], vec![0.0; tokens * heads.query]);
-    let mut scores = vec![0.0; BLOCK * shape.seq];
+    let mut scores = vec![0.0; BLOCK * longest(reach)];
     for_each_block(reach, heads, |block| {
         let Block { head, start, query, queries, keys } = block;
         let scores = &mut scores[..queries * keys];
@@ -117,7 +123,7 @@ pub(super) fn backward(
     let Shape { heads, d_head, .. } = shape;
     let (width, read_width) = (shape.width(), shape.read_width());
     let mut dqkv = vec![0.0; qkv.len()];
-    let (mut scores, mut dscores) = (vec![0.0; BLOCK * shape.seq], vec![0.0; BLOCK * shape.seq]);
+    let [mut scores, mut dscores] = [(); 2].map(|()| vec![0.0; BLOCK * longest(reach)]);
     for_each_block(reach, heads, |block| {
         let Block { head, start, query, queries, keys } = block;
         let (scores, dscores) = (&mut scores[..queries * keys], &mut dscores[..queries * keys]);

@@ -1,12 +1,14 @@
 //! The fused operations of the processor backend, with their backward passes.
 
 mod attention;
+mod convolution;
 mod embedding;
 pub(crate) mod host;
 mod linear;
+mod norm;
 mod optimizer;
 mod product;
-mod vector;
+pub(crate) mod vector;
 
 use std::sync::Arc;
 
@@ -19,10 +21,14 @@ use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{Bytes, DType, Int, Shape, Tensor};
+use convolution::{
+    Conv2dBackward, Conv2dState, Images, MaxPool2dBackward, MaxPool2dState, conv2d_forward, max_pool2d_forward,
+};
 use embedding::{EmbeddingBackward, EmbeddingState, embedding_forward, rows_of};
 use linear::{LinearBackward, laid, linear_forward};
+use norm::{LayerNormBackward, LayerNormState, RmsNormBackward, RmsNormState, layer_norm_forward, rms_norm_forward};
 
-use crate::{AdamWStep, Heads, Reach, Rotary};
+use crate::{AdamWStep, Heads, Reach, Rotary, Window};
 
 /// What the backends are asked for.
 #[backend_extension(Flex, Autodiff)]
@@ -55,6 +61,14 @@ trait Fused: Backend {
         step: AdamWStep,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
     fn fused_square_sum(x: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn fused_relu(x: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn fused_conv2d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        window: Window,
+    ) -> FloatTensor<Self>;
+    fn fused_max_pool2d(x: FloatTensor<Self>, window: Window) -> FloatTensor<Self>;
 }
 
 pub(crate) fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
@@ -123,6 +137,19 @@ pub(crate) fn square_sum(x: Tensor<1>) -> Tensor<1> {
     Tensor::from_dispatch(<Dispatch as Fused>::fused_square_sum(x.into_dispatch()))
 }
 
+pub(crate) fn relu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as Fused>::fused_relu(x.into_dispatch()))
+}
+
+pub(crate) fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, window: Window) -> Tensor<4> {
+    let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as Fused>::fused_conv2d(x, weight, bias, window))
+}
+
+pub(crate) fn max_pool2d(x: Tensor<4>, window: Window) -> Tensor<4> {
+    Tensor::from_dispatch(<Dispatch as Fused>::fused_max_pool2d(x.into_dispatch(), window))
+}
+
 /// The tensor with its elements in order.
 fn contiguous(tensor: FlexTensor) -> FlexTensor {
     if tensor.as_slice::<f32>().is_some() { tensor } else { tensor.to_contiguous() }
@@ -176,6 +203,7 @@ struct Elementwise {
 
 const GELU: Elementwise = Elementwise { forward: vector::gelu, backward: vector::gelu_backward };
 const GELU_TANH: Elementwise = Elementwise { forward: vector::gelu_tanh, backward: vector::gelu_tanh_backward };
+const RELU: Elementwise = Elementwise { forward: vector::relu, backward: vector::relu_backward };
 
 impl Elementwise {
     fn of(self, x: &FlexTensor) -> FlexTensor {
@@ -194,15 +222,6 @@ fn swiglu_forward(x: &FlexTensor) -> FlexTensor {
         vector::swiglu(&x[..d_ff], &x[d_ff..], y);
     }
     tensor(y, vec![tokens, d_ff])
-}
-
-/// The normalised rows, and each one's inverse root mean square.
-fn rms_norm_forward(x: &FlexTensor, weight: &FlexTensor, epsilon: f32) -> (FlexTensor, Vec<f32>) {
-    let (values, weight) = (elements(x), elements(weight));
-    let mut y = vec![0.0; values.len()];
-    let rows = values.chunks_exact(weight.len()).zip(y.chunks_exact_mut(weight.len()));
-    let inverses = rows.map(|(x, y)| vector::rms_norm(x, weight, epsilon, y)).collect();
-    (tensor(y, dims(x)), inverses)
 }
 
 /// How queries and keys are turned.
@@ -236,25 +255,10 @@ impl Turn {
     }
 }
 
-/// The normalised rows, and mean and inverse deviation of each.
-fn layer_norm_forward(
-    x: &FlexTensor,
-    weight: &FlexTensor,
-    bias: &FlexTensor,
-    epsilon: f32,
-) -> (FlexTensor, Vec<[f32; 2]>) {
-    let (weight, bias) = (elements(weight), elements(bias));
-    let values = elements(x);
-    let mut y = vec![0.0; values.len()];
-    let rows = values.chunks_exact(weight.len()).zip(y.chunks_exact_mut(weight.len()));
-    let moments = rows.map(|(x, y)| vector::layer_norm(x, weight, bias, epsilon, y)).collect();
-    (tensor(y, dims(x)), moments)
-}
-
 fn attention_forward(qkv: &FlexTensor, heads: Heads, reach: &Reach) -> (FlexTensor, attention::Shape, Vec<f32>) {
     let [batch, seq] = reach.dims();
     let d_head = dims(qkv)[2] / heads.all();
-    let shape = attention::Shape { seq, heads, d_head };
+    let shape = attention::Shape { heads, d_head };
     let (out, log_sums) = attention::forward(elements(qkv), shape, reach);
     (tensor(out, vec![batch, seq, heads.query * d_head]), shape, log_sums)
 }
@@ -330,6 +334,20 @@ impl Fused for Flex {
     fn fused_square_sum(x: FlexTensor) -> FlexTensor {
         optimizer::square_sum(x)
     }
+
+    fn fused_relu(x: FlexTensor) -> FlexTensor {
+        RELU.of(&contiguous(x))
+    }
+
+    fn fused_conv2d(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, window: Window) -> FlexTensor {
+        let [x, weight, bias] = [x, weight, bias].map(contiguous);
+        conv2d_forward(&x, &weight, &bias, Images::of(&x, window))
+    }
+
+    fn fused_max_pool2d(x: FlexTensor, window: Window) -> FlexTensor {
+        let images = Images::of(&x, window);
+        max_pool2d_forward(&contiguous(x), images).0
+    }
 }
 
 #[derive(Debug)]
@@ -372,36 +390,6 @@ impl Backward<Flex, 1> for SwigluBackward {
     }
 }
 
-#[derive(Clone, Debug)]
-struct RmsNormState {
-    x: FlexTensor,
-    weight: FlexTensor,
-    inverses: Vec<f32>,
-}
-
-#[derive(Debug)]
-struct RmsNormBackward;
-
-impl Backward<Flex, 2> for RmsNormBackward {
-    type State = RmsNormState;
-
-    fn backward(self, ops: Ops<RmsNormState, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let g = contiguous(gradients.consume::<Flex>(&ops.node));
-        let RmsNormState { x, weight, inverses } = ops.state;
-        let d_model = elements(&weight).len();
-        let (mut dx, mut dweight) = (vec![0.0; elements(&x).len()], vec![0.0; d_model]);
-        let rows = elements(&x).chunks_exact(d_model).zip(elements(&g).chunks_exact(d_model));
-        for (((x, g), dx), inverse) in rows.zip(dx.chunks_exact_mut(d_model)).zip(inverses) {
-            vector::rms_norm_backward(x, elements(&weight), g, inverse, dx, &mut dweight);
-        }
-        for (parent, (values, dims)) in ops.parents.into_iter().zip([(dx, dims(&x)), (dweight, vec![d_model])]) {
-            if let Some(parent) = parent {
-                gradients.register::<Flex>(parent.id, tensor(values, dims));
-            }
-        }
-    }
-}
-
 /// A turn is undone by the opposite one.
 #[derive(Debug)]
 struct RotaryBackward;
@@ -414,38 +402,6 @@ impl Backward<Flex, 1> for RotaryBackward {
         let [parent] = ops.parents;
         let Some(parent) = parent else { return };
         gradients.register::<Flex>(parent.id, ops.state.of(&g, true));
-    }
-}
-
-#[derive(Clone, Debug)]
-struct LayerNormState {
-    x: FlexTensor,
-    weight: FlexTensor,
-    moments: Vec<[f32; 2]>,
-}
-
-#[derive(Debug)]
-struct LayerNormBackward;
-
-impl Backward<Flex, 3> for LayerNormBackward {
-    type State = LayerNormState;
-
-    fn backward(self, ops: Ops<LayerNormState, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let g = contiguous(gradients.consume::<Flex>(&ops.node));
-        let LayerNormState { x, weight, moments } = ops.state;
-        let d_model = elements(&weight).len();
-        let mut dx = vec![0.0; elements(&x).len()];
-        let (mut dweight, mut dbias) = (vec![0.0; d_model], vec![0.0; d_model]);
-        let rows = elements(&x).chunks_exact(d_model).zip(elements(&g).chunks_exact(d_model));
-        for (((x, g), dx), moments) in rows.zip(dx.chunks_exact_mut(d_model)).zip(moments) {
-            vector::layer_norm_backward(x, elements(&weight), g, moments, dx, &mut dweight, &mut dbias);
-        }
-        let results = [(dx, dims(&x)), (dweight, vec![d_model]), (dbias, vec![d_model])];
-        for (parent, (values, dims)) in ops.parents.into_iter().zip(results) {
-            if let Some(parent) = parent {
-                gradients.register::<Flex>(parent.id, tensor(values, dims));
-            }
-        }
     }
 }
 
@@ -649,6 +605,37 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
 
     fn fused_square_sum(x: FloatTensor<Self>) -> FloatTensor<Self> {
         constant::<C>(optimizer::square_sum(x.into_primitive()))
+    }
+
+    fn fused_relu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        elementwise::<C>(RELU, x)
+    }
+
+    fn fused_conv2d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        window: Window,
+    ) -> FloatTensor<Self> {
+        let nodes = [x.node(), weight.node(), bias.node()];
+        let [x, weight, bias] = [x, weight, bias].map(|tensor| contiguous(tensor.into_primitive()));
+        let images = Images::of(&x, window);
+        let y = conv2d_forward(&x, &weight, &bias, images);
+        match Conv2dBackward.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish(Conv2dState { x, weight, images }, y),
+            OpsKind::UnTracked(prepared) => prepared.finish(y),
+        }
+    }
+
+    fn fused_max_pool2d(x: FloatTensor<Self>, window: Window) -> FloatTensor<Self> {
+        let node = x.node();
+        let x = contiguous(x.into_primitive());
+        let images = Images::of(&x, window);
+        let (y, switches) = max_pool2d_forward(&x, images);
+        match MaxPool2dBackward.prepare::<C>([node]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish(MaxPool2dState { batch: dims(&x)[0], images, switches }, y),
+            OpsKind::UnTracked(prepared) => prepared.finish(y),
+        }
     }
 }
 

@@ -22,6 +22,10 @@ pub(in crate::flex) trait Lanes: Copy {
     /// `self · b + c`, rounded once.
     unsafe fn mul_add(self, b: Self, c: Self) -> Self;
 
+    /// Has a number fetched that is read soon; any address will do.
+    #[inline(always)]
+    fn fetch<T>(_from: *const T) {}
+
     /// Writes rows of `columns` numbers, `from_stride` apart, `to_stride` apart.
     ///
     /// # Safety
@@ -37,6 +41,10 @@ pub(in crate::flex) trait Lanes: Copy {
     ) {
         let whole = columns / Self::WIDTH * Self::WIDTH;
         for row in 0..rows {
+            // What stands beside is copied next, and lies where a processor does not see it coming.
+            for vector in 0..columns.div_ceil(Self::WIDTH) {
+                Self::fetch(from.wrapping_add(row * from_stride + columns + vector * Self::WIDTH));
+            }
             // SAFETY: the caller's.
             unsafe {
                 let (from, to) = (from.add(row * from_stride), to.add(row * to_stride));
@@ -234,6 +242,72 @@ impl Lanes for Avx2 {
         // SAFETY: the caller runs where FMA is.
         Self(unsafe { _mm256_fmadd_ps(self.0, b.0, c.0) })
     }
+
+    #[inline(always)]
+    fn fetch<T>(from: *const T) {
+        // SAFETY: a prefetch reads nothing, and never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+    }
+
+    /// Two halves that overlap, so that there is no loop.
+    #[inline(always)]
+    unsafe fn copy_some(count: usize, from: *const f32, to: *mut f32) {
+        // SAFETY: the caller runs where AVX2 is, holds what is read and owns what is written; each half lies within `count`.
+        unsafe {
+            match count {
+                4.. => {
+                    let last = count - 4;
+                    let halves = (_mm_loadu_ps(from), _mm_loadu_ps(from.add(last)));
+                    _mm_storeu_ps(to, halves.0);
+                    _mm_storeu_ps(to.add(last), halves.1);
+                }
+                2.. => {
+                    let last = count - 2;
+                    let halves = (from.cast::<u64>().read_unaligned(), from.add(last).cast::<u64>().read_unaligned());
+                    to.cast::<u64>().write_unaligned(halves.0);
+                    to.add(last).cast::<u64>().write_unaligned(halves.1);
+                }
+                1 => *to = *from,
+                0 => {}
+            }
+        }
+    }
+
+    /// Four squares of eight vectors, which exchange halves three times over: neighbours, pairs and halves of the square.
+    #[inline(always)]
+    unsafe fn turn<T: Element>(columns: usize, from: *const T, from_stride: usize, to: *mut f32, to_stride: usize) {
+        const SIDE: usize = 8;
+        // SAFETY: the caller runs where AVX2 is, holds what is read and owns what is written.
+        unsafe {
+            for (row, column) in [(0, 0), (SIDE, 0), (0, SIDE), (SIDE, SIDE)] {
+                let mut x = [_mm256_setzero_ps(); SIDE];
+                for (index, x) in x.iter_mut().enumerate() {
+                    if column + index < columns {
+                        let from = from.add((column + index) * from_stride + row);
+                        *x = T::load::<Self>(from).0;
+                        Self::fetch(from.wrapping_add(TURNED * from_stride));
+                    }
+                }
+                let mut y = x;
+                for i in (0..SIDE).step_by(2) {
+                    (y[i], y[i + 1]) = (_mm256_unpacklo_ps(x[i], x[i + 1]), _mm256_unpackhi_ps(x[i], x[i + 1]));
+                }
+                for i in (0..SIDE).step_by(4) {
+                    for half in 0..2 {
+                        x[i + 2 * half] = _mm256_shuffle_ps::<0x44>(y[i + half], y[i + half + 2]);
+                        x[i + 2 * half + 1] = _mm256_shuffle_ps::<0xee>(y[i + half], y[i + half + 2]);
+                    }
+                }
+                for i in 0..SIDE / 2 {
+                    y[i] = _mm256_permute2f128_ps::<0x20>(x[i], x[i + SIDE / 2]);
+                    y[i + SIDE / 2] = _mm256_permute2f128_ps::<0x31>(x[i], x[i + SIDE / 2]);
+                }
+                for (index, y) in y.into_iter().enumerate() {
+                    Self(y).store(to.add((row + index) * to_stride + column));
+                }
+            }
+        }
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -277,6 +351,12 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn fetch<T>(from: *const T) {
+        // SAFETY: a prefetch reads nothing, and never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn copy_some(count: usize, from: *const f32, to: *mut f32) {
         let some = ((1_u32 << count) - 1) as __mmask16;
         // SAFETY: the caller runs where AVX-512 is; numbers beyond the mask are neither read nor written.
@@ -291,7 +371,9 @@ impl Lanes for Avx512 {
             let mut x = [_mm512_setzero_ps(); TURNED];
             for (column, x) in x.iter_mut().enumerate() {
                 if column < columns {
-                    *x = T::load::<Self>(from.add(column * from_stride)).0;
+                    let from = from.add(column * from_stride);
+                    *x = T::load::<Self>(from).0;
+                    Self::fetch(from.wrapping_add(TURNED * from_stride));
                 }
             }
             let pair = |x, y| (_mm512_castps_pd(x), _mm512_castps_pd(y));

@@ -218,6 +218,8 @@ const ROWS: usize = 240;
 const COLUMNS: usize = 1024;
 /// Links at a time where the second factor is read where it lies: as many rows as a processor prefetches from.
 const STREAMS: usize = 8;
+/// Tiles of rows, one below another, that are few: laying the second factor out for them would cost more than it gives.
+const FEW: usize = 4;
 
 thread_local! {
     static PANELS: RefCell<[Vec<f32>; 2]> = const { RefCell::new([Vec::new(), Vec::new()]) };
@@ -237,8 +239,7 @@ unsafe fn alone<T: Element>(
     if a.rows == 0 || b.columns == 0 {
         return;
     }
-    // Rows that a tile takes together read the second factor once: laying it out first would cost more than it gives.
-    let in_place = a.rows <= kernel.rows && b.column_stride == 1;
+    let in_place = a.rows <= FEW * kernel.rows && b.column_stride == 1;
     let whole = if in_place { b.columns / kernel.columns * kernel.columns } else { 0 };
     let (read, laid) = b.split_columns(whole);
     // SAFETY: both parts lie within the product.
@@ -265,14 +266,17 @@ unsafe fn streamed<T: Element>(
     b: Matrix<'_, T>,
 ) {
     let (from, turned) = a.place();
-    let sweep = T::sweeps(kernel, turned)[a.rows - 1];
+    let sweeps = T::sweeps(kernel, turned);
     for k in (0..a.columns.max(1)).step_by(STREAMS) {
         let links = STREAMS.min(a.columns - k);
         let start = if k == 0 { start } else { out.begins() };
-        let from = Place { data: from.data.wrapping_add(k * a.column_stride), ..from };
         let b_rows = Place { data: b.data.as_ptr().wrapping_add(k * b.row_stride), stride: b.row_stride };
-        // SAFETY: the factors have these links, and the rows of `b` hold whole tiles.
-        unsafe { sweep(links, from, b_rows, start, out, b.columns) }
+        for row in (0..a.rows).step_by(kernel.rows) {
+            let rows = kernel.rows.min(a.rows - row);
+            let from = Place { data: from.data.wrapping_add(row * a.row_stride + k * a.column_stride), ..from };
+            // SAFETY: the factors have these rows and links, and the rows of `b` hold whole tiles.
+            unsafe { sweeps[rows - 1](links, from, b_rows, start.at(row, 0), out.at(row, 0), b.columns) }
+        }
     }
 }
 
@@ -293,7 +297,7 @@ unsafe fn blocked<T: Element>(
     // Columns far apart would push each other out of the nearest cache.
     let laid = turned && a.rows > 2 * kernel.rows;
     // Few rows use a panel up at once: it need not outlive the nearest cache.
-    let columns = if a.rows <= kernel.rows { kernel.columns } else { COLUMNS };
+    let columns = if a.rows <= FEW * kernel.rows { kernel.columns } else { COLUMNS };
     for k in (0..a.columns.max(1)).step_by(LINKS) {
         let links = LINKS.min(a.columns - k);
         let start = if k == 0 { start } else { out.begins() };

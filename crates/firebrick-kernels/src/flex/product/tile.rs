@@ -27,6 +27,8 @@ const MOST_ROWS: usize = 12;
 const MOST_COLUMNS: usize = 32;
 /// Vectors side by side in a tile.
 const VECTORS: usize = 2;
+/// Numbers of a line of the caches.
+const LINE: usize = 16;
 
 /// How a processor grows tiles; those of `n` rows stand at `n − 1`.
 pub(in crate::flex) struct Kernel {
@@ -73,15 +75,21 @@ unsafe fn grow<V: Lanes, T: Element, const TURNED: bool, const R: usize>(
             }
         }
         let rows: [_; R] = std::array::from_fn(|row| a.data.wrapping_add(if TURNED { row } else { row * a.stride }));
-        for k in 0..links {
-            let mut b_vectors = [V::splat(0.0); VECTORS];
-            for (vector, b_vector) in b_vectors.iter_mut().enumerate() {
-                *b_vector = T::load(b.data.add(k * b.stride + vector * V::WIDTH));
+        for first in (0..links).step_by(LINE) {
+            if !TURNED {
+                // The rows of the tile below are short: a processor does not see them coming.
+                rows.iter().for_each(|row| V::fetch(row.wrapping_add(R * a.stride + first)));
             }
-            for (row, c) in rows.iter().zip(&mut c) {
-                let a = V::splat(*row.add(if TURNED { k * a.stride } else { k }));
-                for (c, &b) in c.iter_mut().zip(&b_vectors) {
-                    *c = a.mul_add(b, *c);
+            for k in first..links.min(first + LINE) {
+                let mut b_vectors = [V::splat(0.0); VECTORS];
+                for (vector, b_vector) in b_vectors.iter_mut().enumerate() {
+                    *b_vector = T::load(b.data.add(k * b.stride + vector * V::WIDTH));
+                }
+                for (row, c) in rows.iter().zip(&mut c) {
+                    let a = V::splat(*row.add(if TURNED { k * a.stride } else { k }));
+                    for (c, &b) in c.iter_mut().zip(&b_vectors) {
+                        *c = a.mul_add(b, *c);
+                    }
                 }
             }
         }
@@ -140,6 +148,8 @@ unsafe fn sweep<V: Lanes, T: Element, const TURNED: bool, const R: usize>(
     columns: usize,
 ) {
     for column in (0..columns).step_by(VECTORS * V::WIDTH) {
+        // The rows that are read next begin where a processor does not see them coming.
+        (links..2 * links).for_each(|k| V::fetch(b.data.wrapping_add(k * b.stride + column)));
         // SAFETY: the caller's.
         unsafe {
             let b = Place { data: b.data.add(column), ..b };

@@ -54,9 +54,11 @@ fn log_prob<M: CausalLm>(model: &M, context: &[TokenId], answer: &[TokenId], dev
     let room = model.context() - answer.len();
     let context = &context[context.len().saturating_sub(room)..];
     let batch = TokenBatch::from_ragged(&[[context, answer].concat()], device);
-    let log_probs = token_log_probs(model.logits(batch.inputs()), batch.targets());
-    let log_probs = log_probs.into_data().try_to_vec::<f32>().expect("log-probabilities are f32");
-    log_probs[context.len() - 1..].iter().map(|&log_prob| f64::from(log_prob)).sum()
+    let places = (context.len() - 1..context.len() + answer.len() - 1).collect::<Vec<_>>();
+    let logits = model.logits_at(batch.inputs(), &places).unsqueeze::<3>();
+    let answer = batch.targets().slice([0..1, places[0]..places[0] + places.len()]);
+    let log_probs = token_log_probs(logits, answer).into_data();
+    log_probs.try_to_vec::<f32>().expect("log-probabilities are f32").into_iter().map(f64::from).sum()
 }
 
 #[cfg(test)]

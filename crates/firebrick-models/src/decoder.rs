@@ -1,9 +1,9 @@
 //! The decoder transformer.
 
 use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor};
 use firebrick_kernels::{Chunk, KeyValues, Reach, Rotary, gelu, gelu_tanh, swiglu};
-use firebrick_tensor::{CausalLm, Feed, Incremental, PackedBatch, PackedLm};
+use firebrick_tensor::{CausalLm, Feed, Incremental, PackedBatch, PackedLm, indices};
 use firebrick_types::Seed;
 
 use crate::attention::Attention;
@@ -231,23 +231,21 @@ impl Decoder {
         let device = ids.device();
         let embedded = self.wte.forward(ids);
         match &self.wpe {
-            Some(wpe) => embedded + wpe.forward(integers(positions.iter().copied(), &device)),
+            Some(wpe) => embedded + wpe.forward(indices(positions, &device)),
             None => embedded,
         }
     }
-}
-
-/// Numbers as a tensor.
-fn integers(numbers: impl Iterator<Item = usize>, device: &Device) -> Tensor<1, Int> {
-    let numbers = numbers.map(|number| number as i64).collect::<Vec<_>>();
-    let shape = [numbers.len()];
-    Tensor::from_data(TensorData::new(numbers, shape), device)
 }
 
 impl CausalLm for Decoder {
     fn logits(&self, ids: Tensor<2, Int>) -> Tensor<3> {
         let [batch, seq] = ids.dims();
         self.unembed(self.hidden(ids)).reshape([batch, seq, self.vocab()])
+    }
+
+    fn logits_at(&self, ids: Tensor<2, Int>, places: &[usize]) -> Tensor<2> {
+        let device = ids.device();
+        self.unembed(self.hidden(ids).select(0, indices(places, &device)))
     }
 
     fn vocab(&self) -> usize {
@@ -260,10 +258,8 @@ impl CausalLm for Decoder {
 }
 
 impl PackedLm for Decoder {
-    fn packed_logits(&self, packed: &PackedBatch) -> Tensor<3> {
-        let [batch, seq] = packed.ids().dims();
-        let hidden = self.read(packed.ids().clone(), packed.reach());
-        self.unembed(hidden).reshape([batch, seq, self.vocab()])
+    fn packed_logits(&self, packed: &PackedBatch) -> Tensor<2> {
+        self.unembed(self.read(packed.inputs().clone(), packed.reach()))
     }
 }
 
@@ -288,9 +284,9 @@ impl Incremental for Decoder {
             assert!(past < usize::MAX, "slot {slot} is fed twice");
             cache.lengths[slot] = past + tokens;
         }
-        let ids = feeds.iter().flat_map(|feed| feed.tokens).map(|&id| id as usize);
+        let ids = feeds.iter().flat_map(|feed| feed.tokens).map(|&id| id as usize).collect::<Vec<_>>();
         let positions = chunks.iter().flat_map(|chunk| chunk.past..chunk.past + chunk.tokens).collect::<Vec<_>>();
-        let mut x = self.embed(integers(ids, &device), &positions);
+        let mut x = self.embed(indices(&ids, &device), &positions);
         for (block, cache) in self.blocks.iter().zip(&mut cache.layers) {
             x = block.forward(x, |attn, x| attn.extend(x, cache, &chunks, self.angles.as_ref(), &positions));
         }
@@ -299,7 +295,7 @@ impl Incremental for Decoder {
                 *end += chunk.tokens;
                 Some(*end - 1)
             });
-            x = x.select(0, integers(ends, &device));
+            x = x.select(0, indices(&ends.collect::<Vec<_>>(), &device));
         }
         self.unembed(self.ln_f.forward(x))
     }

@@ -7,8 +7,10 @@ use burn::module::Module;
 use burn::tensor::Device;
 use firebrick_tensor::Parameters;
 use firebrick_types::Seed;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use crate::{Decoder, DecoderConfig, Error, ScoredDecoder};
+use crate::{Cnn, CnnConfig, Decoder, DecoderConfig, Error, ScoredDecoder};
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
@@ -34,7 +36,7 @@ pub fn save_scored(model: &ScoredDecoder, config: &DecoderConfig, dir: &Path) ->
 /// # Errors
 /// If a file is missing, or does not hold such a model.
 pub fn open_decoder(dir: &Path, device: &Device) -> Result<(Decoder, DecoderConfig), Error> {
-    open(dir, |config| config.init(Seed::new(0), device))
+    open(dir, |config: &DecoderConfig| config.validate().map(|()| config.init(Seed::new(0), device)))
 }
 
 /// Reads a decoder with a scalar head from a folder.
@@ -42,10 +44,26 @@ pub fn open_decoder(dir: &Path, device: &Device) -> Result<(Decoder, DecoderConf
 /// # Errors
 /// If a file is missing, or does not hold such a model.
 pub fn open_scored(dir: &Path, device: &Device) -> Result<(ScoredDecoder, DecoderConfig), Error> {
-    open(dir, |config| config.init_scored(Seed::new(0), device))
+    open(dir, |config: &DecoderConfig| config.validate().map(|()| config.init_scored(Seed::new(0), device)))
 }
 
-fn save<M: Module>(model: &M, config: &DecoderConfig, dir: &Path) -> Result<(), Error> {
+/// Writes a convolutional classifier into a folder that exists.
+///
+/// # Errors
+/// If a file cannot be written.
+pub fn save_cnn(model: &Cnn, dir: &Path) -> Result<(), Error> {
+    save(model, model.config(), dir)
+}
+
+/// Reads a convolutional classifier from a folder.
+///
+/// # Errors
+/// If a file is missing, or does not hold such a model.
+pub fn open_cnn(dir: &Path, device: &Device) -> Result<Cnn, Error> {
+    Ok(open(dir, |config: &CnnConfig| config.init(Seed::new(0), device))?.0)
+}
+
+fn save<M: Module>(model: &M, config: &impl Serialize, dir: &Path) -> Result<(), Error> {
     let json = serde_json::to_string_pretty(config).expect("plain numbers can be written as JSON");
     for (name, bytes) in [(CONFIG, json.into_bytes()), (WEIGHTS, Parameters::of(model).to_bytes())] {
         let path = dir.join(name);
@@ -54,15 +72,15 @@ fn save<M: Module>(model: &M, config: &DecoderConfig, dir: &Path) -> Result<(), 
     Ok(())
 }
 
-fn open<M: Module>(dir: &Path, init: impl Fn(&DecoderConfig) -> M) -> Result<(M, DecoderConfig), Error> {
+fn open<M: Module, C: DeserializeOwned>(dir: &Path, init: impl Fn(&C) -> Result<M, Error>) -> Result<(M, C), Error> {
     let path = dir.join(CONFIG);
     let json = fs::read(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
-    let config: DecoderConfig = serde_json::from_slice(&json).map_err(|source| Error::Config { path, source })?;
-    config.validate()?;
+    let config: C = serde_json::from_slice(&json).map_err(|source| Error::Config { path, source })?;
+    let model = init(&config)?;
     let path = dir.join(WEIGHTS);
     let bytes = fs::read(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
     let model = Parameters::from_bytes(&bytes)
-        .and_then(|parameters| parameters.load(init(&config)))
+        .and_then(|parameters| parameters.load(model))
         .map_err(|source| Error::Parameters { path, source })?;
     Ok((model, config))
 }

@@ -2,6 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use firebrick_kernels::Window;
 use firebrick_types::Seed;
 use rand::Rng;
 
@@ -101,6 +102,16 @@ impl Projection {
     /// The map without its adapter; it shares the weights.
     pub(crate) fn bare(&self) -> Self {
         Self { lora: None, ..self.clone() }
+    }
+
+    /// The map of every place of a window, `[batch, height, width, channels]` to the same with `d_output` channels.
+    pub(crate) fn convolve(&self, x: Tensor<4>, window: Window) -> Tensor<4> {
+        let [.., channels] = x.dims();
+        let weight = self.weight.val();
+        let [_, d_output] = weight.dims();
+        let weight = weight.reshape([window.size, window.size, channels, d_output]);
+        let bias = self.bias.as_ref().map_or_else(|| Tensor::zeros([d_output], &x.device()), Param::val);
+        firebrick_kernels::conv2d(x, weight, bias, window)
     }
 
     /// `[tokens, d_input]` to `[tokens, d_output]`.

@@ -1,8 +1,8 @@
 //! A decoder with a scalar head.
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use firebrick_tensor::{CausalLm, ScoringLm, SequenceScorer, TokenBatch, TokenValues};
+use burn::tensor::{Device, Int, Tensor};
+use firebrick_tensor::{CausalLm, ScoringLm, SequenceScorer, TokenBatch, TokenValues, indices};
 use firebrick_types::Seed;
 
 use crate::layers::Projection;
@@ -37,6 +37,12 @@ impl ScoredDecoder {
         Self { body: self.body.merged(), ..self }
     }
 
+    /// The same model with the matrices of its decoder [as BF16 in memory](Decoder::half_width); its head is trained as it is.
+    #[must_use]
+    pub fn half_width(self) -> Self {
+        Self { body: self.body.half_width(), ..self }
+    }
+
     /// The decoder without its head.
     pub fn body(&self) -> &Decoder {
         &self.body
@@ -57,9 +63,8 @@ impl ScoredDecoder {
     fn read_out(&self, hidden: Tensor<2>, lengths: &[usize]) -> Tensor<1> {
         let batch = lengths.len();
         let seq = hidden.dims()[0] / batch;
-        let last = lengths.iter().enumerate().map(|(row, length)| (row * seq + length - 1) as i64);
-        let last = TensorData::new(last.collect::<Vec<_>>(), [batch]);
-        let last = Tensor::<1, Int>::from_data(last, &hidden.device());
+        let last = lengths.iter().enumerate().map(|(row, length)| row * seq + length - 1).collect::<Vec<_>>();
+        let last = indices(&last, &hidden.device());
         self.head.forward(hidden.select(0, last)).reshape([batch])
     }
 }
@@ -73,9 +78,12 @@ impl SequenceScorer for ScoredDecoder {
 impl ScoringLm for ScoredDecoder {
     fn scores_and_logits(&self, batch: &TokenBatch) -> (Tensor<1>, Tensor<3>) {
         let [rows, seq] = batch.dims();
+        let d_model = self.body.d_model();
         let hidden = self.body.hidden(batch.ids().clone());
-        let logits = self.body.unembed(hidden.clone()).reshape([rows, seq, self.body.vocab()]);
-        (self.read_out(hidden, batch.lengths()), logits)
+        // The last position predicts nothing: it is left out before the largest product.
+        let predicting = hidden.clone().reshape([rows, seq, d_model]).slice([0..rows, 0..seq - 1, 0..d_model]);
+        let logits = self.body.unembed(predicting.reshape([rows * (seq - 1), d_model]));
+        (self.read_out(hidden, batch.lengths()), logits.reshape([rows, seq - 1, self.body.vocab()]))
     }
 
     fn context(&self) -> usize {

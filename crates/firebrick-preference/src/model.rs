@@ -62,8 +62,7 @@ impl PairLosses {
     pub fn of<M: ScoringLm>(model: &M, better: &TokenBatch, worse: &TokenBatch) -> Self {
         let (good, logits) = model.scores_and_logits(better);
         let bad = model.scores(worse);
-        let [batch, seq, vocab] = logits.dims();
-        let losses = token_log_probs(logits.slice([0..batch, 0..seq - 1, 0..vocab]), better.targets()).neg();
+        let losses = token_log_probs(logits, better.targets()).neg();
         Self {
             ranked: ranked_loss(good.clone(), bad.clone()),
             lm: masked::row_means(losses, &better.target_mask()),

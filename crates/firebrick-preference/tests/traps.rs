@@ -250,11 +250,11 @@ fn t27_the_language_model_loss_is_of_every_token_of_the_better_sequence() {
     let sequences = [vec![5, 6, 7, 8, EOC], vec![9, 10, 11, 12, 13, 14, 15, EOC]];
     let batch = TokenBatch::from_ragged(&sequences, &cpu());
     let (_, logits) = model.scores_and_logits(&batch);
-    let [_, seq, vocab] = logits.dims();
+    let [_, places, vocab] = logits.dims();
     let logits = numbers(&logits.into_data().try_to_vec::<f32>().unwrap());
     let loss = |(row, sequence): (usize, &Vec<TokenId>)| {
         let token = |place: usize| {
-            let at = &logits[(row * seq + place) * vocab..][..vocab];
+            let at = &logits[(row * places + place) * vocab..][..vocab];
             at.iter().map(|logit| logit.exp()).sum::<f64>().ln() - at[sequence[place + 1] as usize]
         };
         (0..sequence.len() - 1).map(token).sum::<f64>() / (sequence.len() - 1) as f64

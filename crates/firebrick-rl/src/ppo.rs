@@ -7,10 +7,10 @@
 use std::ops::Range;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use firebrick_sampling::{Finish, Sampler, Stop, generate};
 use firebrick_tensor::{
-    CausalLm, Incremental, Mask, Parameters, SequenceScorer, TokenBatch, TokenValues, entropy, kl, masked,
+    CausalLm, Incremental, Mask, Parameters, SequenceScorer, TokenBatch, TokenValues, entropy, indices, kl, masked,
     token_log_probs,
 };
 use firebrick_train::{
@@ -266,42 +266,57 @@ fn prompts_at(places: Range<usize>, prompts: usize, seed: Seed) -> Vec<usize> {
     order.skip(places.start - rounds.start * prompts).take(places.len()).collect()
 }
 
-/// Sequences of rollouts with the places of their responses.
+/// Sequences of rollouts with the places of their responses; numbers of response tokens stand in one row, `[1, responses]`.
 struct Batch {
     tokens: TokenBatch,
-    /// Which targets are response tokens, `[batch, seq - 1]`.
-    mask: Mask,
-    /// The response's span among the targets of each row.
-    spans: Vec<(usize, usize)>,
+    /// The inputs that predict response tokens.
+    places: Vec<usize>,
+    /// The response tokens, `[1, responses]`.
+    responses: Tensor<2, Int>,
+    /// How many there are of each rollout.
+    lengths: Vec<usize>,
 }
 
 impl Batch {
     fn of(rollouts: &[&Rollout], device: &Device) -> Self {
         let sequences = rollouts.iter().map(|rollout| [&rollout.prompt[..], &rollout.response].concat());
         let tokens = TokenBatch::from_ragged(&sequences.collect::<Vec<_>>(), device);
-        let span = |rollout: &&Rollout| (rollout.prompt.len() - 1, rollout.prompt.len() - 1 + rollout.response.len());
-        let spans = rollouts.iter().map(span).collect::<Vec<_>>();
         let [_, seq] = tokens.dims();
-        Self { mask: Mask::from_spans(&spans, seq - 1, device), tokens, spans }
+        let places = rollouts.iter().enumerate().flat_map(|(row, rollout)| {
+            let first = row * (seq - 1) + rollout.prompt.len() - 1;
+            first..first + rollout.response.len()
+        });
+        let places = places.collect::<Vec<_>>();
+        let responses = rollouts.iter().flat_map(|rollout| &rollout.response).map(|&id| i64::from(id));
+        let responses = TensorData::new(responses.collect::<Vec<_>>(), [1, places.len()]);
+        let lengths = rollouts.iter().map(|rollout| rollout.response.len()).collect();
+        Self { tokens, places, responses: Tensor::from_data(responses, device), lengths }
     }
 
-    /// Numbers of the response tokens of each row as a tensor over all targets, `[batch, seq - 1]`.
-    fn spread<'a>(&self, rows: impl Iterator<Item = &'a [f32]>) -> Tensor<2> {
-        let [batch, steps] = self.mask.dims();
-        let mut values = vec![0.0_f32; batch * steps];
-        for (row, (numbers, &(start, end))) in rows.zip(&self.spans).enumerate() {
-            values[row * steps + start..row * steps + end].copy_from_slice(numbers);
-        }
-        Tensor::from_data(TensorData::new(values, [batch, steps]), &self.tokens.device())
+    /// The logits that response tokens are drawn from, `[1, responses, vocab]`.
+    fn logits<P: CausalLm>(&self, policy: &P, temperature: f64) -> Tensor<3> {
+        (policy.logits_at(self.tokens.inputs(), &self.places) / temperature).unsqueeze()
     }
 
-    /// The inverse of [`spread`](Self::spread).
-    fn gather(&self, tensor: Tensor<2>) -> Vec<Vec<f32>> {
-        let [_, steps] = self.mask.dims();
-        let values = tensor.without_autodiff().into_data().try_to_vec::<f32>().expect("tensors are f32");
-        let row =
-            |(row, &(start, end)): (usize, &(usize, usize))| values[row * steps + start..row * steps + end].to_vec();
-        self.spans.iter().enumerate().map(row).collect()
+    /// The values before response tokens.
+    fn values<V: TokenValues>(&self, critic: &V) -> Tensor<2> {
+        let values = critic.values(self.tokens.inputs());
+        let places = indices(&self.places, &values.device());
+        values.flatten::<1>(0, 1).select(0, places).unsqueeze()
+    }
+
+    /// A number of each response token as a tensor.
+    fn joined<'a>(&self, rows: impl Iterator<Item = &'a [f32]>) -> Tensor<2> {
+        let numbers = rows.flatten().copied().collect::<Vec<_>>();
+        Tensor::from_data(TensorData::new(numbers, [1, self.places.len()]), &self.tokens.device())
+    }
+
+    /// The inverse of [`joined`](Self::joined).
+    fn apart(&self, tensor: Tensor<2>) -> Vec<Vec<f32>> {
+        let numbers = tensor.without_autodiff().into_data().try_to_vec::<f32>().expect("tensors are f32");
+        let mut rest = numbers.as_slice();
+        let row = |&length: &usize| rest.split_off(..length).expect("a number of each response token").to_vec();
+        self.lengths.iter().map(row).collect()
     }
 }
 
@@ -329,13 +344,12 @@ fn score<P, V, S>(
     let work = chunks.map(|chunk| (chunk, policy.clone(), reference.clone(), critic.clone(), scorer.clone())).collect();
     parallel_map(work, |(chunk, policy, reference, critic, scorer): (&mut [Rollout], P, P, V, S)| {
         let batch = Batch::of(&chunk.iter().collect::<Vec<_>>(), &device);
-        let (inputs, targets) = (batch.tokens.inputs(), batch.tokens.targets());
-        let logits = policy.logits(inputs.clone()) / config.temperature;
-        let reference_logits = reference.logits(inputs.clone()) / config.temperature;
-        let reference = batch.gather(token_log_probs(reference_logits.clone(), targets));
-        let kl = batch.gather(kl(logits.clone(), reference_logits));
-        let entropy = batch.gather(entropy(logits));
-        let values = batch.gather(critic.values(inputs));
+        let logits = batch.logits(&policy, config.temperature);
+        let reference_logits = batch.logits(&reference, config.temperature);
+        let reference = batch.apart(token_log_probs(reference_logits.clone(), batch.responses.clone()));
+        let kl = batch.apart(kl(logits.clone(), reference_logits));
+        let entropy = batch.apart(entropy(logits));
+        let values = batch.apart(batch.values(&critic));
         let judged = chunk.iter().map(|rollout| turns.judged(&rollout.prompt, &rollout.response)).collect::<Vec<_>>();
         let scores = scorer.scores(&TokenBatch::from_ragged(&judged, &device)).into_data();
         let scores = scores.try_to_vec::<f32>().expect("scores are f32");
@@ -477,18 +491,14 @@ fn policy_share<P: CausalLm>(
     device: &Device,
 ) -> Loss {
     let batch = Batch::of(rollouts, device);
-    let logits = policy.logits(batch.tokens.inputs()) / config.temperature;
-    let log_probs = token_log_probs(logits, batch.tokens.targets());
-    let old = batch.spread(rollouts.iter().map(|rollout| &rollout.log_probs[..]));
-    let advantages = batch.spread(rollouts.iter().map(|rollout| &rollout.advantages[..]));
+    let log_probs = token_log_probs(batch.logits(policy, config.temperature), batch.responses.clone());
+    let old = batch.joined(rollouts.iter().map(|rollout| &rollout.log_probs[..]));
+    let advantages = batch.joined(rollouts.iter().map(|rollout| &rollout.advantages[..]));
     let losses = policy_loss(log_probs.clone(), old.clone(), advantages, config.policy_clip);
-    let loss = masked::sum(losses.loss, &batch.mask) / tokens;
-    let share = |values: Tensor<2>| {
-        f64::from(masked::sum(values, &batch.mask).without_autodiff().into_scalar::<f32>()) / tokens
-    };
+    let loss = losses.loss.sum() / tokens;
+    let share = |values: Tensor<2>| f64::from(values.sum().without_autodiff().into_scalar::<f32>()) / tokens;
     let approx_kl = share((log_probs.detach() - old).square() * 0.5);
-    let deviations = batch.gather(losses.ratio.clone() - 1.0);
-    let largest = deviations.iter().flatten().fold(0.0_f32, |largest, deviation| largest.max(deviation.abs()));
+    let largest = (losses.ratio.clone() - 1.0).abs().max().without_autodiff().into_scalar::<f32>();
     let value = f64::from(loss.clone().without_autodiff().into_scalar::<f32>());
     Loss::new(loss, tokens as u64)
         .with("loss/policy_avg", value)
@@ -508,12 +518,11 @@ fn value_share<V: TokenValues>(
     device: &Device,
 ) -> Loss {
     let batch = Batch::of(rollouts, device);
-    let values = critic.values(batch.tokens.inputs());
-    let old = batch.spread(rollouts.iter().map(|rollout| &rollout.values[..]));
-    let returns = batch.spread(rollouts.iter().map(|rollout| &rollout.returns[..]));
-    let losses = value_loss(values, old, returns, config.value_clip);
-    let loss = masked::sum(losses.loss, &batch.mask) / tokens;
-    let clipped = masked::sum(losses.clipped, &batch.mask).without_autodiff().into_scalar::<f32>();
+    let old = batch.joined(rollouts.iter().map(|rollout| &rollout.values[..]));
+    let returns = batch.joined(rollouts.iter().map(|rollout| &rollout.returns[..]));
+    let losses = value_loss(batch.values(critic), old, returns, config.value_clip);
+    let loss = losses.loss.sum() / tokens;
+    let clipped = losses.clipped.sum().without_autodiff().into_scalar::<f32>();
     let value = f64::from(loss.clone().without_autodiff().into_scalar::<f32>());
     Loss::new(loss, tokens as u64).with("loss/value_avg", value).with("val/clipfrac_avg", f64::from(clipped) / tokens)
 }

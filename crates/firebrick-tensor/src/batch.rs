@@ -135,83 +135,57 @@ impl TokenBatch {
     }
 }
 
-/// Several short sequences in each row, none of which sees another (no attention across them, positions from 0 in each).
+/// Sequences one after another, none of which sees another (no attention across them, positions from 0 in each).
+///
+/// There is no padding: what a model reads are the tokens that predict one, all of each sequence but its last.
 #[derive(Clone, Debug)]
 pub struct PackedBatch {
-    ids: Tensor<2, Int>,
-    positions: Tensor<2, Int>,
+    inputs: Tensor<2, Int>,
+    targets: Tensor<1, Int>,
     reach: Reach,
-    target_mask: Mask,
     tokens: usize,
 }
 
 impl PackedBatch {
-    /// The batch of these rows of sequences, filled at the right to `seq` columns.
+    /// The batch of these sequences.
     ///
     /// # Panics
-    /// If there is no row or a row is longer than `seq`.
-    pub fn from_rows(rows: &[Vec<&[TokenId]>], seq: usize, device: &Device) -> Self {
-        assert!(!rows.is_empty(), "a batch needs at least one row");
-        let cells = rows.len() * seq;
-        let (mut ids, mut positions) = (vec![0_i64; cells], vec![0_i64; cells]);
-        let mut first = vec![0; cells];
-        let mut targets = vec![vec![false; seq - 1]; rows.len()];
-        let mut tokens = 0;
-        for (row, sequences) in rows.iter().enumerate() {
-            let mut start = 0;
-            for sequence in sequences {
-                assert!(start + sequence.len() <= seq, "row {row} is longer than {seq} tokens");
-                for (position, &id) in sequence.iter().enumerate() {
-                    let cell = row * seq + start + position;
-                    ids[cell] = i64::from(id);
-                    positions[cell] = position as i64;
-                    first[cell] = start;
-                    if position > 0 {
-                        targets[row][start + position - 1] = true;
-                    }
-                }
-                start += sequence.len();
-            }
-            tokens += start;
-            // What is filled in sees itself alone, so that no row of the attention is empty.
-            (start..seq).for_each(|column| first[row * seq + column] = column);
+    /// If no sequence has two tokens.
+    pub fn of<S: AsRef<[TokenId]>>(sequences: &[S], device: &Device) -> Self {
+        let (mut inputs, mut targets, mut first) = (Vec::new(), Vec::new(), Vec::new());
+        for sequence in sequences {
+            let sequence = sequence.as_ref();
+            let start = inputs.len();
+            inputs.extend(sequence.iter().take(sequence.len().saturating_sub(1)).map(|&id| i64::from(id)));
+            targets.extend(sequence.iter().skip(1).map(|&id| i64::from(id)));
+            first.resize(inputs.len(), start);
         }
+        let count = inputs.len();
+        assert!(count > 0, "no sequence of a batch has two tokens");
         Self {
-            ids: Tensor::from_data(TensorData::new(ids, [rows.len(), seq]), device),
-            positions: Tensor::from_data(TensorData::new(positions, [rows.len(), seq]), device),
-            reach: Reach::packed(first, seq),
-            target_mask: Mask::from_rows(&targets, device),
-            tokens,
+            inputs: Tensor::from_data(TensorData::new(inputs, [1, count]), device),
+            targets: Tensor::from_data(TensorData::new(targets, [count]), device),
+            reach: Reach::packed(first, count),
+            tokens: sequences.iter().map(|sequence| sequence.as_ref().len()).sum(),
         }
     }
 
-    /// The token ids, `[batch, seq]`.
-    pub fn ids(&self) -> &Tensor<2, Int> {
-        &self.ids
+    /// The token ids that a model reads, in one row: `[1, targets]`.
+    pub fn inputs(&self) -> &Tensor<2, Int> {
+        &self.inputs
     }
 
-    /// Each token's place in its own sequence, `[batch, seq]`.
-    pub fn positions(&self) -> &Tensor<2, Int> {
-        &self.positions
+    /// The token that follows each of the inputs, `[targets]`.
+    pub fn targets(&self) -> &Tensor<1, Int> {
+        &self.targets
     }
 
-    /// Where each position begins to read.
+    /// Where each of the inputs begins to read.
     pub fn reach(&self) -> &Reach {
         &self.reach
     }
 
-    /// Which positions have a next token in their own sequence, `[batch, seq - 1]`.
-    pub fn target_mask(&self) -> &Mask {
-        &self.target_mask
-    }
-
-    /// The ids to predict: all but the first column, `[batch, seq - 1]`.
-    pub fn targets(&self) -> Tensor<2, Int> {
-        let [batch, seq] = self.ids.dims();
-        self.ids.clone().slice([0..batch, 1..seq])
-    }
-
-    /// Real tokens in all.
+    /// The tokens of all sequences, the last ones too.
     pub fn tokens(&self) -> usize {
         self.tokens
     }

@@ -1,14 +1,30 @@
 //! How losses, samplers and loops see a model.
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use firebrick_types::TokenId;
 
 use crate::{PackedBatch, TokenBatch};
+
+/// Indices as a tensor, for [`Tensor::select`].
+pub fn indices(indices: &[usize], device: &Device) -> Tensor<1, Int> {
+    let numbers = indices.iter().map(|&index| index as i64).collect::<Vec<_>>();
+    Tensor::from_data(TensorData::new(numbers, [indices.len()]), device)
+}
 
 /// A model that gives every position the distribution of the next token.
 pub trait CausalLm {
     /// Next-token logits, `[batch, seq, vocab]`, of ids `[batch, seq]`.
     fn logits(&self, ids: Tensor<2, Int>) -> Tensor<3>;
+
+    /// Next-token logits, `[places, vocab]`, after some positions of ids `[batch, seq]`: position `p` of row `r` is `r · seq + p`.
+    ///
+    /// The same numbers as those of [`logits`](Self::logits), which computes more than is wanted where few positions are.
+    fn logits_at(&self, ids: Tensor<2, Int>, places: &[usize]) -> Tensor<2> {
+        let logits = self.logits(ids);
+        let [batch, seq, vocab] = logits.dims();
+        let places = indices(places, &logits.device());
+        logits.reshape([batch * seq, vocab]).select(0, places)
+    }
 
     /// The number of tokens in the vocabulary.
     fn vocab(&self) -> usize;
@@ -17,10 +33,10 @@ pub trait CausalLm {
     fn context(&self) -> usize;
 }
 
-/// A [`CausalLm`] that reads several sequences side by side in one row.
+/// A [`CausalLm`] that reads several sequences one after another.
 pub trait PackedLm: CausalLm {
-    /// Next-token logits, `[batch, seq, vocab]`, of packed sequences.
-    fn packed_logits(&self, batch: &PackedBatch) -> Tensor<3>;
+    /// Next-token logits, `[targets, vocab]`, of packed sequences.
+    fn packed_logits(&self, batch: &PackedBatch) -> Tensor<2>;
 }
 
 /// Tokens that a sequence of a cache reads next.
@@ -70,7 +86,7 @@ pub trait TokenValues {
 
 /// A [`SequenceScorer`] that is a language model too, so that both losses of preference-model training share one pass.
 pub trait ScoringLm: SequenceScorer {
-    /// The scores `[batch]` and the next-token logits `[batch, seq, vocab]`.
+    /// The scores `[batch]` and the logits `[batch, seq - 1, vocab]` of the [targets](TokenBatch::targets).
     fn scores_and_logits(&self, batch: &TokenBatch) -> (Tensor<1>, Tensor<3>);
 
     /// The longest sequence it can read, in tokens.

@@ -1,8 +1,8 @@
 //! Language modeling: next-token cross-entropy over packed documents.
 
 use burn::module::Module;
-use burn::tensor::Tensor;
-use firebrick_tensor::{CausalLm, PackedBatch, PackedLm, TokenBatch, masked, token_log_probs};
+use burn::tensor::{Device, Tensor};
+use firebrick_tensor::{CausalLm, PackedBatch, PackedLm, TokenBatch, token_log_probs};
 use firebrick_types::{Seed, TokenId};
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
@@ -21,11 +21,9 @@ pub fn token_losses<M: CausalLm>(model: &M, batch: &TokenBatch) -> Tensor<2> {
     token_log_probs(model.logits(batch.inputs()), batch.targets()).neg()
 }
 
-/// [`token_losses`] of packed sequences; reduce with [`PackedBatch::target_mask`].
-pub fn packed_token_losses<M: PackedLm>(model: &M, batch: &PackedBatch) -> Tensor<2> {
-    let logits = model.packed_logits(batch);
-    let [rows, seq, vocab] = logits.dims();
-    token_log_probs(logits.slice([0..rows, 0..seq - 1, 0..vocab]), batch.targets()).neg()
+/// [`token_losses`] of packed sequences, `[targets]`.
+pub fn packed_token_losses<M: PackedLm>(model: &M, batch: &PackedBatch) -> Tensor<1> {
+    firebrick_kernels::token_log_probs(model.packed_logits(batch), batch.targets().clone()).neg()
 }
 
 /// How a corpus is read.
@@ -72,6 +70,11 @@ pub fn pack<S: AsRef<[TokenId]>>(sequences: &[S], context: usize) -> Vec<Vec<usi
     rows.into_iter().map(|(_, row)| row).collect()
 }
 
+/// The sequences of some rows as a batch.
+fn read(sequences: &[Vec<TokenId>], rows: &[Vec<usize>], device: &Device) -> PackedBatch {
+    PackedBatch::of(&rows.iter().flatten().map(|&index| &sequences[index]).collect::<Vec<_>>(), device)
+}
+
 /// How many rows [`pack`] keeps open.
 pub const OPEN_ROWS: usize = 32;
 
@@ -102,17 +105,13 @@ pub fn pretrain<M: PackedLm + Module + Send>(
     let batch = |step: u64| {
         let start = step as usize * config.batch_size;
         let rows = &rows[start..rows.len().min(start + config.batch_size)];
-        let row = |row: &Vec<usize>| row.iter().map(|&index| pieces[index].as_slice()).collect::<Vec<_>>();
-        let batches = rows
-            .chunks(config.micro_batch_size)
-            .map(|rows| PackedBatch::from_rows(&rows.iter().map(row).collect::<Vec<_>>(), context, &device))
-            .collect::<Vec<_>>();
-        let targets = batches.iter().map(|batch| batch.target_mask().total()).sum::<f32>();
+        let batches = rows.chunks(config.micro_batch_size).map(|rows| read(&pieces, rows, &device)).collect::<Vec<_>>();
+        let targets = batches.iter().map(|batch| batch.targets().dims()[0]).sum::<usize>() as f32;
         Ok(batches.into_iter().map(|batch| (batch, targets)).collect())
     };
     let per_step = config.batch_size as u64;
     fit(model, &config.fit, samples, per_step, checkpoints, observer, batch, |model, (batch, targets)| {
-        let total = masked::sum(packed_token_losses(model, batch), batch.target_mask());
+        let total = packed_token_losses(model, batch).sum();
         Loss::new(total / *targets, batch.tokens() as u64)
     })
 }
@@ -136,10 +135,9 @@ pub fn perplexity<M: PackedLm + Module + Send>(
     let rows = pack(&pieces, context);
     let groups = rows.chunks(micro_batch_size).map(|rows| (model.clone(), rows)).collect();
     let sums = parallel_map(groups, |(model, rows)| {
-        let row = |row: &Vec<usize>| row.iter().map(|&index| pieces[index].as_slice()).collect::<Vec<_>>();
-        let batch = PackedBatch::from_rows(&rows.iter().map(row).collect::<Vec<_>>(), context, &device);
-        let loss = masked::sum(packed_token_losses(&model, &batch), batch.target_mask()).into_scalar::<f32>();
-        (f64::from(loss), f64::from(batch.target_mask().total()))
+        let losses = packed_token_losses(&model, &read(&pieces, rows, &device));
+        let targets = losses.dims()[0] as f64;
+        (f64::from(losses.sum().into_scalar::<f32>()), targets)
     });
     let (loss, tokens) = sums.into_iter().fold((0.0, 0.0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
     (loss / tokens).exp()

@@ -15,7 +15,7 @@ use firebrick_sampling::{Finish, Sampler, generate};
 use firebrick_stats::{
     bootstrap_mean, brier_score, calibration_curve, calibration_slope, elo_ratings, expected_calibration_error, wilson,
 };
-use firebrick_tensor::{CausalLm, TokenBatch, kl, masked};
+use firebrick_tensor::{CausalLm, TokenBatch, kl};
 use firebrick_train::{Event, Observer, lm, parallel_map};
 use firebrick_types::{Comparison, Dialogue, Role, Seed, TokenId};
 use rand::seq::SliceRandom;
@@ -244,13 +244,21 @@ impl Evaluate {
         let rows = parallel_map(chunks, |(policy, initial, chunk): (Decoder, Decoder, &[Exchange<'_>])| {
             let sequences = chunk.iter().map(|(prompt, answer)| [&prompt[..], answer].concat()).collect::<Vec<_>>();
             let batch = TokenBatch::from_ragged(&sequences, device);
-            let span = |(prompt, answer): &Exchange<'_>| (prompt.len() - 1, prompt.len() - 1 + answer.len());
-            let spans = chunk.iter().map(span).collect::<Vec<_>>();
             let [_, seq] = batch.dims();
-            let mask = firebrick_tensor::Mask::from_spans(&spans, seq - 1, device);
-            let tempered = |model: &Decoder| model.logits(batch.inputs()) / self.temperature;
-            let divergence = kl(tempered(&policy), tempered(&initial));
-            masked::row_sums(divergence, &mask).into_data().try_to_vec::<f32>().expect("divergences are f32")
+            let places = chunk.iter().enumerate().flat_map(|(row, (prompt, answer))| {
+                let first = row * (seq - 1) + prompt.len() - 1;
+                first..first + answer.len()
+            });
+            let places = places.collect::<Vec<_>>();
+            let tempered =
+                |model: &Decoder| (model.logits_at(batch.inputs(), &places) / self.temperature).unsqueeze::<3>();
+            let divergences = kl(tempered(&policy), tempered(&initial)).into_data();
+            let divergences = divergences.try_to_vec::<f32>().expect("divergences are f32");
+            let mut rest = divergences.as_slice();
+            let sum = |(_, answer): &Exchange<'_>| {
+                rest.split_off(..answer.len()).expect("a divergence of each token").iter().sum::<f32>()
+            };
+            chunk.iter().map(sum).collect::<Vec<_>>()
         });
         rows.into_iter().flatten().map(f64::from).collect()
     }

@@ -1,4 +1,4 @@
-"""Our decoder in PyTorch: the same layers in the same order, under the same names."""
+"""Our models in PyTorch: the same layers in the same order, under the same names."""
 
 import json
 from pathlib import Path
@@ -52,6 +52,76 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 
+class Lora(nn.Module):
+    """A frozen linear map with an adapter beside it."""
+
+    def __init__(self, frozen, rank, alpha):
+        super().__init__()
+        self.frozen = frozen.requires_grad_(False)
+        self.a = nn.Parameter(torch.empty(rank, frozen.in_features))
+        self.b = nn.Parameter(torch.empty(frozen.out_features, rank))
+        self.scale = alpha / rank
+
+    def forward(self, x):
+        return self.frozen(x) + F.linear(F.linear(x, self.a) * self.scale, self.b)
+
+
+class LlamaBlock(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        d_model, d_ff, kinds = config["d_model"], config["d_ff"], config["architecture"]
+        self.heads = config["heads"]
+        self.key_value_heads = kinds["key_value_heads"] or self.heads
+        self.d_head = d_model // self.heads
+        self.ln_1 = nn.RMSNorm(d_model, eps=kinds["norm_epsilon"])
+        self.attn = nn.Module()
+        self.attn.qkv = nn.Linear(d_model, (self.heads + 2 * self.key_value_heads) * self.d_head, bias=False)
+        self.attn.proj = nn.Linear(d_model, d_model, bias=False)
+        self.ln_2 = nn.RMSNorm(d_model, eps=kinds["norm_epsilon"])
+        self.mlp = nn.Module()
+        self.mlp.fc = nn.Linear(d_model, 2 * d_ff, bias=False)
+        self.mlp.proj = nn.Linear(d_ff, d_model, bias=False)
+
+    def forward(self, x, cos, sin):
+        batch, seq, d_model = x.shape
+        split = self.attn.qkv(self.ln_1(x)).view(batch, seq, -1, self.d_head).transpose(1, 2)
+        q, k, v = split.split([self.heads, self.key_value_heads, self.key_value_heads], 1)
+        turned = lambda part: part * cos + torch.cat([-part[..., self.d_head // 2 :], part[..., : self.d_head // 2]], -1) * sin
+        read = F.scaled_dot_product_attention(turned(q), turned(k), v, is_causal=True, enable_gqa=True)
+        x = x + self.attn.proj(read.transpose(1, 2).reshape(batch, seq, d_model))
+        gate, up = self.mlp.fc(self.ln_2(x)).chunk(2, -1)
+        return x + self.mlp.proj(F.silu(gate) * up)
+
+
+class Llama(nn.Module):
+    """Llama's architecture with tied embeddings and adapters beside every linear map of the blocks."""
+
+    def __init__(self, config, lora):
+        super().__init__()
+        self.wte = nn.Embedding(config["vocab"], config["d_model"])
+        self.blocks = nn.ModuleList(LlamaBlock(config) for _ in range(config["n_layer"]))
+        self.ln_f = nn.RMSNorm(config["d_model"], eps=config["architecture"]["norm_epsilon"])
+        self.requires_grad_(False)
+        for block in self.blocks:
+            for part in (block.attn, block.mlp):
+                for name, linear in list(part.named_children()):
+                    setattr(part, name, Lora(linear, lora["rank"], lora["alpha"]))
+        rotary = config["architecture"]["positions"]["rotary"]
+        frequencies = rotary["theta"] ** (-torch.arange(0, rotary["dims"], 2) / rotary["dims"])
+        angles = torch.outer(torch.arange(config["context"]), frequencies).repeat(1, 2)
+        self.cos, self.sin = angles.cos(), angles.sin()
+
+    def hidden(self, ids):
+        x = self.wte(ids)
+        seq = ids.shape[1]
+        for block in self.blocks:
+            x = block(x, self.cos[:seq], self.sin[:seq])
+        return self.ln_f(x)
+
+    def unembed(self, hidden):
+        return F.linear(hidden, self.wte.weight)
+
+
 class Decoder(nn.Module):
     """GPT-2's architecture with the exact unit and tied embeddings."""
 
@@ -90,6 +160,98 @@ class ScoredDecoder(nn.Module):
         self.head = nn.Linear(config["d_model"], 1)
 
 
+class AdaptedLlama(nn.Module):
+    """The same with adapters and the head trained, the rest frozen."""
+
+    def __init__(self, config, lora):
+        super().__init__()
+        self.body = Llama(config, lora)
+        self.head = nn.Linear(config["d_model"], 1)
+
+
+def open_adapted(folder, lora):
+    """The model of a folder's weights and adapters."""
+    config = json.loads((folder / "model" / "config.json").read_text())
+    model = AdaptedLlama(config, lora)
+    tensors = load_file(folder / "model" / "model.safetensors")
+    adapters = load_file(folder / "adapters.safetensors")
+    for name, parameter in model.named_parameters():
+        found = tensors.get(name.replace(".frozen", ""))
+        if name.endswith((".a", ".b")):
+            found = adapters[ours(name)]
+        parameter.data.copy_(found.T if is_turned(name) else found)
+    return model
+
+
+def ours(name):
+    """Our name of a parameter of an adapted model."""
+    path, _, last = name.rpartition(".")
+    return f"{path}.lora.{last}" if last in ("a", "b") else name
+
+
+def is_turned(name):
+    """Whether our files keep a parameter of an adapted model the other way round."""
+    return name.endswith((".a", ".b", ".frozen.weight", "head.weight"))
+
+
+class Classifier(nn.Module):
+    """Convolutions of windows of 3, each rectified and pooled, and linear maps."""
+
+    def __init__(self, config):
+        super().__init__()
+        self.maps, self.layers, self.turns = nn.ModuleList(), [], []
+        shape = list(config["image"])
+        for layer in config["layers"]:
+            kind = layer["kind"]
+            if kind == "conv":
+                size, stride, padding = layer["size"], layer["stride"], layer["padding"]
+                self.maps.append(nn.Conv2d(shape[2], layer["channels"], size, stride, padding))
+                self.turns.append((size, size, shape[2], layer["channels"]))
+                shape = [(side + 2 * padding - size) // stride + 1 for side in shape[:2]] + [layer["channels"]]
+                self.layers.append(self.maps[-1])
+            elif kind == "max-pool":
+                size, stride, padding = layer["size"], layer["stride"], layer["padding"]
+                self.layers.append(nn.MaxPool2d(size, stride, padding))
+                shape = [(side + 2 * padding - size) // stride + 1 for side in shape[:2]] + shape[2:]
+            elif kind == "relu":
+                self.layers.append(nn.ReLU())
+            else:
+                height, width, channels = shape
+                self.layers.append(nn.Flatten())
+                self.maps.append(nn.Linear(height * width * channels, layer["width"]))
+                self.turns.append((height, width, channels, layer["width"]))
+                self.layers.append(self.maps[-1])
+                shape = [1, 1, layer["width"]]
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def theirs(self, name, tensor):
+        """Our parameter in PyTorch's order of axes: channels before rows and columns, outputs first."""
+        _, index, kind = name.split(".")
+        if kind == "bias":
+            return tensor
+        turned = tensor.view(self.turns[int(index)]).permute(3, 2, 0, 1)
+        return turned if isinstance(self.maps[int(index)], nn.Conv2d) else turned.flatten(1)
+
+    def ours(self, name, tensor):
+        """The other way round."""
+        _, index, kind = name.split(".")
+        if kind == "bias":
+            return tensor
+        height, width, channels, out = self.turns[int(index)]
+        return tensor.view(out, channels, height, width).permute(2, 3, 1, 0).reshape(-1, out)
+
+
+def open_classifier(folder):
+    model = Classifier(json.loads((folder / "model" / "config.json").read_text()))
+    tensors = load_file(folder / "model" / "model.safetensors")
+    model.load_state_dict({name: model.theirs(name, tensor) for name, tensor in tensors.items()})
+    return model
+
+
 def transposed(module):
     """The names of weights that a linear map keeps the other way round than our files do."""
     return {f"{name}.weight" for name, part in module.named_modules() if isinstance(part, nn.Linear)}
@@ -108,9 +270,16 @@ def open_model(kind, folder):
 def save_gradients(model, path):
     """Writes the gradients under our names and in our shapes."""
     turned = transposed(model)
-    found = {
-        name: (part.grad.T if name in turned else part.grad).contiguous()
-        for name, part in model.named_parameters()
-        if part.grad is not None
-    }
+    found = {}
+    for name, part in model.named_parameters():
+        if part.grad is None:
+            continue
+        gradient = part.grad
+        if isinstance(model, Classifier):
+            gradient = model.ours(name, gradient)
+        elif isinstance(model, AdaptedLlama):
+            name, gradient = ours(name), gradient.T if is_turned(name) else gradient
+        elif name in turned:
+            gradient = gradient.T
+        found[name] = gradient.contiguous()
     save_file(found, path)

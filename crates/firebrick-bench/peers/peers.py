@@ -55,7 +55,7 @@ def weights_file():
 def open_job(folder, setting):
     job = json.loads((folder / "job.json").read_text())
     kind = job["task"]["kind"]
-    if kind in ("lm", "pairs"):
+    if kind in ("lm", "pairs", "images"):
         from training import Training
 
         return Training(job, folder, setting)

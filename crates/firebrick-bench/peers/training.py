@@ -1,11 +1,11 @@
-"""Optimiser steps: language modelling and preference modelling."""
+"""Optimiser steps: language modelling, preference modelling and classification."""
 
 from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 
-from model import Decoder, ScoredDecoder, open_model, save_gradients
+from model import Decoder, ScoredDecoder, open_adapted, open_classifier, open_model, save_gradients
 
 CHECKED_STEPS = 3
 
@@ -37,8 +37,18 @@ class Training:
             self.model = open_model(Decoder, folder / "model")
             ids = torch.tensor(task["rows"])
             loss = lambda: lm_loss(self.model, ids)
+        elif task["kind"] == "images":
+            self.model = open_classifier(folder)
+            height, width, channels = job["config"]["image"]
+            pixels = torch.tensor(task["pixels"]).view(-1, height, width, channels).permute(0, 3, 1, 2).contiguous()
+            if "channels-last" in setting:
+                self.model.to(memory_format=torch.channels_last)
+                pixels = pixels.contiguous(memory_format=torch.channels_last)
+            labels = torch.tensor(task["labels"])
+            loss = lambda: F.cross_entropy(self.model(pixels).float(), labels)
         else:
-            self.model = open_model(ScoredDecoder, folder / "model")
+            lora = task["lora"]
+            self.model = open_adapted(folder, lora) if lora else open_model(ScoredDecoder, folder / "model")
             ids = torch.tensor(task["better"] + task["worse"])
             loss = lambda: pair_loss(self.model, ids, task["ranked_weight"], task["lm_weight"])
         if "compile" in setting:
@@ -46,8 +56,9 @@ class Training:
         self.loss = loss
         self.precision = lambda: torch.autocast("cpu", torch.bfloat16) if "bf16" in setting else nullcontext()
         adamw = fit["adamw"]
-        matrices = [part for part in self.model.parameters() if part.dim() > 1]
-        vectors = [part for part in self.model.parameters() if part.dim() <= 1]
+        trained = [part for part in self.model.parameters() if part.requires_grad]
+        matrices = [part for part in trained if part.dim() > 1]
+        vectors = [part for part in trained if part.dim() <= 1]
         self.optimizer = torch.optim.AdamW(
             [{"params": matrices, "weight_decay": adamw["weight_decay"]}, {"params": vectors, "weight_decay": 0.0}],
             lr=fit["learning_rate"],

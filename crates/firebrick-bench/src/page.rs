@@ -59,8 +59,8 @@ pub fn render(results: &Results) -> String {
             milliseconds(*ours),
             milliseconds(*theirs),
             format!("{:.0}", *tokens as f64 / ours.median),
-            verdict(range(*ratio), ratio.median >= cell.goal),
-            format!("{:.1}", cell.goal),
+            verdict(range(*ratio), ratio.median >= cell.goals[0]),
+            format!("{:.1}", cell.goals[0]),
             format!("{:.0}", 100.0 * operations / ours.median / peak(rows, row.threads)),
         ];
         _ = writeln!(page, "| {} |", cells.join(" | "));
@@ -110,7 +110,7 @@ fn settings(rows: &[Row]) -> String {
     let mut text = String::from("## PyTorch at its best\n\n");
     text += "The same ratio for every setting that was tried: `compile` is `torch.compile`, `bf16` autocast (in generation, \
              weights of bf16), `loop` a decoding or PPO loop of our own in plain PyTorch. Ours stays in f32.\n\n";
-    text += "| cell | threads | best setting | ratio to it | all |\n| --- | --: | --- | --: | --- |\n";
+    text += "| cell | threads | best setting | ratio to it | goal | all |\n| --- | --: | --- | --: | --: | --- |\n";
     for (cell, row, measured) in measured(rows).filter(|(.., measured)| !measured.settings.is_empty()) {
         let eager = ("eager", measured.ratio);
         let others = measured.settings.iter();
@@ -120,10 +120,11 @@ fn settings(rows: &[Row]) -> String {
         let told = ran.iter().map(|(name, ratio)| format!("{name} {:.2}", ratio.median));
         let failed = measured.settings.iter().filter(|setting| setting.outcome.is_err());
         let all = told.chain(failed.map(|setting| format!("{} failed", setting.name))).collect::<Vec<_>>().join(", ");
-        let ratio = verdict(range(best.1), best.1.median >= 1.0);
-        _ = writeln!(text, "| {} | {} | {} | {ratio} | {all} |", cell.name, row.threads, best.0);
+        let goal = cell.goals[1];
+        let ratio = verdict(range(best.1), best.1.median >= goal);
+        _ = writeln!(text, "| {} | {} | {} | {ratio} | {goal:.1} | {all} |", cell.name, row.threads, best.0);
     }
-    text + "\nBold where PyTorch is faster than we are.\n\n"
+    text + "\nA bold ratio misses its goal.\n\n"
 }
 
 /// The most memory that each side held.
@@ -146,8 +147,7 @@ fn memory(rows: &[Row]) -> String {
 fn cells_in_words(rows: &[Row]) -> String {
     let mut text = String::from("## Cells\n\n");
     for cell in &CELLS {
-        let state = if cell.plan.is_none() { " Not there yet." } else { "" };
-        _ = writeln!(text, "- `{}`: {}.{state}", cell.name, cell.title);
+        _ = writeln!(text, "- `{}`: {}.", cell.name, cell.title);
     }
     text += "\n| cell | threads | our work is cut into | agreement | date | commit | load before, after | taken by others, % | ratio of work |\n";
     text += "| --- | --: | --- | --- | --- | --- | --- | --: | --: |\n";
@@ -171,8 +171,9 @@ fn shortfalls(results: &Results) -> String {
     let mut found = Vec::new();
     for (cell, row, measured) in measured(&results.rows) {
         let on = format!("`{}` on {}", cell.name, row.threads);
-        if measured.ratio.median < cell.goal {
-            found.push(format!("{on}: {:.2} times as fast as PyTorch, not {:.1}.", measured.ratio.median, cell.goal));
+        let [eager, best] = cell.goals;
+        if measured.ratio.median < eager {
+            found.push(format!("{on}: {:.2} times as fast as PyTorch, not {eager:.1}.", measured.ratio.median));
         }
         let [ours, theirs] = measured.memory.map(|bytes| bytes as f64);
         if measured.trains && ours / theirs > MEMORY_GOAL {
@@ -184,12 +185,10 @@ fn shortfalls(results: &Results) -> String {
         }
         for setting in &measured.settings {
             match &setting.outcome {
-                Ok((ratio, _)) if ratio.median < 1.0 => {
-                    found.push(format!(
-                        "{on}: PyTorch's `{}` is {:.2} times as fast.",
-                        setting.name,
-                        1.0 / ratio.median
-                    ));
+                Ok((ratio, _)) if ratio.median < best => {
+                    let name = &setting.name;
+                    found
+                        .push(format!("{on}: {:.2} times as fast as PyTorch's `{name}`, not {best:.1}.", ratio.median));
                 }
                 Err(reason) => found.push(format!("{on}: PyTorch's `{}` did not run: {reason}.", setting.name)),
                 Ok(_) => {}
@@ -201,10 +200,7 @@ fn shortfalls(results: &Results) -> String {
             found.push(format!("`{}` on {} was not measured: {reason}.", row.cell, row.threads));
         }
     }
-    for cell in CELLS.iter().filter(|cell| cell.plan.is_none()) {
-        found.push(format!("`{}` is not there yet: the library does not do it (goal {:.1}).", cell.name, cell.goal));
-    }
-    for cell in CELLS.iter().filter(|cell| cell.plan.is_some()) {
+    for cell in &CELLS {
         if results.rows.iter().all(|row| row.cell != cell.name) {
             found.push(format!("`{}` has not been measured.", cell.name));
         }
@@ -289,7 +285,10 @@ mod tests {
         let expected = "| lm-small | 2 | 10.0 | 25.0 | 100000 | 2.50 [2.50, 2.50] | 2.0 | 20 |";
         assert!(page.contains(expected), "{page}");
         assert!(page.contains("| lm-small | 2 | 100 | 400 | 0.25 |"), "{page}");
-        assert!(page.contains("| bf16 | **0.80 [0.80, 0.80]** | eager 2.50, bf16 0.80, compile failed |"), "{page}");
+        assert!(
+            page.contains("| bf16 | **0.80 [0.80, 0.80]** | 1.5 | eager 2.50, bf16 0.80, compile failed |"),
+            "{page}"
+        );
     }
 
     #[test]
@@ -303,10 +302,9 @@ mod tests {
             "- `lm-small` on 2: 1.50 times as fast as PyTorch, not 2.0.",
             "- `lm-small` on 2: 75 % of PyTorch's memory, not a third.",
             "- `lm-small` on 2: others took up to 30 % of the cores",
-            "- `lm-small` on 2: PyTorch's `bf16` is 1.25 times as fast.",
+            "- `lm-small` on 2: 0.80 times as fast as PyTorch's `bf16`, not 1.5.",
             "- `lm-small` on 2: PyTorch's `compile` did not run: no compiler.",
             "- `ppo` on 2 was not measured: no trl.",
-            "- `cnn` is not there yet",
             "- `pm` has not been measured.",
         ] {
             assert!(shortfalls.contains(expected), "{expected}: {shortfalls}");

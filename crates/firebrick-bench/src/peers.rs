@@ -137,9 +137,8 @@ pub fn run(options: &Options) -> Result<()> {
         *program = Some(Program::measure(path, &options.folder)?);
     }
     for cell in cells {
-        let Some(plan) = cell.plan else { continue };
         let dir = options.folder.join("cells").join(cell.name);
-        let job = plan(bench.gguf(cell.name)?.as_deref()).and_then(|plan| Job::create(cell, plan, &dir));
+        let job = (cell.plan)(bench.gguf(cell.name)?.as_deref()).and_then(|plan| Job::create(cell, plan, &dir));
         for &threads in &options.threads {
             say(format_args!("{} on {threads}", cell.name));
             let before = load();
@@ -330,6 +329,7 @@ fn settings_of(job: &Job) -> &'static [&'static str] {
     match job.task {
         Task::Lm { .. } | Task::Pairs { .. } => &["compile", "bf16", "bf16-compile"],
         Task::Ppo { .. } => &["bf16", "loop"],
+        Task::Images { .. } => &["compile", "bf16", "channels-last"],
         Task::Generate { .. } => &["bf16", "compile", "loop", "bf16-loop", "compile-loop"],
     }
 }

@@ -104,6 +104,7 @@ pub fn open(job: &Job, dir: &Path, cut: Cut) -> Result<Box<dyn Bench>> {
         Task::Lm { rows } => Box::new(train::Lm::open(job, rows, dir, micro_batch)?),
         Task::Pairs { .. } => Box::new(train::Pairs::open(job, dir, micro_batch)?),
         Task::Ppo { .. } => Box::new(ppo::Ppo::open(job, dir, micro_batch)?),
+        Task::Images { .. } => Box::new(train::Images::open(job, dir, micro_batch)?),
         Task::Generate { .. } => Box::new(generate::Generate::open(job, dir, micro_batch)?),
     })
 }

@@ -3,17 +3,18 @@
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use burn::module::Module;
-use burn::tensor::Device;
-use firebrick_models::{Decoder, ScoredDecoder, open_decoder, open_scored};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use firebrick_kernels::token_log_probs;
+use firebrick_models::{Cnn, Decoder, ScoredDecoder, open_cnn, open_decoder, open_scored};
 use firebrick_preference::PairLosses;
-use firebrick_tensor::{PackedBatch, Parameters, TokenBatch, masked};
+use firebrick_tensor::{PackedBatch, Parameters, TokenBatch};
 use firebrick_train::{AdamW, FitConfig, Gradients, Loss, gradients_of, lm};
-use firebrick_types::TokenId;
+use firebrick_types::{Seed, TokenId};
 
 use super::{Bench, Checked};
-use crate::cell::{Job, Task};
+use crate::cell::{ADAPTERS, Job, Task};
 
 /// Steps whose losses must agree: the later ones tell whether the optimisers do.
 const CHECKED_STEPS: usize = 3;
@@ -84,17 +85,12 @@ impl Lm {
     }
 
     fn micro_batches(&self) -> Vec<(PackedBatch, f32)> {
-        let seq = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let targets = self.rows.iter().map(|row| row.len() - 1).sum::<usize>() as f32;
-        let batch = |rows: &[Vec<TokenId>]| {
-            let rows = rows.iter().map(|row| vec![row.as_slice()]).collect::<Vec<_>>();
-            (PackedBatch::from_rows(&rows, seq, &self.device), targets)
-        };
-        self.rows.chunks(self.micro_batch).map(batch).collect()
+        self.rows.chunks(self.micro_batch).map(|rows| (PackedBatch::of(rows, &self.device), targets)).collect()
     }
 
     fn loss(model: &Decoder, (batch, targets): &(PackedBatch, f32)) -> Loss {
-        let total = masked::sum(lm::packed_token_losses(model, batch), batch.target_mask());
+        let total = lm::packed_token_losses(model, batch).sum();
         Loss::new(total / *targets, batch.tokens() as u64)
     }
 
@@ -127,11 +123,15 @@ pub(super) struct Pairs {
 
 impl Pairs {
     pub(super) fn open(job: &Job, dir: &Path, micro_batch: usize) -> Result<Self> {
-        let Task::Pairs { better, worse, ranked_weight, lm_weight } = &job.task else {
-            anyhow::bail!("the job holds no pairs")
+        let Task::Pairs { better, worse, ranked_weight, lm_weight, lora } = &job.task else {
+            bail!("the job holds no pairs")
         };
         let device = Device::flex().autodiff();
         let (model, _) = open_scored(&dir.join("model"), &device)?;
+        let model = match lora {
+            Some(lora) => model.half_width().with_lora(lora, Seed::new(ADAPTERS)),
+            None => model,
+        };
         Ok(Self {
             trainer: Trainer::new(model, job.fit),
             better: better.clone(),
@@ -170,6 +170,59 @@ impl Bench for Pairs {
         let weights = self.weights;
         let loss = |model: &ScoredDecoder, batch: &_| Self::loss(model, weights, batch);
         let gradients = self.trainer.gradients(self.micro_batches(), loss);
+        Checked { losses: (0..CHECKED_STEPS).map(|_| self.step()).collect(), gradients, tokens: Vec::new() }
+    }
+
+    fn run(&mut self, steps: usize) -> Vec<f64> {
+        timed(steps, || _ = self.step())
+    }
+}
+
+/// Classification of images.
+pub(super) struct Images {
+    trainer: Trainer<Cnn>,
+    pixels: Vec<f32>,
+    labels: Vec<TokenId>,
+    micro_batch: usize,
+    device: Device,
+}
+
+impl Images {
+    pub(super) fn open(job: &Job, dir: &Path, micro_batch: usize) -> Result<Self> {
+        let Task::Images { pixels, labels } = &job.task else { bail!("the job holds no images") };
+        let device = Device::flex().autodiff();
+        let model = open_cnn(&dir.join("model"), &device)?;
+        let (pixels, labels) = (pixels.clone(), labels.clone());
+        Ok(Self { trainer: Trainer::new(model, job.fit), pixels, labels, micro_batch, device })
+    }
+
+    fn micro_batches(&self) -> Vec<(Tensor<4>, Tensor<1, Int>, f32)> {
+        let [height, width, channels] = self.trainer.model.as_ref().expect("a model between two steps").config().image;
+        let numbers = height * width * channels * self.micro_batch;
+        let images = self.labels.len() as f32;
+        let batch = |(pixels, labels): (&[f32], &[TokenId])| {
+            let pixels = TensorData::new(pixels.to_vec(), [labels.len(), height, width, channels]);
+            let labels = labels.iter().map(|&label| i64::from(label)).collect::<Vec<_>>();
+            let count = labels.len();
+            let labels = Tensor::from_data(TensorData::new(labels, [count]), &self.device);
+            (Tensor::from_data(pixels, &self.device), labels, images)
+        };
+        self.pixels.chunks(numbers).zip(self.labels.chunks(self.micro_batch)).map(batch).collect()
+    }
+
+    fn loss(model: &Cnn, (pixels, labels, images): &(Tensor<4>, Tensor<1, Int>, f32)) -> Loss {
+        let log_probs = token_log_probs(model.logits(pixels.clone()), labels.clone());
+        Loss::new(-log_probs.sum() / *images, labels.dims()[0] as u64)
+    }
+
+    fn step(&mut self) -> f64 {
+        self.trainer.step(self.micro_batches(), Self::loss)
+    }
+}
+
+impl Bench for Images {
+    fn check(&mut self) -> Checked {
+        let gradients = self.trainer.gradients(self.micro_batches(), Self::loss);
         Checked { losses: (0..CHECKED_STEPS).map(|_| self.step()).collect(), gradients, tokens: Vec::new() }
     }
 

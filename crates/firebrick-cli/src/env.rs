@@ -1,4 +1,4 @@
-//! What a run is executed with; none of it bears on results.
+//! What a run is executed with; none of it bears on results, but that another device rounds otherwise.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use burn::tensor::Device;
 use clap::Args;
 use firebrick_pretrained::{GenerationConfig, Message, Pretrained};
 use firebrick_sampling::{Finish, Sampler};
@@ -14,6 +13,7 @@ use firebrick_serve::{Engine, Job, Limits, Piece, Update, random_seed, sampler};
 use firebrick_types::{Seed, TokenId};
 use serde::Serialize;
 
+use crate::device::On;
 use crate::say::say;
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -98,6 +98,8 @@ pub(crate) struct Settings {
 /// What the command is executed with.
 #[derive(Args)]
 pub(crate) struct Way {
+    #[command(flatten)]
+    on: On,
     /// Cores that compute; all of them where it is left out. Texts do not depend on it.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
@@ -114,7 +116,7 @@ impl Way {
     pub(crate) fn open(&self, source: &str) -> Result<Pretrained> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads.map_or(0, usize::from));
         pool.build_global().context("the threads cannot be started; give fewer with --threads")?;
-        let opened = firebrick_pretrained::open(source, &Device::flex());
+        let opened = firebrick_pretrained::open(source, &self.on.device);
         let opened = opened.with_context(|| format!("`{source}` cannot be opened as a model with its tokenizer"))?;
         let model = if self.half { opened.model.half_width() } else { opened.model };
         Ok(Pretrained { model, ..opened })

@@ -2,6 +2,7 @@
 
 mod bands;
 mod chat;
+mod device;
 mod env;
 mod generate;
 mod hh;

@@ -16,6 +16,7 @@ use firebrick_tensor::{CausalLm, TokenBatch, token_log_probs};
 use firebrick_types::TokenId;
 use serde::Serialize;
 
+use crate::device::On;
 use crate::say::{remark, say};
 
 #[derive(Subcommand)]
@@ -74,6 +75,8 @@ pub(crate) struct Logprobs {
     source: String,
     #[command(flatten)]
     given: Given,
+    #[command(flatten)]
+    on: On,
 }
 
 #[derive(Args)]
@@ -96,15 +99,15 @@ pub(crate) fn execute(command: Command) -> Result<ExitCode> {
     match command {
         Command::Info(Info { source, lora_rank }) => info(&source, lora_rank)?,
         Command::Convert(Convert { source, out }) => {
-            let Opened { model, config, text, .. } = open(&source)?;
+            let Opened { model, config, text, .. } = open(&source, &Device::flex())?;
             save(&model, &config, text.as_ref(), &out)?;
             if text.is_none() {
                 remark(format_args!("warning: {source} has no tokenizer, so {} has none either", out.display()));
             }
             say(out.display());
         }
-        Command::Logprobs(Logprobs { source, given }) => {
-            let listed = log_probs(&source, &given)?;
+        Command::Logprobs(Logprobs { source, given, on }) => {
+            let listed = log_probs(&source, &given, &on.device)?;
             say(serde_json::to_string_pretty(&listed)?);
         }
     }
@@ -119,9 +122,9 @@ struct Opened {
     text: Option<Text>,
 }
 
-fn open(source: &str) -> Result<Opened> {
+fn open(source: &str, device: &Device) -> Result<Opened> {
     let checkpoint = Checkpoint::locate(source)?;
-    let (model, config) = checkpoint.model(&Device::flex())?;
+    let (model, config) = checkpoint.model(device)?;
     let text = checkpoint.text(config.vocab)?;
     Ok(Opened { checkpoint, model, config, text })
 }
@@ -144,8 +147,8 @@ struct Token {
     log_prob: Option<f32>,
 }
 
-fn log_probs(source: &str, given: &Given) -> Result<Listed> {
-    let Opened { checkpoint, model, config, text } = open(source)?;
+fn log_probs(source: &str, given: &Given, device: &Device) -> Result<Listed> {
+    let Opened { checkpoint, model, config, text } = open(source, device)?;
     let tokenizer = text.as_ref().map(|text| &text.tokenizer);
     let encode = |text: &str| {
         let none = || format!("{} has no tokenizer; give token ids by --ids", checkpoint.path().display());
@@ -195,7 +198,7 @@ fn score(model: &Decoder, ids: &[TokenId]) -> Vec<f32> {
 }
 
 fn info(source: &str, rank: usize) -> Result<()> {
-    let Opened { checkpoint, model, config, text } = open(source)?;
+    let Opened { checkpoint, model, config, text } = open(source, &Device::flex())?;
     let formats = checkpoint.formats()?;
     let line = |name: &str, what: &str| say(format_args!("{name:<14}{what}"));
     line("name", checkpoint.name());

@@ -5,13 +5,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use burn::tensor::Device;
 use clap::{Args, Subcommand};
 use firebrick_data::hub;
 use firebrick_pipeline::{Event, Options, open, read_record};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::bands::Bands;
+use crate::device::On;
 use crate::env::{Env, Voice};
 use crate::hh::{self, Evaluation, Recipe, Report};
 use crate::progress::Speed;
@@ -53,6 +53,8 @@ pub(crate) struct Run {
     /// A folder of data, or hub:OWNER/NAME for a dataset of the Hugging Face Hub; default: the built-in world.
     #[arg(long, value_name = "DIR|hub:REPO")]
     data: Option<String>,
+    #[command(flatten)]
+    on: On,
     /// Where the run lives; default: runs/PIPELINE-RECIPE.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -112,7 +114,7 @@ fn execute_run(run: &Run) -> Result<ExitCode> {
         _ => Voice::Normal,
     };
     let env = Env {
-        device: Device::flex(),
+        device: run.on.device.clone(),
         data: run.data.as_deref().map(|data| folder(data, voice)).transpose()?,
         checkpoint_every: Duration::from_secs_f64(run.checkpoint_every.max(0.0)),
         voice,

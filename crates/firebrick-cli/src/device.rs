@@ -1,0 +1,91 @@
+//! `--device`
+
+use burn::tensor::Device;
+#[cfg(any(feature = "vulkan", feature = "wgpu"))]
+use burn::tensor::DeviceKind;
+use clap::Args;
+
+/// Where tensors live.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct On {
+    /// Where tensors live and are computed with: cpu; vulkan, wgpu or cuda where the command was built with that feature, with a
+    /// number for one of several, as cuda:1.
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = device)]
+    pub(crate) device: Device,
+}
+
+/// The device of this name, for the argument parser.
+fn device(text: &str) -> Result<Device, String> {
+    let (name, index) = match text.split_once(':') {
+        Some((name, index)) => {
+            let index = index.parse::<u16>().map_err(|_| format!("`{index}` is not the number of a device"))?;
+            (name, Some(usize::from(index)))
+        }
+        None => (text, None),
+    };
+    match name {
+        "cpu" if index.is_none() => Ok(Device::flex()),
+        "vulkan" => vulkan(index).ok_or_else(|| unbuilt(name)),
+        "wgpu" => wgpu(index).ok_or_else(|| unbuilt(name)),
+        "cuda" => cuda(index).ok_or_else(|| unbuilt(name)),
+        _ => Err(format!("no device `{text}`; there are cpu, vulkan, wgpu and cuda, the last three also as vulkan:0")),
+    }
+}
+
+fn unbuilt(name: &str) -> String {
+    format!("this command was built without {name}; build it with `cargo build --release --features {name}`")
+}
+
+/// The numbered one among graphics cards, or the best of all.
+#[cfg(any(feature = "vulkan", feature = "wgpu"))]
+fn kind(index: Option<usize>) -> DeviceKind {
+    index.map_or(DeviceKind::DefaultDevice, DeviceKind::DiscreteGpu)
+}
+
+#[cfg(feature = "vulkan")]
+fn vulkan(index: Option<usize>) -> Option<Device> {
+    Some(Device::vulkan(kind(index)))
+}
+
+#[cfg(not(feature = "vulkan"))]
+fn vulkan(_: Option<usize>) -> Option<Device> {
+    None
+}
+
+#[cfg(feature = "wgpu")]
+fn wgpu(index: Option<usize>) -> Option<Device> {
+    Some(Device::wgpu(kind(index)))
+}
+
+#[cfg(not(feature = "wgpu"))]
+fn wgpu(_: Option<usize>) -> Option<Device> {
+    None
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(index: Option<usize>) -> Option<Device> {
+    Some(Device::cuda(index.unwrap_or(0)))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(_: Option<usize>) -> Option<Device> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_have_names_and_numbers() {
+        assert_eq!(device("cpu").unwrap(), Device::flex());
+        let refused = |text: &str| device(text).unwrap_err();
+        assert!(refused("tpu").contains("no device `tpu`; there are cpu, vulkan, wgpu and cuda"));
+        assert!(refused("cpu:1").contains("no device `cpu:1`"));
+        assert!(refused("cuda:first").contains("`first` is not the number of a device"));
+        #[cfg(not(feature = "cuda"))]
+        assert!(
+            refused("cuda:0").contains("built without cuda; build it with `cargo build --release --features cuda`")
+        );
+    }
+}

@@ -71,6 +71,8 @@ enum Command {
         threads: usize,
         #[arg(long)]
         cut: Cut,
+        #[arg(long)]
+        half: bool,
     },
 }
 
@@ -86,7 +88,7 @@ fn main() -> ExitCode {
             // A reader that has gone needs no table.
             table.map(|table| _ = write!(stdout(), "{table}"))
         }
-        Command::Serve { job, threads, cut } => serve(&job, threads, cut, stdin().lock(), stdout()),
+        Command::Serve { job, threads, cut, half } => serve(&job, threads, cut, half, stdin().lock(), stdout()),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -109,7 +109,8 @@ fn settings(rows: &[Row]) -> String {
     }
     let mut text = String::from("## PyTorch at its best\n\n");
     text += "The same ratio for every setting that was tried: `compile` is `torch.compile`, `bf16` autocast (in generation, \
-             weights of bf16), `loop` a decoding or PPO loop of our own in plain PyTorch. Ours stays in f32.\n\n";
+             weights of bf16), `loop` a decoding or PPO loop of our own in plain PyTorch. Ours trains in f32, and generates with weights of BF16 in \
+             memory, but for the ratio to `eager`, which is the one above.\n\n";
     text += "| cell | threads | best setting | ratio to it | goal | all |\n| --- | --: | --- | --: | --: | --- |\n";
     for (cell, row, measured) in measured(rows).filter(|(.., measured)| !measured.settings.is_empty()) {
         let eager = ("eager", measured.ratio);

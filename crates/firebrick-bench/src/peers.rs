@@ -209,10 +209,13 @@ impl Bench<'_> {
         Ok((output.status.success() && !path.is_empty()).then(|| path.into()))
     }
 
-    fn ours(&self, dir: &Path, threads: usize, cut: Cut) -> Result<Side> {
+    fn ours(&self, dir: &Path, threads: usize, cut: Cut, half: bool) -> Result<Side> {
         let mut command = bound(&self.program, threads)?;
         command.arg("serve").arg("--job").arg(dir);
         command.args(["--threads", &threads.to_string(), "--cut", &cut.to_string()]);
+        if half {
+            command.arg("--half");
+        }
         Side::start(command, &self.options.folder.join("ours.log"))
     }
 
@@ -231,7 +234,7 @@ impl Bench<'_> {
         say(format_args!("  our work is cut into {cut}"));
         let agreement = self.agreement(dir, threads, cut)?;
         say(format_args!("  agreed: {agreement}"));
-        let (mut ours, mut theirs) = (self.ours(dir, threads, cut)?, self.theirs(dir, threads, EAGER)?);
+        let (mut ours, mut theirs) = (self.ours(dir, threads, cut, false)?, self.theirs(dir, threads, EAGER)?);
         for (name, version) in ours.ready.about.iter().chain(&theirs.ready.about) {
             about.retain(|(known, _)| known != name);
             about.push((name.clone(), version.clone()));
@@ -241,6 +244,11 @@ impl Bench<'_> {
         let peaks: [Peak; 2] = [ours.ask(&Request::Peak)?, theirs.ask(&Request::Peak)?];
         drop(theirs);
         let mut settings = Vec::new();
+        if !job.trains() && !self.options.quick {
+            // What is not trained may be BF16 in memory on our side too.
+            ours = self.ours(dir, threads, cut, true)?;
+            self.warm_up(&mut ours)?;
+        }
         for &name in if self.options.quick { &[] } else { settings_of(job) } {
             let outcome = self.setting(&mut ours, dir, threads, name).map_err(|error| format!("{error:#}"));
             match &outcome {
@@ -274,7 +282,7 @@ impl Bench<'_> {
             return Ok(only);
         }
         for cut in candidates {
-            let mut side = self.ours(dir, threads, cut)?;
+            let mut side = self.ours(dir, threads, cut, false)?;
             let steps = self.warm_up(&mut side)?.max(3);
             let times: Times = side.ask(&Request::Run { steps })?;
             // The least: what disturbs the machine only ever adds.
@@ -295,7 +303,7 @@ impl Bench<'_> {
             }
         }
         let [ours, theirs] = paths.clone().map(|gradients| Request::Check { gradients });
-        let ours: Answers = self.ours(dir, threads, cut)?.ask(&ours)?;
+        let ours: Answers = self.ours(dir, threads, cut, false)?.ask(&ours)?;
         let theirs: Answers = self.theirs(dir, threads, EAGER)?.ask(&theirs)?;
         Ok(agreement(&ours, &theirs, [&paths[0], &paths[1]])?.to_string())
     }

@@ -12,14 +12,21 @@ use crate::cell::Job;
 use crate::protocol::{Answers, Memory, Peak, Ready, Request, Times};
 use crate::work::{self, Bench, Checked, Cut};
 
-/// Answers requests about the job of a folder until there are no more.
+/// Answers requests about the job of a folder until there are no more; `half` keeps the weights of generation as BF16.
 ///
 /// # Errors
 /// If the job cannot be opened, or a request or an answer cannot be transferred.
-pub fn serve(dir: &Path, threads: usize, cut: Cut, input: impl BufRead, mut output: impl Write) -> Result<()> {
+pub fn serve(
+    dir: &Path,
+    threads: usize,
+    cut: Cut,
+    half: bool,
+    input: impl BufRead,
+    mut output: impl Write,
+) -> Result<()> {
     firebrick_kernels::keep_freed_memory();
     cut.prepare(threads)?;
-    let mut bench = work::open(&Job::open(dir)?, dir, cut)?;
+    let mut bench = work::open(&Job::open(dir)?, dir, cut, half)?;
     let version = env!("CARGO_PKG_VERSION");
     let mut say = move |answer: Value| writeln!(output, "{answer}").and_then(|()| output.flush());
     say(json!(Ready { about: vec![("Firebrick".into(), version.into())] }))?;

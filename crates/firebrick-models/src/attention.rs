@@ -3,10 +3,9 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use firebrick_kernels::{Chunk, Heads, KeyValues, Reach, Rotary};
-use firebrick_types::Seed;
 
 use crate::config::{Biases, DecoderConfig};
-use crate::layers::Projection;
+use crate::layers::{Projection, Source};
 
 #[derive(Module, Debug)]
 pub(crate) struct Attention {
@@ -17,13 +16,13 @@ pub(crate) struct Attention {
 }
 
 impl Attention {
-    pub(crate) fn new(config: &DecoderConfig, residual: f64, seed: Seed, device: &Device) -> Self {
+    pub(crate) fn new(config: &DecoderConfig, residual: f64, source: Source, device: &Device) -> Self {
         let (d_model, heads) = (config.d_model, config.heads());
         let Biases { qkv, attention, .. } = config.architecture.biases;
         let width = heads.all() * config.d_head();
         Self {
-            qkv: Projection::new([d_model, width], qkv, 1.0, seed.derive("qkv"), device),
-            proj: Projection::new([d_model, d_model], attention, residual, seed.derive("proj"), device),
+            qkv: Projection::new([d_model, width], qkv, 1.0, source.derive("qkv"), device),
+            proj: Projection::new([d_model, d_model], attention, residual, source.derive("proj"), device),
             heads: heads.query,
             key_value_heads: heads.key_value,
         }

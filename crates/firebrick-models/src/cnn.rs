@@ -7,7 +7,7 @@ use firebrick_types::Seed;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::layers::Projection;
+use crate::layers::{Projection, Source};
 
 /// The layers of a classifier, from the image to the scores of its classes.
 ///
@@ -168,6 +168,15 @@ impl CnnConfig {
     /// # Errors
     /// As [`shapes`](Self::shapes).
     pub fn init(&self, seed: Seed, device: &Device) -> Result<Cnn, Error> {
+        self.build(Source::Drawn(seed), device)
+    }
+
+    /// The classifier with weights of 0, for those of a file.
+    pub(crate) fn blank(&self, device: &Device) -> Result<Cnn, Error> {
+        self.build(Source::Zero, device)
+    }
+
+    fn build(&self, source: Source, device: &Device) -> Result<Cnn, Error> {
         let shapes = self.shapes()?;
         let before = std::iter::once(self.image).chain(shapes.iter().copied());
         let sizes = self.layers.iter().zip(before).filter_map(|(layer, [height, width, channels])| match *layer {
@@ -178,7 +187,7 @@ impl CnnConfig {
         let sizes = sizes.collect::<Vec<_>>();
         let map = |(index, &size): (usize, &[usize; 2])| {
             let gain = if index + 1 == sizes.len() { 1.0 } else { std::f64::consts::SQRT_2 };
-            Projection::new(size, true, gain, seed.derive(&format!("maps.{index}")), device)
+            Projection::new(size, true, gain, source.derive(&format!("maps.{index}")), device)
         };
         Ok(Cnn { maps: sizes.iter().enumerate().map(map).collect(), config: self.clone() })
     }

@@ -5,6 +5,7 @@ use firebrick_kernels::Heads;
 use firebrick_types::Seed;
 use serde::{Deserialize, Serialize};
 
+use crate::layers::Source;
 use crate::{Decoder, Error, ScoredDecoder};
 
 /// The longest context, in tokens: tables of positions are made for all of it.
@@ -251,7 +252,12 @@ impl DecoderConfig {
     /// # Panics
     /// If the configuration is not [valid](Self::validate).
     pub fn init(&self, seed: Seed, device: &Device) -> Decoder {
-        Decoder::new(self, seed, device)
+        Decoder::new(self, Source::Drawn(seed), device)
+    }
+
+    /// A decoder with weights of 0, for those of a file.
+    pub(crate) fn blank(&self, device: &Device) -> Decoder {
+        Decoder::new(self, Source::Zero, device)
     }
 
     /// A decoder with a scalar head whose weights are drawn with standard deviation `1/√(d_model + 1)` (T-18).
@@ -259,7 +265,7 @@ impl DecoderConfig {
     /// # Panics
     /// If the configuration is not [valid](Self::validate).
     pub fn init_scored(&self, seed: Seed, device: &Device) -> ScoredDecoder {
-        ScoredDecoder::from_body(Decoder::new(self, seed, device), seed)
+        ScoredDecoder::from_body(self.init(seed, device), seed)
     }
 }
 

@@ -9,7 +9,7 @@ use firebrick_types::Seed;
 use crate::attention::Attention;
 use crate::cache::KvCache;
 use crate::config::{DecoderConfig, FeedForward, Positions};
-use crate::layers::{Embedding, NormLayer, Projection};
+use crate::layers::{Embedding, NormLayer, Projection, Source};
 use crate::lora::LoraConfig;
 
 /// A decoder-only transformer of pre-norm blocks; the [`Architecture`](crate::Architecture) says what they are made of.
@@ -66,14 +66,14 @@ enum Part<'a> {
 }
 
 impl Mlp {
-    fn new(config: &DecoderConfig, residual: f64, seed: Seed, device: &Device) -> Self {
+    fn new(config: &DecoderConfig, residual: f64, source: Source, device: &Device) -> Self {
         let DecoderConfig { d_model, d_ff, architecture, .. } = *config;
         let unit = architecture.feed_forward;
         let width = if unit == FeedForward::Swiglu { 2 * d_ff } else { d_ff };
         let bias = architecture.biases.feed_forward;
         Self {
-            fc: Projection::new([d_model, width], bias, 1.0, seed.derive("fc"), device),
-            proj: Projection::new([d_ff, d_model], bias, residual, seed.derive("mlp.proj"), device),
+            fc: Projection::new([d_model, width], bias, 1.0, source.derive("fc"), device),
+            proj: Projection::new([d_ff, d_model], bias, residual, source.derive("mlp.proj"), device),
             unit,
         }
     }
@@ -97,7 +97,7 @@ impl Decoder {
     /// `√(2 n_layer)`; embeddings of `¾/√d_model`, positions of half of that.
     ///
     /// GPT-2's 0.02 is about this at its width; a narrow model that starts with it learns far more slowly.
-    pub(crate) fn new(config: &DecoderConfig, seed: Seed, device: &Device) -> Self {
+    pub(crate) fn new(config: &DecoderConfig, source: Source, device: &Device) -> Self {
         if let Err(error) = config.validate() {
             panic!("{error}");
         }
@@ -106,24 +106,24 @@ impl Decoder {
         let residual = 1.0 / (2.0 * n_layer as f64).sqrt();
         let embedded = 0.75 / (d_model as f64).sqrt();
         let block = |layer: usize| {
-            let seed = seed.derive("block").at(&[layer as u64]);
+            let source = source.derive("block").at(&[layer as u64]);
             Block {
                 ln_1: norm(),
-                attn: Attention::new(config, residual, seed.derive("attn"), device),
+                attn: Attention::new(config, residual, source.derive("attn"), device),
                 ln_2: norm(),
-                mlp: Mlp::new(config, residual, seed, device),
+                mlp: Mlp::new(config, residual, source, device),
                 parallel: architecture.parallel_residual,
             }
         };
         let (wpe, angles) = match architecture.positions {
             Positions::Learned => {
-                (Some(Embedding::new([context, d_model], 0.5 * embedded, seed.derive("wpe"), device)), None)
+                (Some(Embedding::new([context, d_model], 0.5 * embedded, source.derive("wpe"), device)), None)
             }
             Positions::Rotary(rotary) => (None, Some(Rotary::new(&rotary.frequencies(), context))),
         };
-        let head = || Projection::new([d_model, vocab], false, 1.0, seed.derive("lm_head"), device);
+        let head = || Projection::new([d_model, vocab], false, 1.0, source.derive("lm_head"), device);
         Self {
-            wte: Embedding::new([vocab, d_model], embedded, seed.derive("wte"), device),
+            wte: Embedding::new([vocab, d_model], embedded, source.derive("wte"), device),
             wpe,
             blocks: (0..n_layer).map(block).collect(),
             ln_f: norm(),

@@ -36,7 +36,7 @@ pub fn save_scored(model: &ScoredDecoder, config: &DecoderConfig, dir: &Path) ->
 /// # Errors
 /// If a file is missing, or does not hold such a model.
 pub fn open_decoder(dir: &Path, device: &Device) -> Result<(Decoder, DecoderConfig), Error> {
-    open(dir, |config: &DecoderConfig| config.validate().map(|()| config.init(Seed::new(0), device)))
+    open(dir, |config: &DecoderConfig| config.validate().map(|()| config.blank(device)))
 }
 
 /// Reads a decoder with a scalar head from a folder.
@@ -44,7 +44,9 @@ pub fn open_decoder(dir: &Path, device: &Device) -> Result<(Decoder, DecoderConf
 /// # Errors
 /// If a file is missing, or does not hold such a model.
 pub fn open_scored(dir: &Path, device: &Device) -> Result<(ScoredDecoder, DecoderConfig), Error> {
-    open(dir, |config: &DecoderConfig| config.validate().map(|()| config.init_scored(Seed::new(0), device)))
+    open(dir, |config: &DecoderConfig| {
+        config.validate().map(|()| ScoredDecoder::from_body(config.blank(device), Seed::new(0)))
+    })
 }
 
 /// Writes a convolutional classifier into a folder that exists.
@@ -60,7 +62,7 @@ pub fn save_cnn(model: &Cnn, dir: &Path) -> Result<(), Error> {
 /// # Errors
 /// If a file is missing, or does not hold such a model.
 pub fn open_cnn(dir: &Path, device: &Device) -> Result<Cnn, Error> {
-    Ok(open(dir, |config: &CnnConfig| config.init(Seed::new(0), device))?.0)
+    Ok(open(dir, |config: &CnnConfig| config.blank(device))?.0)
 }
 
 fn save<M: Module>(model: &M, config: &impl Serialize, dir: &Path) -> Result<(), Error> {

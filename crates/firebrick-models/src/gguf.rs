@@ -10,7 +10,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use firebrick_tensor::Parameters;
-use firebrick_types::{Seed, TokenId};
+use firebrick_types::TokenId;
 use half::{bf16, f16};
 
 use crate::config::{Architecture, Biases, Positions, RotaryConfig, RotaryScaling};
@@ -31,9 +31,10 @@ pub fn open_gguf(path: &Path, device: &Device) -> Result<(Decoder, DecoderConfig
     let config = file.config().map_err(damaged)?;
     config.validate()?;
     let checkpoint = file.checkpoint(&config).map_err(damaged)?;
+    drop(bytes);
     let model = Family::Llama
-        .parameters(&config, &checkpoint)
-        .and_then(|parameters| parameters.load(config.init(Seed::new(0), device)))
+        .parameters(&config, checkpoint)
+        .and_then(|parameters| parameters.load(config.blank(device)))
         .map_err(|source| Error::Parameters { path: path.to_owned(), source })?;
     Ok((model, config))
 }

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use firebrick_tensor::{Parameters, ParametersError};
-use firebrick_types::Seed;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -36,8 +35,8 @@ pub fn open_hugging_face(dir: &Path, device: &Device) -> Result<(Decoder, Decode
     config.validate()?;
     let (family, path) = (described.family(&path)?, dir.join(WEIGHTS));
     let model = family
-        .parameters(&config, &weights(dir)?)
-        .and_then(|parameters| parameters.load(config.init(Seed::new(0), device)))
+        .parameters(&config, weights(dir)?)
+        .and_then(|parameters| parameters.load(config.blank(device)))
         .map_err(|source| Error::Parameters { path, source })?;
     Ok((model, config))
 }
@@ -411,20 +410,23 @@ impl Rule {
         (self.theirs.iter().map(|(_, shape)| shape[0]).sum(), columns)
     }
 
-    /// Our tensor of theirs.
-    fn read(&self, theirs: &Parameters) -> (Vec<usize>, Vec<f32>) {
+    /// Our tensor of theirs, which are gone then: two copies of a whole checkpoint need not fit.
+    fn take(&self, theirs: &mut Parameters) -> (Vec<usize>, Vec<f32>) {
         let (rows, columns) = self.dims();
-        let mut stacked = Vec::with_capacity(rows * columns);
+        let mut values = Vec::new();
         for (name, _) in &self.theirs {
-            stacked.extend_from_slice(theirs.get(name).expect("checked to be there").1);
+            let more = theirs.remove(name).expect("checked to be there");
+            if values.is_empty() { values = more } else { values.extend(more) }
         }
-        let mut values = vec![0.0; rows * columns];
-        for row in 0..rows {
-            let from = &stacked[self.place(row, rows) * columns..][..columns];
-            if self.transposed {
-                (0..columns).for_each(|column| values[column * rows + row] = from[column]);
-            } else {
-                values[row * columns..][..columns].copy_from_slice(from);
+        if self.transposed || (0..rows).any(|row| self.place(row, rows) != row) {
+            let stacked = std::mem::replace(&mut values, vec![0.0; rows * columns]);
+            for row in 0..rows {
+                let from = &stacked[self.place(row, rows) * columns..][..columns];
+                if self.transposed {
+                    (0..columns).for_each(|column| values[column * rows + row] = from[column]);
+                } else {
+                    values[row * columns..][..columns].copy_from_slice(from);
+                }
             }
         }
         let shape = match self.theirs[0].1.len() {
@@ -461,7 +463,7 @@ impl Family {
     pub(crate) fn parameters(
         self,
         config: &DecoderConfig,
-        checkpoint: &Parameters,
+        mut checkpoint: Parameters,
     ) -> Result<Parameters, ParametersError> {
         // GPT-2's body alone has no prefix.
         let prefix = match self {
@@ -493,7 +495,7 @@ impl Family {
         }
         let mut parameters = Parameters::default();
         for rule in &rules {
-            let (shape, values) = rule.read(checkpoint);
+            let (shape, values) = rule.take(&mut checkpoint);
             parameters.insert(&rule.ours, shape, values);
         }
         Ok(parameters)

@@ -35,8 +35,34 @@ impl NormLayer {
     }
 }
 
+/// Where first weights come from.
+#[derive(Clone, Copy)]
+pub(crate) enum Source {
+    /// A normal distribution.
+    Drawn(Seed),
+    /// They are 0, and take no memory yet: those of a file come in their place.
+    Zero,
+}
+
+impl Source {
+    pub(crate) fn derive(self, name: &str) -> Self {
+        match self {
+            Self::Drawn(seed) => Self::Drawn(seed.derive(name)),
+            Self::Zero => Self::Zero,
+        }
+    }
+
+    pub(crate) fn at(self, place: &[u64]) -> Self {
+        match self {
+            Self::Drawn(seed) => Self::Drawn(seed.at(place)),
+            Self::Zero => Self::Zero,
+        }
+    }
+}
+
 /// Numbers of a normal distribution with mean 0, `[rows, columns]`.
-pub(crate) fn normal(shape: [usize; 2], deviation: f64, seed: Seed, device: &Device) -> Tensor<2> {
+pub(crate) fn normal(shape: [usize; 2], deviation: f64, source: Source, device: &Device) -> Tensor<2> {
+    let Source::Drawn(seed) = source else { return Tensor::<2>::zeros([1, 1], device).expand(shape) };
     let mut rng = seed.rng();
     let mut values = Vec::with_capacity(shape[0] * shape[1] + 1);
     while values.len() < shape[0] * shape[1] {
@@ -63,10 +89,10 @@ pub(crate) struct Projection {
 
 impl Projection {
     /// Weights of standard deviation `gain / √d_input`: `gain` 1 keeps the size of what it reads. Its bias, if it has one, is 0.
-    pub(crate) fn new([d_input, d_output]: [usize; 2], bias: bool, gain: f64, seed: Seed, device: &Device) -> Self {
+    pub(crate) fn new([d_input, d_output]: [usize; 2], bias: bool, gain: f64, source: Source, device: &Device) -> Self {
         let deviation = gain / (d_input as f64).sqrt();
         Self {
-            weight: Param::from_tensor(normal([d_input, d_output], deviation, seed, device)),
+            weight: Param::from_tensor(normal([d_input, d_output], deviation, source, device)),
             bias: bias.then(|| Param::from_tensor(Tensor::zeros([d_output], device))),
             lora: None,
         }
@@ -133,8 +159,8 @@ pub(crate) struct Embedding {
 
 impl Embedding {
     /// Normal numbers of this standard deviation.
-    pub(crate) fn new(shape: [usize; 2], deviation: f64, seed: Seed, device: &Device) -> Self {
-        Self { weight: Param::from_tensor(normal(shape, deviation, seed, device)) }
+    pub(crate) fn new(shape: [usize; 2], deviation: f64, source: Source, device: &Device) -> Self {
+        Self { weight: Param::from_tensor(normal(shape, deviation, source, device)) }
     }
 
     /// `[tokens]` to `[tokens, d_model]`.

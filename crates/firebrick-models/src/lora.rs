@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor};
 use firebrick_types::Seed;
 use serde::{Deserialize, Serialize};
 
-use crate::layers::normal;
+use crate::layers::{Source, normal};
 
 /// Which linear maps of a decoder are adapted, and how.
 ///
@@ -50,7 +50,7 @@ impl Lora {
     pub(crate) fn new([d_input, d_output]: [usize; 2], config: &LoraConfig, seed: Seed, device: &Device) -> Self {
         let deviation = 1.0 / (d_input as f64).sqrt();
         Self {
-            a: Param::from_tensor(normal([d_input, config.rank], deviation, seed, device)),
+            a: Param::from_tensor(normal([d_input, config.rank], deviation, Source::Drawn(seed), device)),
             b: Param::from_tensor(Tensor::zeros([config.rank, d_output], device)),
             scale: config.alpha / config.rank as f64,
         }

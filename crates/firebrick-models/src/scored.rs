@@ -5,7 +5,7 @@ use burn::tensor::{Device, Int, Tensor};
 use firebrick_tensor::{CausalLm, ScoringLm, SequenceScorer, TokenBatch, TokenValues, indices};
 use firebrick_types::Seed;
 
-use crate::layers::Projection;
+use crate::layers::{Projection, Source};
 use crate::{Decoder, LoraConfig};
 
 /// A [`Decoder`] with a linear head of one output: a preference model where it is read at the last token, a
@@ -21,7 +21,7 @@ impl ScoredDecoder {
     pub fn from_body(body: Decoder, seed: Seed) -> Self {
         let d_model = body.d_model();
         let gain = (d_model as f64 / (d_model as f64 + 1.0)).sqrt();
-        let head = Projection::new([d_model, 1], true, gain, seed.derive("head"), &body.device());
+        let head = Projection::new([d_model, 1], true, gain, Source::Drawn(seed.derive("head")), &body.device());
         Self { body, head }
     }
 

@@ -72,7 +72,7 @@ fn a_checkpoint_of_the_trained_parameters_brings_the_model_back() {
     let model = trained(&LoraConfig::default());
     let kept = Parameters::trained(&model);
     let fresh = decoder(&cpu().autodiff()).with_lora(&LoraConfig::default(), Seed::new(2));
-    let again = kept.load_trained(fresh).unwrap();
+    let again = kept.clone().load_trained(fresh).unwrap();
     assert_eq!(Parameters::of(&again), Parameters::of(&model));
     assert_eq!(Parameters::trained(&again), kept);
 }

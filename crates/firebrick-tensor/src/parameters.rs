@@ -68,8 +68,8 @@ impl Parameters {
     ///
     /// # Errors
     /// If a tensor is missing, surplus or of another shape: all of a kind are named.
-    pub fn load<M: Module>(&self, module: M) -> Result<M, ParametersError> {
-        let expected = Self::of(&module);
+    pub fn load<M: Module>(self, module: M) -> Result<M, ParametersError> {
+        let expected = shapes(&module, false);
         self.replace(module, &expected)
     }
 
@@ -77,21 +77,21 @@ impl Parameters {
     ///
     /// # Errors
     /// As [`load`](Self::load).
-    pub fn load_trained<M: Module>(&self, module: M) -> Result<M, ParametersError> {
-        let expected = Self::trained(&module);
+    pub fn load_trained<M: Module>(self, module: M) -> Result<M, ParametersError> {
+        let expected = shapes(&module, true);
         self.replace(module, &expected)
     }
 
-    fn replace<M: Module>(&self, module: M, expected: &Self) -> Result<M, ParametersError> {
-        let missing = expected.0.keys().filter(|name| !self.0.contains_key(*name)).cloned().collect::<Vec<_>>();
+    fn replace<M: Module>(self, module: M, expected: &BTreeMap<String, Vec<usize>>) -> Result<M, ParametersError> {
+        let missing = expected.keys().filter(|name| !self.0.contains_key(*name)).cloned().collect::<Vec<_>>();
         if !missing.is_empty() {
             return Err(ParametersError::Missing(missing));
         }
-        let surplus = self.0.keys().filter(|name| !expected.0.contains_key(*name)).cloned().collect::<Vec<_>>();
+        let surplus = self.0.keys().filter(|name| !expected.contains_key(*name)).cloned().collect::<Vec<_>>();
         if !surplus.is_empty() {
             return Err(ParametersError::Surplus(surplus));
         }
-        for (name, (shape, _)) in &expected.0 {
+        for (name, shape) in expected {
             let (found, _) = &self.0[name];
             if found != shape {
                 return Err(ParametersError::Shape {
@@ -105,7 +105,7 @@ impl Parameters {
     }
 
     /// The module with those of its parameters replaced that have a namesake of the same shape here.
-    pub fn overlay<M: Module>(&self, module: M) -> M {
+    pub fn overlay<M: Module>(self, module: M) -> M {
         module.map(&mut Replace { path: Vec::new(), with: self })
     }
 
@@ -220,12 +220,42 @@ impl ModuleVisitor for Collect {
     }
 }
 
-struct Replace<'a> {
-    path: Vec<String>,
-    with: &'a Parameters,
+/// The shapes of a module's parameters, whose values are not looked at.
+fn shapes<M: Module>(module: &M, trained_only: bool) -> BTreeMap<String, Vec<usize>> {
+    let mut visitor = Shapes { path: Vec::new(), trained_only, found: BTreeMap::new() };
+    module.visit(&mut visitor);
+    visitor.found
 }
 
-impl ModuleMapper for Replace<'_> {
+struct Shapes {
+    path: Vec<String>,
+    trained_only: bool,
+    found: BTreeMap<String, Vec<usize>>,
+}
+
+impl ModuleVisitor for Shapes {
+    fn enter_module(&mut self, name: &str, _container: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let tensor = param.val();
+        if !self.trained_only || tensor.is_require_grad() {
+            self.found.insert(self.path.join("."), tensor.dims().to_vec());
+        }
+    }
+}
+
+struct Replace {
+    path: Vec<String>,
+    with: Parameters,
+}
+
+impl ModuleMapper for Replace {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.push(name.to_owned());
     }
@@ -235,13 +265,13 @@ impl ModuleMapper for Replace<'_> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some((shape, values)) = self.with.0.get(&self.path.join(".")) else { return param };
+        let Some((shape, values)) = self.with.0.remove(&self.path.join(".")) else { return param };
         param.map(|old| {
             if old.dims()[..] != shape[..] {
                 return old;
             }
             let device = old.device();
-            let tensor = Tensor::from_data(TensorData::new(values.clone(), shape.clone()), &device);
+            let tensor = Tensor::from_data(TensorData::new(values, shape), &device);
             if old.is_require_grad() { tensor.require_grad() } else { tensor }
         })
     }

@@ -23,9 +23,10 @@ pub(super) struct Generate {
 }
 
 impl Generate {
-    pub(super) fn open(job: &Job, dir: &Path, together: usize) -> Result<Self> {
+    pub(super) fn open(job: &Job, dir: &Path, together: usize, half: bool) -> Result<Self> {
         let Task::Generate { prompts, new_tokens } = &job.task else { bail!("the job holds no prompts") };
         let (model, _) = open_decoder(&dir.join("model"), &Device::flex())?;
+        let model = if half { model.half_width() } else { model };
         let stop = Stop { max_tokens: *new_tokens, ..Stop::default() };
         Ok(Self { model, prompts: prompts.clone(), stop, together })
     }

@@ -94,18 +94,18 @@ impl Cut {
     }
 }
 
-/// The job of a folder, ready to run.
+/// The job of a folder, ready to run; `half` keeps the weights of generation as BF16.
 ///
 /// # Errors
 /// If a model cannot be read.
-pub fn open(job: &Job, dir: &Path, cut: Cut) -> Result<Box<dyn Bench>> {
+pub fn open(job: &Job, dir: &Path, cut: Cut, half: bool) -> Result<Box<dyn Bench>> {
     let micro_batch = cut.micro_batch(job.rows());
     Ok(match &job.task {
         Task::Lm { rows } => Box::new(train::Lm::open(job, rows, dir, micro_batch)?),
         Task::Pairs { .. } => Box::new(train::Pairs::open(job, dir, micro_batch)?),
         Task::Ppo { .. } => Box::new(ppo::Ppo::open(job, dir, micro_batch)?),
         Task::Images { .. } => Box::new(train::Images::open(job, dir, micro_batch)?),
-        Task::Generate { .. } => Box::new(generate::Generate::open(job, dir, micro_batch)?),
+        Task::Generate { .. } => Box::new(generate::Generate::open(job, dir, micro_batch, half)?),
     })
 }
 

@@ -129,12 +129,12 @@ pub fn run(options: &Options) -> Result<()> {
     let cells = chosen(&options.cells)?;
     fs::create_dir_all(&options.folder).with_context(|| format!("cannot create {}", options.folder.display()))?;
     let kept = options.folder.join("results.json");
-    let mut results = fs::read(&kept).ok().and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default();
+    let known = fs::read(&kept).ok().and_then(|json| serde_json::from_slice(&json).ok());
+    let mut results: Results = known.unwrap_or_default();
     let bench = Bench { options, program: env::current_exe().context("cannot tell the path of this program")? };
-    let Results { machine, about, program, rows } = &mut results;
-    *machine = Machine::here();
+    results.machine = Machine::here();
     if let Some(path) = &options.program {
-        *program = Some(Program::measure(path, &options.folder)?);
+        results.program = Some(Program::measure(path, &options.folder)?);
     }
     for cell in cells {
         let dir = options.folder.join("cells").join(cell.name);
@@ -143,7 +143,7 @@ pub fn run(options: &Options) -> Result<()> {
             say(format_args!("{} on {threads}", cell.name));
             let before = load();
             let outcome = match &job {
-                Ok(job) => bench.measure(job, &dir, threads, about),
+                Ok(job) => bench.measure(job, &dir, threads, &mut results.about),
                 Err(error) => Err(anyhow::anyhow!("{error:#}")),
             };
             let outcome = match outcome {
@@ -159,21 +159,26 @@ pub fn run(options: &Options) -> Result<()> {
                 outcome,
             };
             say(format_args!("  {}", page::line(&row)));
-            rows.retain(|known| (known.cell.as_str(), known.threads) != (cell.name, threads));
-            rows.push(row);
+            results.rows.retain(|known| (known.cell.as_str(), known.threads) != (cell.name, threads));
+            results.rows.push(row);
             let place = |row: &Row| (CELLS.iter().position(|cell| cell.name == row.cell), row.threads);
-            rows.sort_by_key(place);
+            results.rows.sort_by_key(place);
+            // After every row, so that an interrupted run loses none.
+            keep(&results, &kept, &options.page)?;
         }
     }
-    let json = serde_json::to_vec_pretty(&results).expect("results can be written as JSON");
-    fs::write(&kept, json).with_context(|| format!("cannot write {}", kept.display()))?;
-    if let Some(parent) = options.page.parent() {
-        fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
-    }
-    fs::write(&options.page, page::render(&results))
-        .with_context(|| format!("cannot write {}", options.page.display()))?;
     say(format_args!("wrote {}", options.page.display()));
     Ok(())
+}
+
+/// Writes the results, and the page that they make.
+fn keep(results: &Results, kept: &Path, page: &Path) -> Result<()> {
+    let json = serde_json::to_vec_pretty(results).expect("results can be written as JSON");
+    fs::write(kept, json).with_context(|| format!("cannot write {}", kept.display()))?;
+    if let Some(parent) = page.parent() {
+        fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
+    }
+    fs::write(page, page::render(results)).with_context(|| format!("cannot write {}", page.display()))
 }
 
 /// The cells of these names, in the table's order; all where there are none.

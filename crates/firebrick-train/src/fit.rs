@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gradients::fork;
 use crate::{
-    AdamW, AdamWConfig, Checkpoint, Checkpoints, Error, Event, Gradients, Observer, Schedule, Values, parallel_map,
+    AdamW, AdamWConfig, Checkpoint, Checkpoints, Error, Event, Gradients, Observer, Schedule, Values, parallel_fold,
 };
 
 /// How [`fit`] optimises.
@@ -86,17 +86,13 @@ where
     S: Send,
 {
     let forks = micro_batches.into_iter().map(|micro_batch| (fork(model), micro_batch)).collect();
-    let results = parallel_map(forks, |(model, micro_batch)| {
+    let compute = |(model, micro_batch)| {
         let Loss { share, tokens, metrics } = loss(&model, &micro_batch);
         let value = f64::from(share.clone().without_autodiff().into_scalar::<f32>());
         (Gradients::of(&model, &share), value, tokens, metrics)
-    });
-    let mut read = 0;
-    let mut total = Gradients::default();
-    let mut values: Values = vec![("loss".to_owned(), 0.0)];
-    for (gradients, share, tokens, metrics) in results {
-        total = total + gradients;
-        read += tokens;
+    };
+    let start = (Gradients::default(), vec![("loss".to_owned(), 0.0)], 0);
+    parallel_fold(forks, compute, start, |(total, mut values, read), (gradients, share, tokens, metrics)| {
         values[0].1 += share;
         for (name, part) in metrics {
             let known = values.iter_mut().find(|(known, _)| known == name).map(|(_, value)| value);
@@ -106,8 +102,8 @@ where
                 (None, Part::Share(value) | Part::Greatest(value)) => values.push((name.to_owned(), value)),
             }
         }
-    }
-    (total, values, read)
+        (total + gradients, values, read + tokens)
+    })
 }
 
 /// The model after one pass over `samples` samples, `samples_per_step` of them an optimiser step; the last may have fewer.

@@ -17,5 +17,5 @@ pub use fit::{FitConfig, Loss, Part, fit, gradients_of};
 pub use gradients::Gradients;
 pub use observe::{Event, Observer, Silent, Values};
 pub use optimizer::{AdamW, AdamWConfig, EpsilonForm};
-pub use parallel::parallel_map;
+pub use parallel::{parallel_fold, parallel_map};
 pub use schedule::Schedule;

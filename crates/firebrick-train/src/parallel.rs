@@ -1,6 +1,7 @@
 //! Independent pieces of work on the machine's cores.
 
-use std::sync::Mutex;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 /// The results of `f` on every item, in the items' order, computed on as many threads as the machine has cores.
@@ -10,25 +11,52 @@ use std::thread;
 /// # Panics
 /// If `f` does.
 pub fn parallel_map<T: Send, R: Send>(items: Vec<T>, f: impl Fn(T) -> R + Sync) -> Vec<R> {
+    let results = Vec::with_capacity(items.len());
+    parallel_fold(items, f, results, |mut results, result| {
+        results.push(result);
+        results
+    })
+}
+
+/// The results of `f` on every item, folded in the items' order as they come, so that few of them are held at a time.
+///
+/// As of [`parallel_map`], the number of threads changes no bit.
+///
+/// # Panics
+/// If `f` or `fold` does.
+pub fn parallel_fold<T: Send, R: Send, A: Send>(
+    items: Vec<T>,
+    f: impl Fn(T) -> R + Sync,
+    start: A,
+    mut fold: impl FnMut(A, R) -> A + Send,
+) -> A {
     let threads = thread::available_parallelism().map_or(1, usize::from).min(items.len());
     if threads <= 1 {
-        return items.into_iter().map(f).collect();
+        return items.into_iter().map(f).fold(start, fold);
     }
-    let mut results = items.iter().map(|_| None).collect::<Vec<Option<R>>>();
-    let queue = Mutex::new(items.into_iter().zip(&mut results));
+    let queue = Mutex::new(items.into_iter().enumerate());
+    // What was folded, how many results that are, and those that wait for an earlier one.
+    let folded = Mutex::new((Some(start), 0, BTreeMap::new(), &mut fold));
     thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 loop {
-                    let next = queue.lock().expect("no thread panics while it holds the queue").next();
-                    let Some((item, result)) = next else { break };
-                    *result = Some(f(item));
+                    let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+                    let Some((index, item)) = next else { break };
+                    let result = f(item);
+                    let mut guard = folded.lock().expect("no thread panics while it folds");
+                    let (total, done, waiting, fold) = &mut *guard;
+                    waiting.insert(index, result);
+                    while let Some(result) = waiting.remove(done) {
+                        *total = total.take().map(|total| fold(total, result));
+                        *done += 1;
+                    }
                 }
             });
         }
     });
-    drop(queue);
-    results.into_iter().map(|result| result.expect("every item was taken")).collect()
+    let (total, ..) = folded.into_inner().expect("no thread panicked");
+    total.expect("it is put back after every fold")
 }
 
 #[cfg(test)]
@@ -40,5 +68,17 @@ mod tests {
         let doubled = parallel_map((0..100).collect(), |x: i32| 2 * x);
         assert_eq!(doubled, (0..100).map(|x| 2 * x).collect::<Vec<_>>());
         assert!(parallel_map(Vec::<i32>::new(), |x| x).is_empty());
+    }
+
+    #[test]
+    fn results_are_folded_in_order_whichever_comes_first() {
+        let late = |x: u64| {
+            // The first of each pair takes longer than the second.
+            let work = if x.is_multiple_of(2) { 0 } else { 200_000_u64 };
+            (0..work).for_each(|step| _ = std::hint::black_box(step));
+            x
+        };
+        let digits = parallel_fold((1..=8).collect(), late, 0_u64, |total, x| 10 * total + x);
+        assert_eq!(digits, 12_345_678);
     }
 }

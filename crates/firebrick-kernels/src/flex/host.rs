@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::product::{Matrix, place_product};
+use super::product::{Matrix, Panels, place_product, place_product_of_panels};
 use super::vector::softmax;
 use crate::{Chunk, Heads};
 
@@ -16,7 +16,9 @@ pub(crate) struct Host {
 
 #[derive(Debug)]
 struct Slot {
-    keys: Vec<f32>,
+    /// Of each head; made when the first token comes, which tells how wide a head is.
+    keys: Vec<Panels>,
+    /// Rows of all heads, one of each token.
     values: Vec<f32>,
 }
 
@@ -26,16 +28,16 @@ const BLOCK: usize = 64;
 impl Host {
     /// Memory is set aside here; the system provides it when it is first used.
     pub(crate) fn new(slots: usize, capacity: usize, width: usize) -> Self {
-        let room = || Vec::with_capacity(capacity * width);
-        Self { slots: (0..slots).map(|_| Slot { keys: room(), values: room() }).collect(), capacity, width }
+        let slot = |_| Slot { keys: Vec::new(), values: Vec::with_capacity(capacity * width) };
+        Self { slots: (0..slots).map(slot).collect(), capacity, width }
     }
 
     pub(crate) fn copy(&mut self, from: usize, to: usize, tokens: usize) {
         let [from, to] = self.slots.get_disjoint_mut([from, to]).expect("two slots of the cache");
-        for (from, to) in [(&from.keys, &mut to.keys), (&from.values, &mut to.values)] {
-            to.clear();
-            to.extend_from_slice(&from[..tokens * self.width]);
-        }
+        to.make_room(from.keys.len(), self.width, self.capacity);
+        to.keys.iter_mut().zip(&from.keys).for_each(|(to, from)| to.take_from(from, tokens));
+        to.values.clear();
+        to.values.extend_from_slice(&from.values[..tokens * self.width]);
     }
 
     /// Keeps the keys and values of new tokens, then lets their queries read.
@@ -47,13 +49,14 @@ impl Host {
             rest = others;
             let capacity = self.capacity;
             assert!(past + tokens <= capacity, "{past} and {tokens} tokens in a cache of {capacity}");
+            self.slots[slot].make_room(heads.key_value, self.width, capacity);
             let Slot { keys, values } = &mut self.slots[slot];
-            assert!(keys.len() >= past * self.width, "slot {slot} remembers fewer than {past} tokens");
-            keys.truncate(past * self.width);
+            assert!(values.len() >= past * self.width, "slot {slot} remembers fewer than {past} tokens");
+            keys.iter_mut().for_each(|keys| keys.truncate(past));
             values.truncate(past * self.width);
             for token in new.chunks_exact(heads.all() * d_head) {
                 let (k, v) = token[heads.query * d_head..].split_at(self.width);
-                keys.extend_from_slice(k);
+                keys.iter_mut().zip(k.chunks_exact(d_head)).for_each(|(keys, k)| keys.push(k));
                 values.extend_from_slice(v);
             }
         }
@@ -76,6 +79,13 @@ impl Host {
 }
 
 impl Slot {
+    /// Room for the keys of this many heads; memory is set aside here.
+    fn make_room(&mut self, heads: usize, width: usize, capacity: usize) {
+        if self.keys.len() < heads {
+            self.keys.resize_with(heads, || Panels::new(width / heads, capacity));
+        }
+    }
+
     /// What the queries of `new` tokens read of this sequence.
     fn read(&self, new: &[f32], heads: Heads, chunk: Chunk, out: &mut [f32]) {
         let d_head = new.len() / chunk.tokens / heads.all();
@@ -87,7 +97,6 @@ impl Slot {
             for block in (0..chunk.tokens).step_by(BLOCK) {
                 let queries = BLOCK.min(chunk.tokens - block);
                 let whole = chunk.past + block + queries;
-                let k = Matrix::rows(&self.keys[kv * d_head..], whole, d_head, kept);
                 let v = Matrix::rows(&self.values[kv * d_head..], whole, d_head, kept);
                 // The queries of one token that share a head lie side by side; of several tokens, those of a head do.
                 let groups: &[_] = if queries == 1 { &[(shared, d_head)] } else { &vec![(queries, width); shared] };
@@ -95,7 +104,7 @@ impl Slot {
                     let head = kv * shared + group;
                     let q = Matrix::rows(&new[block * width + head * d_head..], rows, d_head, stride);
                     scores.resize(rows * whole, 0.0);
-                    place_product(&mut scores, whole, q, k.transposed());
+                    place_product_of_panels(&mut scores, whole, q, &self.keys[kv], whole);
                     for (index, row) in scores.chunks_exact_mut(whole).enumerate() {
                         softmax(row, if queries == 1 { whole } else { chunk.past + block + index + 1 }, scale);
                     }

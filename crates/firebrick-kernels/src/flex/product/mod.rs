@@ -11,11 +11,13 @@
 
 mod lanes;
 mod pack;
+mod panels;
 mod tile;
 
 use std::cell::RefCell;
 
 pub(super) use lanes::Element;
+pub(super) use panels::{Panels, place_product_of_panels};
 use tile::Kernel;
 
 /// A matrix of some elements of a slice.
@@ -267,8 +269,10 @@ unsafe fn streamed<T: Element>(
 ) {
     let (from, turned) = a.place();
     let sweeps = T::sweeps(kernel, turned);
-    for k in (0..a.columns.max(1)).step_by(STREAMS) {
-        let links = STREAMS.min(a.columns - k);
+    // A few columns stay in registers over all links.
+    let streams = if b.columns <= FEW * kernel.columns { a.columns.max(1) } else { STREAMS };
+    for k in (0..a.columns.max(1)).step_by(streams) {
+        let links = streams.min(a.columns - k);
         let start = if k == 0 { start } else { out.begins() };
         let b_rows = Place { data: b.data.as_ptr().wrapping_add(k * b.row_stride), stride: b.row_stride };
         for row in (0..a.rows).step_by(kernel.rows) {

@@ -1,11 +1,13 @@
 //! Tiles of a product that stay in registers while their chains grow.
 
+use std::sync::LazyLock;
+
 use half::bf16;
 
-use super::Place;
 #[cfg(target_arch = "x86_64")]
 use super::lanes::{Avx2, Avx512};
 use super::lanes::{Element, Lanes, Plain};
+use super::{Place, STREAMS};
 
 /// Lets `links` links grow on a tile, or on every tile of a strip: links, rows or columns of the first factor and rows of the
 /// second, where the chains begin, where they go, columns.
@@ -148,8 +150,10 @@ unsafe fn sweep<V: Lanes, T: Element, const TURNED: bool, const R: usize>(
     columns: usize,
 ) {
     for column in (0..columns).step_by(VECTORS * V::WIDTH) {
-        // The rows that are read next begin where a processor does not see them coming.
-        (links..2 * links).for_each(|k| V::fetch(b.data.wrapping_add(k * b.stride + column)));
+        if links <= STREAMS {
+            // The rows that are read next begin where a processor does not see them coming.
+            (links..2 * links).for_each(|k| V::fetch(b.data.wrapping_add(k * b.stride + column)));
+        }
         // SAFETY: the caller's.
         unsafe {
             let b = Place { data: b.data.add(column), ..b };
@@ -222,7 +226,8 @@ kernel!(AVX512, avx512, Avx512, 12, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], #[t
 impl Kernel {
     /// The fastest that runs on this processor.
     pub(super) fn best() -> &'static Self {
-        Self::all().pop().expect("the plain one runs everywhere")
+        static BEST: LazyLock<&Kernel> = LazyLock::new(|| Kernel::all().pop().expect("the plain one runs everywhere"));
+        *BEST
     }
 
     /// All that run on this processor, the fastest last.

@@ -40,7 +40,7 @@ pub fn render(results: &Results) -> String {
     let Results { machine, about, program, rows } = results;
     let mut page = String::from("# On the processor, beside PyTorch\n\n");
     page += "`cargo xtask bench peers` wrote this page; [firebrick-bench](../../crates/firebrick-bench/README.md) says how it \
-             measures.\n\n";
+             measures. [Where the time goes](profile.md), and what was tried where a goal is missed.\n\n";
     _ = writeln!(page, "- Processor: {}, {} cores, {}", machine.processor, machine.cores, machine.instructions);
     let versions = about.iter().map(|(name, version)| format!("{name} {version}")).collect::<Vec<_>>();
     _ = writeln!(page, "- Versions: {}", versions.join(", "));

@@ -76,6 +76,11 @@ unsafe fn grow<V: Lanes, T: Element, const TURNED: bool, const R: usize>(
                 }
             }
         }
+        for row in R..2 * R {
+            // The tile below goes on where its chains stopped, in lines that are far apart.
+            V::fetch(out.data.wrapping_add(row * out.stride));
+            V::fetch(out.data.wrapping_add(row * out.stride + VECTORS * V::WIDTH - 1));
+        }
         let rows: [_; R] = std::array::from_fn(|row| a.data.wrapping_add(if TURNED { row } else { row * a.stride }));
         for first in (0..links).step_by(LINE) {
             if !TURNED {

@@ -31,13 +31,13 @@ enum Store {
 }
 
 impl KeyValues {
-    /// Room for this many sequences of up to `capacity` tokens, each of `width` numbers of keys and as many of values.
-    pub fn new(slots: usize, capacity: usize, width: usize, device: &Device) -> Self {
+    /// Room for this many sequences of up to `capacity` tokens, each with the keys and values of so many heads of `d_head` numbers.
+    pub fn new(slots: usize, capacity: usize, key_value_heads: usize, d_head: usize, device: &Device) -> Self {
         #[cfg(feature = "flex")]
         if crate::is_flex(device) {
-            return Self(Store::Host(Host::new(slots, capacity, width)));
+            return Self(Store::Host(Host::new(slots, capacity, key_value_heads, d_head)));
         }
-        let room = || Tensor::zeros([slots, capacity, width], device);
+        let room = || Tensor::zeros([slots, capacity, key_value_heads * d_head], device);
         Self(Store::Device(Box::new(OnDevice { keys: room(), values: room() })))
     }
 

@@ -360,10 +360,15 @@ impl Window {
     /// # Panics
     /// If it fits nowhere, or does not move.
     pub fn places(&self, length: usize) -> usize {
+        self.check(length);
+        (length + 2 * self.padding - self.size) / self.stride + 1
+    }
+
+    /// Holds the window within a side of this many pixels.
+    fn check(&self, length: usize) {
         let Self { size, stride, padding } = *self;
         assert!(size > 0 && stride > 0, "a window of {size} pixels that moves by {stride}");
         assert!(length + 2 * padding >= size, "a window of {size} pixels on {length} and twice {padding}");
-        (length + 2 * padding - size) / stride + 1
     }
 }
 
@@ -396,7 +401,7 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, window: Window) 
     let ([_, height, width, channels], [.., out_channels]) = (x.dims(), weight.dims());
     assert_eq!(weight.dims(), [window.size, window.size, channels, out_channels], "shape of the weights");
     assert_eq!(bias.dims(), [out_channels], "shape of the bias");
-    assert!(window.places(height) * window.places(width) > 0, "a window that fits somewhere");
+    window.check(height.min(width));
     #[cfg(feature = "flex")]
     if is_flex(&x.device()) {
         return flex::conv2d(x, weight, bias, window);
@@ -416,7 +421,7 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, window: Window) 
 /// If the window fits nowhere, or may lie beyond the edge altogether: `2 padding > size`.
 pub fn max_pool2d(x: Tensor<4>, window: Window) -> Tensor<4> {
     let [_, height, width, _] = x.dims();
-    assert!(window.places(height) * window.places(width) > 0, "a window that fits somewhere");
+    window.check(height.min(width));
     assert!(2 * window.padding <= window.size, "{window:?} may lie beyond the edge altogether");
     #[cfg(feature = "flex")]
     if is_flex(&x.device()) {
@@ -465,17 +470,16 @@ pub fn token_log_probs(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> 
     plain::token_log_probs(logits, targets)
 }
 
-/// The weights that tokens are drawn with, the greatest 1; in memory of the processor.
+/// The weights that tokens are drawn with, the greatest 1 where `most` is the greatest logit; in memory of the processor.
 ///
 /// ```text
 /// wᵢ = exp((xᵢ − most) / temperature)
 /// ```
 ///
 /// # Panics
-/// If `most` is less than a logit, or the temperature is not positive.
+/// If the temperature is not positive.
 pub fn boltzmann(logits: &[f32], most: f32, temperature: f64) -> Vec<f64> {
     assert!(temperature > 0.0, "a temperature of {temperature}");
-    assert!(greatest(logits) <= most, "a logit is more than {most}");
     #[cfg(feature = "flex")]
     {
         let mut weights = vec![0.0; logits.len()];

@@ -320,7 +320,7 @@ fn attention_through_a_cache_is_attention_over_whole_rows() {
         let width = heads.all() * d_head;
         let rows = numbers([2, seq, width], 1);
         let whole = attention(rows.clone(), heads, &Reach::causal(2, seq));
-        let mut cache = KeyValues::new(3, seq, heads.key_value * d_head, &Device::flex());
+        let mut cache = KeyValues::new(3, seq, heads.key_value, d_head, &Device::flex());
         let piece = |row: usize, from: usize, to: usize| {
             rows.clone().slice([row..row + 1, from..to, 0..width]).reshape([to - from, width])
         };

@@ -37,9 +37,9 @@ impl Attention {
         Heads { query: self.heads, key_value: self.key_value_heads }
     }
 
-    /// Numbers of keys that the cache keeps of a token.
-    pub(crate) fn kept_width(&self, d_model: usize) -> usize {
-        d_model / self.heads * self.key_value_heads
+    /// An empty cache of as many slots with room for so many tokens each.
+    pub(crate) fn cache(&self, slots: usize, capacity: usize, d_model: usize, device: &Device) -> KeyValues {
+        KeyValues::new(slots, capacity, self.key_value_heads, d_model / self.heads, device)
     }
 
     /// Every position reads what it can reach, `[batch · seq, d_model]`.

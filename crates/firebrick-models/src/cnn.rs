@@ -223,12 +223,11 @@ impl Cnn {
         let mut next = || maps.next().expect("a map for every layer that has weights");
         let mut x = images;
         for layer in &self.config.layers {
+            let window = || layer.window().expect("a layer that has one");
             x = match *layer {
-                CnnLayer::Conv { .. } => next().convolve(x, layer.window().expect("convolutions have one")),
+                CnnLayer::Conv { .. } => next().convolve(x, window()),
                 CnnLayer::Relu => firebrick_kernels::relu(x),
-                CnnLayer::MaxPool { size, stride, padding } => {
-                    firebrick_kernels::max_pool2d(x, Window { size, stride, padding })
-                }
+                CnnLayer::MaxPool { .. } => firebrick_kernels::max_pool2d(x, window()),
                 CnnLayer::Linear { width } => {
                     let inputs = x.shape().num_elements() / batch;
                     next().forward(x.reshape([batch, inputs])).reshape([batch, 1, 1, width])

@@ -2,7 +2,7 @@
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Int, Tensor};
-use firebrick_kernels::{Chunk, KeyValues, Reach, Rotary, gelu, gelu_tanh, swiglu};
+use firebrick_kernels::{Chunk, Reach, Rotary, gelu, gelu_tanh, swiglu};
 use firebrick_tensor::{CausalLm, Feed, Incremental, PackedBatch, PackedLm, indices};
 use firebrick_types::Seed;
 
@@ -268,7 +268,7 @@ impl Incremental for Decoder {
 
     fn cache(&self, slots: usize, capacity: usize) -> KvCache {
         let (device, capacity) = (self.device(), capacity.min(self.context));
-        let layer = |block: &Block| KeyValues::new(slots, capacity, block.attn.kept_width(self.d_model()), &device);
+        let layer = |block: &Block| block.attn.cache(slots, capacity, self.d_model(), &device);
         KvCache { layers: self.blocks.iter().map(layer).collect(), lengths: vec![0; slots] }
     }
 

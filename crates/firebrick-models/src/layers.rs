@@ -136,8 +136,8 @@ impl Projection {
         let weight = self.weight.val();
         let [_, d_output] = weight.dims();
         let weight = weight.reshape([window.size, window.size, channels, d_output]);
-        let bias = self.bias.as_ref().map_or_else(|| Tensor::zeros([d_output], &x.device()), Param::val);
-        firebrick_kernels::conv2d(x, weight, bias, window)
+        let bias = self.bias.as_ref().expect("the maps of windows add a bias");
+        firebrick_kernels::conv2d(x, weight, bias.val(), window)
     }
 
     /// `[tokens, d_input]` to `[tokens, d_output]`.

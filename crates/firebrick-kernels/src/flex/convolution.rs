@@ -1,13 +1,11 @@
 //! Convolution and pooling over images whose pixels hold their channels side by side.
 
-use burn::backend::Flex;
-use burn::backend::autodiff::checkpoint::base::Checkpointer;
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops};
 use burn::backend::flex::FlexTensor;
 
+use super::linear::column_sums;
 use super::product::{Matrix, Start, add_product, place_product, product};
-use super::{contiguous, dims, elements, tensor, vector};
+use super::vjp::Vjp;
+use super::{dims, elements, tensor, vector};
 use crate::Window;
 
 /// Images of one size, and the window that moves over them.
@@ -102,24 +100,17 @@ pub(super) fn conv2d_forward(x: &FlexTensor, weight: &FlexTensor, bias: &FlexTen
     tensor(y, vec![batch, images.places[0], images.places[1], out_channels])
 }
 
+/// With the windows' numbers u: d u = g Wᵀ, d W = uᵀ g, d b = Σ g over the windows.
 #[derive(Clone, Debug)]
-pub(super) struct Conv2dState {
+pub(super) struct Conv2dKept {
     pub(super) x: FlexTensor,
     pub(super) weight: FlexTensor,
     pub(super) images: Images,
 }
 
-/// With the windows' numbers u: d u = g Wᵀ, d W = uᵀ g, d b = Σ g over the windows.
-#[derive(Debug)]
-pub(super) struct Conv2dBackward;
-
-impl Backward<Flex, 3> for Conv2dBackward {
-    type State = Conv2dState;
-
-    fn backward(self, ops: Ops<Conv2dState, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let g = contiguous(gradients.consume::<Flex>(&ops.node));
-        let Conv2dState { x, weight, images } = ops.state;
-        let [of_x, of_weight, of_bias] = ops.parents.each_ref().map(Option::is_some);
+impl Vjp<3> for Conv2dKept {
+    fn vjp(self, g: FlexTensor, [of_x, of_weight, of_bias]: [bool; 3]) -> [Option<FlexTensor>; 3] {
+        let Self { x, weight, images } = self;
         let out_channels = dims(&weight)[3];
         let (windows, covered) = (images.windows(), images.covered());
         let weights = Matrix::rows(elements(&weight), covered, out_channels, out_channels);
@@ -139,21 +130,11 @@ impl Backward<Flex, 3> for Conv2dBackward {
                 images.fold(&rows, &mut dx[image]);
             }
         }
-        let dbias = || {
-            let mut dbias = vec![0.0; out_channels];
-            vector::column_sums(elements(&g), &mut dbias);
-            tensor(dbias, vec![out_channels])
-        };
-        let found = [
+        [
             of_x.then(|| tensor(dx, dims(&x))),
             of_weight.then(|| tensor(dweight, dims(&weight))),
-            of_bias.then(dbias),
-        ];
-        for (parent, gradient) in ops.parents.into_iter().zip(found) {
-            if let (Some(parent), Some(gradient)) = (parent, gradient) {
-                gradients.register::<Flex>(parent.id, gradient);
-            }
-        }
+            of_bias.then(|| column_sums(&g, out_channels)),
+        ]
     }
 }
 
@@ -175,25 +156,17 @@ pub(super) fn max_pool2d_forward(x: &FlexTensor, images: Images) -> (FlexTensor,
     (tensor(y, vec![batch, images.places[0], images.places[1], channels]), switches)
 }
 
+/// What flows back goes to the pixel that was the greatest.
 #[derive(Clone, Debug)]
-pub(super) struct MaxPool2dState {
+pub(super) struct MaxPool2dKept {
     pub(super) batch: usize,
     pub(super) images: Images,
     pub(super) switches: Vec<u32>,
 }
 
-/// What flows back goes to the pixel that was the greatest.
-#[derive(Debug)]
-pub(super) struct MaxPool2dBackward;
-
-impl Backward<Flex, 1> for MaxPool2dBackward {
-    type State = MaxPool2dState;
-
-    fn backward(self, ops: Ops<MaxPool2dState, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let g = contiguous(gradients.consume::<Flex>(&ops.node));
-        let [parent] = ops.parents;
-        let Some(parent) = parent else { return };
-        let MaxPool2dState { batch, images, switches } = ops.state;
+impl Vjp<1> for MaxPool2dKept {
+    fn vjp(self, g: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
+        let Self { batch, images, switches } = self;
         let mut dx = vec![0.0; batch * images.numbers()];
         let length = images.windows() * images.channels;
         let images_of = dx.chunks_exact_mut(images.numbers());
@@ -202,7 +175,6 @@ impl Backward<Flex, 1> for MaxPool2dBackward {
                 dx[switch as usize] += g;
             }
         }
-        let shape = vec![batch, images.height, images.width, images.channels];
-        gradients.register::<Flex>(parent.id, tensor(dx, shape));
+        [Some(tensor(dx, vec![batch, images.height, images.width, images.channels]))]
     }
 }

@@ -2,15 +2,12 @@
 
 use std::sync::Arc;
 
-use burn::backend::Flex;
-use burn::backend::autodiff::checkpoint::base::Checkpointer;
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops};
 use burn::backend::flex::FlexTensor;
 use burn::tensor::DType;
 use half::bf16;
 
-use super::{contiguous, dims, elements, tensor, vector};
+use super::vjp::Vjp;
+use super::{dims, elements, tensor, vector};
 
 /// The tensor with rows one after another.
 pub(super) fn rows_of(tensor: FlexTensor) -> FlexTensor {
@@ -30,29 +27,21 @@ pub(super) fn embedding_forward(table: &FlexTensor, indices: &[usize]) -> FlexTe
     tensor(rows, vec![indices.len(), width])
 }
 
+/// Each entry's gradient is the sum over the tokens that read it, in their order.
 #[derive(Clone, Debug)]
-pub(super) struct EmbeddingState {
+pub(super) struct EmbeddingKept {
     pub(super) indices: Arc<[usize]>,
     pub(super) entries: usize,
     pub(super) width: usize,
 }
 
-/// Each entry's gradient is the sum over the tokens that read it, in their order.
-#[derive(Debug)]
-pub(super) struct EmbeddingBackward;
-
-impl Backward<Flex, 1> for EmbeddingBackward {
-    type State = EmbeddingState;
-
-    fn backward(self, ops: Ops<EmbeddingState, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let g = contiguous(gradients.consume::<Flex>(&ops.node));
-        let [parent] = ops.parents;
-        let Some(parent) = parent else { return };
-        let EmbeddingState { indices, entries, width } = ops.state;
+impl Vjp<1> for EmbeddingKept {
+    fn vjp(self, g: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
+        let Self { indices, entries, width } = self;
         let mut dtable = vec![0.0; entries * width];
         for (&index, g) in indices.iter().zip(elements(&g).chunks_exact(width)) {
             vector::add(g, &mut dtable[index * width..][..width]);
         }
-        gradients.register::<Flex>(parent.id, tensor(dtable, vec![entries, width]));
+        [Some(tensor(dtable, vec![entries, width]))]
     }
 }

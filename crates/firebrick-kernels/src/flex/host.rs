@@ -6,7 +6,7 @@ use super::product::{Matrix, Panels, place_product, place_product_of_panels};
 use super::vector::softmax;
 use crate::{Chunk, Heads};
 
-/// Of each slot, rows of keys and rows of values, one of each token.
+/// The keys and values of each slot's tokens.
 #[derive(Debug)]
 pub(crate) struct Host {
     slots: Vec<Slot>,
@@ -16,7 +16,7 @@ pub(crate) struct Host {
 
 #[derive(Debug)]
 struct Slot {
-    /// Of each head; made when the first token comes, which tells how wide a head is.
+    /// Of each head, as products read them.
     keys: Vec<Panels>,
     /// Rows of all heads, one of each token.
     values: Vec<f32>,
@@ -27,14 +27,17 @@ const BLOCK: usize = 64;
 
 impl Host {
     /// Memory is set aside here; the system provides it when it is first used.
-    pub(crate) fn new(slots: usize, capacity: usize, width: usize) -> Self {
-        let slot = |_| Slot { keys: Vec::new(), values: Vec::with_capacity(capacity * width) };
+    pub(crate) fn new(slots: usize, capacity: usize, key_value_heads: usize, d_head: usize) -> Self {
+        let width = key_value_heads * d_head;
+        let slot = |_| Slot {
+            keys: (0..key_value_heads).map(|_| Panels::new(d_head, capacity)).collect(),
+            values: Vec::with_capacity(capacity * width),
+        };
         Self { slots: (0..slots).map(slot).collect(), capacity, width }
     }
 
     pub(crate) fn copy(&mut self, from: usize, to: usize, tokens: usize) {
         let [from, to] = self.slots.get_disjoint_mut([from, to]).expect("two slots of the cache");
-        to.make_room(from.keys.len(), self.width, self.capacity);
         to.keys.iter_mut().zip(&from.keys).for_each(|(to, from)| to.take_from(from, tokens));
         to.values.clear();
         to.values.extend_from_slice(&from.values[..tokens * self.width]);
@@ -42,6 +45,7 @@ impl Host {
 
     /// Keeps the keys and values of new tokens, then lets their queries read.
     pub(crate) fn attention(&mut self, qkv: &[f32], heads: Heads, d_head: usize, chunks: &[Chunk]) -> Vec<f32> {
+        assert!(self.slots.iter().all(|slot| slot.keys.len() == heads.key_value), "a cache of other heads");
         assert_eq!(heads.key_value * d_head, self.width, "a cache of other heads");
         let mut rest = qkv;
         for &Chunk { slot, past, tokens } in chunks {
@@ -49,7 +53,6 @@ impl Host {
             rest = others;
             let capacity = self.capacity;
             assert!(past + tokens <= capacity, "{past} and {tokens} tokens in a cache of {capacity}");
-            self.slots[slot].make_room(heads.key_value, self.width, capacity);
             let Slot { keys, values } = &mut self.slots[slot];
             assert!(values.len() >= past * self.width, "slot {slot} remembers fewer than {past} tokens");
             keys.iter_mut().for_each(|keys| keys.truncate(past));
@@ -79,13 +82,6 @@ impl Host {
 }
 
 impl Slot {
-    /// Room for the keys of this many heads; memory is set aside here.
-    fn make_room(&mut self, heads: usize, width: usize, capacity: usize) {
-        if self.keys.len() < heads {
-            self.keys.resize_with(heads, || Panels::new(width / heads, capacity));
-        }
-    }
-
     /// What the queries of `new` tokens read of this sequence.
     fn read(&self, new: &[f32], heads: Heads, chunk: Chunk, out: &mut [f32]) {
         let d_head = new.len() / chunk.tokens / heads.all();

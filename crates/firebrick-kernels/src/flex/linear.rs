@@ -1,15 +1,12 @@
 //! Linear maps.
 
-use burn::backend::Flex;
-use burn::backend::autodiff::checkpoint::base::Checkpointer;
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops};
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::tensor::DType;
 use half::bf16;
 
 use super::product::{Matrix, Start, product};
-use super::{contiguous, dims, elements, tensor, vector};
+use super::vjp::Vjp;
+use super::{dims, elements, tensor, vector};
 
 /// The matrix of a tensor of two dimensions, wherever its elements lie.
 fn matrix(tensor: &FlexTensor) -> Matrix<'_> {
@@ -44,8 +41,11 @@ pub(super) fn linear_forward(x: &FlexTensor, weight: &FlexTensor, bias: Option<&
 }
 
 /// d x = g Wᵀ, d W = xᵀ g, d b = Σ g over the rows.
-#[derive(Debug)]
-pub(super) struct LinearBackward;
+#[derive(Clone, Debug)]
+pub(super) struct LinearKept {
+    pub(super) x: FlexTensor,
+    pub(super) weight: FlexTensor,
+}
 
 /// The gradients of `x` and `weight`, those that are wanted.
 fn linear_backward(x: &FlexTensor, weight: &FlexTensor, g: &FlexTensor, wanted: [bool; 2]) -> [Option<FlexTensor>; 2] {
@@ -68,39 +68,22 @@ fn linear_backward(x: &FlexTensor, weight: &FlexTensor, g: &FlexTensor, wanted: 
     [wanted[0].then(dx), wanted[1].then(dweight)]
 }
 
-impl Backward<Flex, 2> for LinearBackward {
-    type State = (FlexTensor, FlexTensor);
-
-    fn backward(self, ops: Ops<Self::State, 2>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let g = contiguous(gradients.consume::<Flex>(&ops.node));
-        let (x, weight) = ops.state;
-        let factors = linear_backward(&x, &weight, &g, ops.parents.each_ref().map(Option::is_some));
-        for (parent, gradient) in ops.parents.into_iter().zip(factors) {
-            if let (Some(parent), Some(gradient)) = (parent, gradient) {
-                gradients.register::<Flex>(parent.id, gradient);
-            }
-        }
+impl Vjp<2> for LinearKept {
+    fn vjp(self, g: FlexTensor, wanted: [bool; 2]) -> [Option<FlexTensor>; 2] {
+        linear_backward(&self.x, &self.weight, &g, wanted)
     }
 }
 
-impl Backward<Flex, 3> for LinearBackward {
-    type State = (FlexTensor, FlexTensor);
-
-    fn backward(self, ops: Ops<Self::State, 3>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let g = contiguous(gradients.consume::<Flex>(&ops.node));
-        let (x, weight) = ops.state;
-        let [of_x, of_weight, of_bias] = ops.parents.each_ref().map(Option::is_some);
-        let [dx, dweight] = linear_backward(&x, &weight, &g, [of_x, of_weight]);
-        let dbias = of_bias.then(|| {
-            let mut dbias = vec![0.0; dims(&weight)[1]];
-            vector::column_sums(elements(&g), &mut dbias);
-            let length = dbias.len();
-            tensor(dbias, vec![length])
-        });
-        for (parent, gradient) in ops.parents.into_iter().zip([dx, dweight, dbias]) {
-            if let (Some(parent), Some(gradient)) = (parent, gradient) {
-                gradients.register::<Flex>(parent.id, gradient);
-            }
-        }
+impl Vjp<3> for LinearKept {
+    fn vjp(self, g: FlexTensor, [of_x, of_weight, of_bias]: [bool; 3]) -> [Option<FlexTensor>; 3] {
+        let [dx, dweight] = linear_backward(&self.x, &self.weight, &g, [of_x, of_weight]);
+        [dx, dweight, of_bias.then(|| column_sums(&g, dims(&self.weight)[1]))]
     }
+}
+
+/// The sums of so many columns.
+pub(super) fn column_sums(rows: &FlexTensor, columns: usize) -> FlexTensor {
+    let mut sums = vec![0.0; columns];
+    vector::column_sums(elements(rows), &mut sums);
+    tensor(sums, vec![columns])
 }

@@ -9,24 +9,21 @@ mod norm;
 mod optimizer;
 mod product;
 pub(crate) mod vector;
+mod vjp;
 
 use std::sync::Arc;
 
 use burn::backend::autodiff::Autodiff;
-use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{Bytes, DType, Int, Shape, Tensor};
-use convolution::{
-    Conv2dBackward, Conv2dState, Images, MaxPool2dBackward, MaxPool2dState, conv2d_forward, max_pool2d_forward,
-};
-use embedding::{EmbeddingBackward, EmbeddingState, embedding_forward, rows_of};
-use linear::{LinearBackward, laid, linear_forward};
-use norm::{LayerNormBackward, LayerNormState, RmsNormBackward, RmsNormState, layer_norm_forward, rms_norm_forward};
+use convolution::{Conv2dKept, Images, MaxPool2dKept, conv2d_forward, max_pool2d_forward};
+use embedding::{EmbeddingKept, embedding_forward, rows_of};
+use linear::{LinearKept, laid, linear_forward};
+use norm::{LayerNormKept, RmsNormKept, layer_norm_forward, rms_norm_forward};
+use vjp::{Vjp, tracked};
 
 use crate::{AdamWStep, Heads, Reach, Rotary, Window};
 
@@ -350,34 +347,25 @@ impl Fused for Flex {
     }
 }
 
-#[derive(Debug)]
-struct ElementwiseBackward;
+/// What a function of each element keeps of them.
+#[derive(Clone, Debug)]
+struct ElementwiseKept(Elementwise, FlexTensor);
 
-impl Backward<Flex, 1> for ElementwiseBackward {
-    type State = (Elementwise, FlexTensor);
-
-    fn backward(self, ops: Ops<Self::State, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let g = contiguous(gradients.consume::<Flex>(&ops.node));
-        let [parent] = ops.parents;
-        let Some(parent) = parent else { return };
-        let (function, x) = ops.state;
+impl Vjp<1> for ElementwiseKept {
+    fn vjp(self, g: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
+        let Self(function, x) = self;
         let mut g = whole(g);
         (function.backward)(elements(&x), g.storage_mut::<f32>());
-        gradients.register::<Flex>(parent.id, g.reshape(x.layout().shape().clone()));
+        [Some(g.reshape(x.layout().shape().clone()))]
     }
 }
 
-#[derive(Debug)]
-struct SwigluBackward;
+#[derive(Clone, Debug)]
+struct SwigluKept(FlexTensor);
 
-impl Backward<Flex, 1> for SwigluBackward {
-    type State = FlexTensor;
-
-    fn backward(self, ops: Ops<FlexTensor, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let g = contiguous(gradients.consume::<Flex>(&ops.node));
-        let [parent] = ops.parents;
-        let Some(parent) = parent else { return };
-        let x = ops.state;
+impl Vjp<1> for SwigluKept {
+    fn vjp(self, g: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
+        let Self(x) = self;
         let width = dims(&x)[1];
         let d_ff = width / 2;
         let mut dx = vec![0.0; elements(&x).len()];
@@ -386,27 +374,19 @@ impl Backward<Flex, 1> for SwigluBackward {
             let (dgate, dup) = dx.split_at_mut(d_ff);
             vector::swiglu_backward(&x[..d_ff], &x[d_ff..], g, dgate, dup);
         }
-        gradients.register::<Flex>(parent.id, tensor(dx, dims(&x)));
+        [Some(tensor(dx, dims(&x)))]
     }
 }
 
 /// A turn is undone by the opposite one.
-#[derive(Debug)]
-struct RotaryBackward;
-
-impl Backward<Flex, 1> for RotaryBackward {
-    type State = Turn;
-
-    fn backward(self, ops: Ops<Turn, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let g = contiguous(gradients.consume::<Flex>(&ops.node));
-        let [parent] = ops.parents;
-        let Some(parent) = parent else { return };
-        gradients.register::<Flex>(parent.id, ops.state.of(&g, true));
+impl Vjp<1> for Turn {
+    fn vjp(self, g: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
+        [Some(self.of(&g, true))]
     }
 }
 
 #[derive(Clone, Debug)]
-struct AttentionState {
+struct AttentionKept {
     qkv: FlexTensor,
     out: FlexTensor,
     log_sums: Vec<f32>,
@@ -414,40 +394,24 @@ struct AttentionState {
     reach: Reach,
 }
 
-#[derive(Debug)]
-struct AttentionBackward;
-
-impl Backward<Flex, 1> for AttentionBackward {
-    type State = AttentionState;
-
-    fn backward(self, ops: Ops<AttentionState, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let g = contiguous(gradients.consume::<Flex>(&ops.node));
-        let [parent] = ops.parents;
-        let Some(parent) = parent else { return };
-        let AttentionState { qkv, out, log_sums, shape, reach } = ops.state;
+impl Vjp<1> for AttentionKept {
+    fn vjp(self, g: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
+        let Self { qkv, out, log_sums, shape, reach } = self;
         let dqkv = attention::backward(elements(&qkv), shape, &reach, elements(&out), &log_sums, elements(&g));
-        gradients.register::<Flex>(parent.id, tensor(dqkv, dims(&qkv)));
+        [Some(tensor(dqkv, dims(&qkv)))]
     }
 }
 
 #[derive(Clone, Debug)]
-struct LogProbsState {
+struct LogProbsKept {
     logits: FlexTensor,
     targets: Arc<[usize]>,
     log_sums: Vec<[f32; 2]>,
 }
 
-#[derive(Debug)]
-struct LogProbsBackward;
-
-impl Backward<Flex, 1> for LogProbsBackward {
-    type State = LogProbsState;
-
-    fn backward(self, ops: Ops<LogProbsState, 1>, gradients: &mut Gradients, _: &mut Checkpointer) {
-        let g = contiguous(gradients.consume::<Flex>(&ops.node));
-        let [parent] = ops.parents;
-        let Some(parent) = parent else { return };
-        let LogProbsState { logits, targets, log_sums } = ops.state;
+impl Vjp<1> for LogProbsKept {
+    fn vjp(self, g: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
+        let Self { logits, targets, log_sums } = self;
         let vocab = dims(&logits)[1];
         // The largest tensor of a language model: where nothing else holds it, its gradient takes its place.
         let mut dlogits = whole(logits);
@@ -461,7 +425,7 @@ impl Backward<Flex, 1> for LogProbsBackward {
                 x[target] += g;
             }
         }
-        gradients.register::<Flex>(parent.id, dlogits);
+        [Some(dlogits)]
     }
 }
 
@@ -472,11 +436,7 @@ fn elementwise<C: CheckpointStrategy>(
 ) -> FloatTensor<Autodiff<Flex, C>> {
     let node = x.node();
     let x = contiguous(x.into_primitive());
-    let y = function.of(&x);
-    match ElementwiseBackward.prepare::<C>([node]).compute_bound().stateful() {
-        OpsKind::Tracked(prepared) => prepared.finish((function, x), y),
-        OpsKind::UnTracked(prepared) => prepared.finish(y),
-    }
+    tracked::<C, _, _>([node], function.of(&x), ElementwiseKept(function, x))
 }
 
 impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
@@ -492,20 +452,14 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
         let node = x.node();
         let x = contiguous(x.into_primitive());
         let y = swiglu_forward(&x);
-        match SwigluBackward.prepare::<C>([node]).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish(x, y),
-            OpsKind::UnTracked(prepared) => prepared.finish(y),
-        }
+        tracked::<C, _, _>([node], y, SwigluKept(x))
     }
 
     fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
         let nodes = [x.node(), weight.node()];
         let [x, weight] = [x, weight].map(|tensor| laid(tensor.into_primitive()));
         let y = linear_forward(&x, &weight, None);
-        match LinearBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish((x, weight), y),
-            OpsKind::UnTracked(prepared) => prepared.finish(y),
-        }
+        tracked::<C, _, _>(nodes, y, LinearKept { x, weight })
     }
 
     fn fused_linear_with_bias(
@@ -516,29 +470,20 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
         let nodes = [x.node(), weight.node(), bias.node()];
         let [x, weight] = [x, weight].map(|tensor| laid(tensor.into_primitive()));
         let y = linear_forward(&x, &weight, Some(&contiguous(bias.into_primitive())));
-        match LinearBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish((x, weight), y),
-            OpsKind::UnTracked(prepared) => prepared.finish(y),
-        }
+        tracked::<C, _, _>(nodes, y, LinearKept { x, weight })
     }
 
     fn fused_rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self> {
         let nodes = [x.node(), weight.node()];
         let [x, weight] = [x, weight].map(|tensor| contiguous(tensor.into_primitive()));
         let (y, inverses) = rms_norm_forward(&x, &weight, epsilon);
-        match RmsNormBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish(RmsNormState { x, weight, inverses }, y),
-            OpsKind::UnTracked(prepared) => prepared.finish(y),
-        }
+        tracked::<C, _, _>(nodes, y, RmsNormKept { x, weight, inverses })
     }
 
     fn fused_rotary(qkv: FloatTensor<Self>, turn: Turn) -> FloatTensor<Self> {
         let node = qkv.node();
         let turned = turn.of(&contiguous(qkv.into_primitive()), false);
-        match RotaryBackward.prepare::<C>([node]).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish(turn, turned),
-            OpsKind::UnTracked(prepared) => prepared.finish(turned),
-        }
+        tracked::<C, _, _>([node], turned, turn)
     }
 
     fn fused_layer_norm(
@@ -550,22 +495,14 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
         let nodes = [x.node(), weight.node(), bias.node()];
         let [x, weight, bias] = [x, weight, bias].map(|tensor| contiguous(tensor.into_primitive()));
         let (y, moments) = layer_norm_forward(&x, &weight, &bias, epsilon);
-        match LayerNormBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish(LayerNormState { x, weight, moments }, y),
-            OpsKind::UnTracked(prepared) => prepared.finish(y),
-        }
+        tracked::<C, _, _>(nodes, y, LayerNormKept { x, weight, moments })
     }
 
     fn fused_attention(qkv: FloatTensor<Self>, heads: Heads, reach: Reach) -> FloatTensor<Self> {
         let node = qkv.node();
         let qkv = contiguous(qkv.into_primitive());
         let (out, shape, log_sums) = attention_forward(&qkv, heads, &reach);
-        match AttentionBackward.prepare::<C>([node]).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => {
-                prepared.finish(AttentionState { qkv, out: out.clone(), log_sums, shape, reach }, out)
-            }
-            OpsKind::UnTracked(prepared) => prepared.finish(out),
-        }
+        tracked::<C, _, _>([node], out.clone(), AttentionKept { qkv, out, log_sums, shape, reach })
     }
 
     fn fused_token_log_probs(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self> {
@@ -573,10 +510,7 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
         let logits = contiguous(logits.into_primitive());
         let targets = indices(&targets, dims(&logits)[1]);
         let (log_probs, log_sums) = token_log_probs_forward(&logits, &targets);
-        match LogProbsBackward.prepare::<C>([node]).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish(LogProbsState { logits, targets, log_sums }, log_probs),
-            OpsKind::UnTracked(prepared) => prepared.finish(log_probs),
-        }
+        tracked::<C, _, _>([node], log_probs, LogProbsKept { logits, targets, log_sums })
     }
 
     fn fused_embedding(table: FloatTensor<Self>, ids: IntTensor<Self>) -> FloatTensor<Self> {
@@ -585,10 +519,7 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
         let [entries, width] = [0, 1].map(|axis| dims(&table)[axis]);
         let indices = indices(&ids, entries);
         let rows = embedding_forward(&table, &indices);
-        match EmbeddingBackward.prepare::<C>([node]).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish(EmbeddingState { indices, entries, width }, rows),
-            OpsKind::UnTracked(prepared) => prepared.finish(rows),
-        }
+        tracked::<C, _, _>([node], rows, EmbeddingKept { indices, entries, width })
     }
 
     fn fused_adamw(
@@ -621,10 +552,7 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
         let [x, weight, bias] = [x, weight, bias].map(|tensor| contiguous(tensor.into_primitive()));
         let images = Images::of(&x, window);
         let y = conv2d_forward(&x, &weight, &bias, images);
-        match Conv2dBackward.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish(Conv2dState { x, weight, images }, y),
-            OpsKind::UnTracked(prepared) => prepared.finish(y),
-        }
+        tracked::<C, _, _>(nodes, y, Conv2dKept { x, weight, images })
     }
 
     fn fused_max_pool2d(x: FloatTensor<Self>, window: Window) -> FloatTensor<Self> {
@@ -632,10 +560,7 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
         let x = contiguous(x.into_primitive());
         let images = Images::of(&x, window);
         let (y, switches) = max_pool2d_forward(&x, images);
-        match MaxPool2dBackward.prepare::<C>([node]).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish(MaxPool2dState { batch: dims(&x)[0], images, switches }, y),
-            OpsKind::UnTracked(prepared) => prepared.finish(y),
-        }
+        tracked::<C, _, _>([node], y, MaxPool2dKept { batch: dims(&x)[0], images, switches })
     }
 }
 

@@ -220,7 +220,8 @@ const ROWS: usize = 240;
 const COLUMNS: usize = 1024;
 /// Links at a time where the second factor is read where it lies: as many rows as a processor prefetches from.
 const STREAMS: usize = 8;
-/// Tiles of rows, one below another, that are few: laying the second factor out for them would cost more than it gives.
+/// So many tiles, one below or beside another, are few: laying the second factor out for a few rows of tiles would cost more than
+/// it gives, and a few columns of tiles need not be read a few links at a time.
 const FEW: usize = 4;
 
 thread_local! {
@@ -269,7 +270,6 @@ unsafe fn streamed<T: Element>(
 ) {
     let (from, turned) = a.place();
     let sweeps = T::sweeps(kernel, turned);
-    // A few columns stay in registers over all links.
     let streams = if b.columns <= FEW * kernel.columns { a.columns.max(1) } else { STREAMS };
     for k in (0..a.columns.max(1)).step_by(streams) {
         let links = streams.min(a.columns - k);

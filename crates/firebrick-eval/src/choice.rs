@@ -1,7 +1,7 @@
 //! How likely a language model finds an answer.
 
 use burn::tensor::Device;
-use firebrick_tensor::{CausalLm, TokenBatch, token_log_probs};
+use firebrick_tensor::{CausalLm, ResponseBatch, token_log_probs};
 use firebrick_types::TokenId;
 use serde::{Deserialize, Serialize};
 
@@ -53,11 +53,8 @@ fn log_prob<M: CausalLm>(model: &M, context: &[TokenId], answer: &[TokenId], dev
     let answer = &answer[..answer.len().min(model.context() - 1)];
     let room = model.context() - answer.len();
     let context = &context[context.len().saturating_sub(room)..];
-    let batch = TokenBatch::from_ragged(&[[context, answer].concat()], device);
-    let places = (context.len() - 1..context.len() + answer.len() - 1).collect::<Vec<_>>();
-    let logits = model.logits_at(batch.inputs(), &places).unsqueeze::<3>();
-    let answer = batch.targets().slice([0..1, places[0]..places[0] + places.len()]);
-    let log_probs = token_log_probs(logits, answer).into_data();
+    let batch = ResponseBatch::of([(context, answer)], device);
+    let log_probs = token_log_probs(batch.logits(model, 1.0), batch.responses()).into_data();
     log_probs.try_to_vec::<f32>().expect("log-probabilities are f32").into_iter().map(f64::from).sum()
 }
 

@@ -7,11 +7,11 @@
 use std::ops::Range;
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use firebrick_sampling::{Finish, Sampler, Stop, generate};
 use firebrick_tensor::{
-    CausalLm, Incremental, Mask, Parameters, SequenceScorer, TokenBatch, TokenValues, entropy, indices, kl, masked,
-    token_log_probs,
+    CausalLm, Incremental, Mask, Parameters, ResponseBatch, SequenceScorer, TokenBatch, TokenValues, entropy, kl,
+    masked, token_log_probs,
 };
 use firebrick_train::{
     AdamW, AdamWConfig, Checkpoint, Checkpoints, Error, Event, Loss, Observer, Schedule, Values, gradients_of,
@@ -266,58 +266,9 @@ fn prompts_at(places: Range<usize>, prompts: usize, seed: Seed) -> Vec<usize> {
     order.skip(places.start - rounds.start * prompts).take(places.len()).collect()
 }
 
-/// Sequences of rollouts with the places of their responses; numbers of response tokens stand in one row, `[1, responses]`.
-struct Batch {
-    tokens: TokenBatch,
-    /// The inputs that predict response tokens.
-    places: Vec<usize>,
-    /// The response tokens, `[1, responses]`.
-    responses: Tensor<2, Int>,
-    /// How many there are of each rollout.
-    lengths: Vec<usize>,
-}
-
-impl Batch {
-    fn of(rollouts: &[&Rollout], device: &Device) -> Self {
-        let sequences = rollouts.iter().map(|rollout| [&rollout.prompt[..], &rollout.response].concat());
-        let tokens = TokenBatch::from_ragged(&sequences.collect::<Vec<_>>(), device);
-        let [_, seq] = tokens.dims();
-        let places = rollouts.iter().enumerate().flat_map(|(row, rollout)| {
-            let first = row * (seq - 1) + rollout.prompt.len() - 1;
-            first..first + rollout.response.len()
-        });
-        let places = places.collect::<Vec<_>>();
-        let responses = rollouts.iter().flat_map(|rollout| &rollout.response).map(|&id| i64::from(id));
-        let responses = TensorData::new(responses.collect::<Vec<_>>(), [1, places.len()]);
-        let lengths = rollouts.iter().map(|rollout| rollout.response.len()).collect();
-        Self { tokens, places, responses: Tensor::from_data(responses, device), lengths }
-    }
-
-    /// The logits that response tokens are drawn from, `[1, responses, vocab]`.
-    fn logits<P: CausalLm>(&self, policy: &P, temperature: f64) -> Tensor<3> {
-        (policy.logits_at(self.tokens.inputs(), &self.places) / temperature).unsqueeze()
-    }
-
-    /// The values before response tokens.
-    fn values<V: TokenValues>(&self, critic: &V) -> Tensor<2> {
-        let values = critic.values(self.tokens.inputs());
-        let places = indices(&self.places, &values.device());
-        values.flatten::<1>(0, 1).select(0, places).unsqueeze()
-    }
-
-    /// A number of each response token as a tensor.
-    fn joined<'a>(&self, rows: impl Iterator<Item = &'a [f32]>) -> Tensor<2> {
-        let numbers = rows.flatten().copied().collect::<Vec<_>>();
-        Tensor::from_data(TensorData::new(numbers, [1, self.places.len()]), &self.tokens.device())
-    }
-
-    /// The inverse of [`joined`](Self::joined).
-    fn apart(&self, tensor: Tensor<2>) -> Vec<Vec<f32>> {
-        let numbers = tensor.without_autodiff().into_data().try_to_vec::<f32>().expect("tensors are f32");
-        let mut rest = numbers.as_slice();
-        let row = |&length: &usize| rest.split_off(..length).expect("a number of each response token").to_vec();
-        self.lengths.iter().map(row).collect()
-    }
+/// The prompts and responses of rollouts.
+fn batch_of(rollouts: &[&Rollout], device: &Device) -> ResponseBatch {
+    ResponseBatch::of(rollouts.iter().map(|rollout| (&rollout.prompt[..], &rollout.response[..])), device)
 }
 
 /// The reference's log-probabilities, values, divergences and scores of the rollouts.
@@ -343,10 +294,10 @@ fn score<P, V, S>(
     let chunks = updates.flat_map(|update| update.chunks_mut(config.micro_batch_size));
     let work = chunks.map(|chunk| (chunk, policy.clone(), reference.clone(), critic.clone(), scorer.clone())).collect();
     parallel_map(work, |(chunk, policy, reference, critic, scorer): (&mut [Rollout], P, P, V, S)| {
-        let batch = Batch::of(&chunk.iter().collect::<Vec<_>>(), &device);
+        let batch = batch_of(&chunk.iter().collect::<Vec<_>>(), &device);
         let logits = batch.logits(&policy, config.temperature);
         let reference_logits = batch.logits(&reference, config.temperature);
-        let reference = batch.apart(token_log_probs(reference_logits.clone(), batch.responses.clone()));
+        let reference = batch.apart(token_log_probs(reference_logits.clone(), batch.responses()));
         let kl = batch.apart(kl(logits.clone(), reference_logits));
         let entropy = batch.apart(entropy(logits));
         let values = batch.apart(batch.values(&critic));
@@ -490,8 +441,8 @@ fn policy_share<P: CausalLm>(
     tokens: f64,
     device: &Device,
 ) -> Loss {
-    let batch = Batch::of(rollouts, device);
-    let log_probs = token_log_probs(batch.logits(policy, config.temperature), batch.responses.clone());
+    let batch = batch_of(rollouts, device);
+    let log_probs = token_log_probs(batch.logits(policy, config.temperature), batch.responses());
     let old = batch.joined(rollouts.iter().map(|rollout| &rollout.log_probs[..]));
     let advantages = batch.joined(rollouts.iter().map(|rollout| &rollout.advantages[..]));
     let losses = policy_loss(log_probs.clone(), old.clone(), advantages, config.policy_clip);
@@ -517,7 +468,7 @@ fn value_share<V: TokenValues>(
     tokens: f64,
     device: &Device,
 ) -> Loss {
-    let batch = Batch::of(rollouts, device);
+    let batch = batch_of(rollouts, device);
     let old = batch.joined(rollouts.iter().map(|rollout| &rollout.values[..]));
     let returns = batch.joined(rollouts.iter().map(|rollout| &rollout.returns[..]));
     let losses = value_loss(batch.values(critic), old, returns, config.value_clip);

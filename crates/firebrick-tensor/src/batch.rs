@@ -4,6 +4,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use firebrick_kernels::Reach;
 use firebrick_types::TokenId;
 
+use crate::{CausalLm, TokenValues, indices};
+
 /// Which positions count: 1 where they do, 0 where they do not.
 ///
 /// There is no other polarity anywhere (T-14).
@@ -191,6 +193,74 @@ impl PackedBatch {
     }
 }
 
+/// Prompts with their responses, and where the response tokens are predicted; numbers of response tokens stand in one row, those of
+/// one response after those of another: `[1, responses]`.
+#[derive(Clone, Debug)]
+pub struct ResponseBatch {
+    tokens: TokenBatch,
+    places: Vec<usize>,
+    responses: Tensor<2, Int>,
+    lengths: Vec<usize>,
+}
+
+impl ResponseBatch {
+    /// The batch of these prompts and responses.
+    ///
+    /// # Panics
+    /// If there is none, or an empty prompt.
+    pub fn of<'a>(pairs: impl IntoIterator<Item = (&'a [TokenId], &'a [TokenId])>, device: &Device) -> Self {
+        let pairs = pairs.into_iter().collect::<Vec<_>>();
+        assert!(pairs.iter().all(|(prompt, _)| !prompt.is_empty()), "a prompt is empty");
+        let sequences = pairs.iter().map(|(prompt, response)| [*prompt, response].concat()).collect::<Vec<_>>();
+        let tokens = TokenBatch::from_ragged(&sequences, device);
+        let [_, seq] = tokens.dims();
+        let places = pairs.iter().enumerate().flat_map(|(row, (prompt, response))| {
+            let first = row * (seq - 1) + prompt.len() - 1;
+            first..first + response.len()
+        });
+        let places = places.collect::<Vec<_>>();
+        let responses = pairs.iter().flat_map(|(_, response)| *response).map(|&id| i64::from(id)).collect::<Vec<_>>();
+        let responses = Tensor::from_data(TensorData::new(responses, [1, places.len()]), device);
+        let lengths = pairs.iter().map(|(_, response)| response.len()).collect();
+        Self { tokens, places, responses, lengths }
+    }
+
+    /// The logits that response tokens are drawn from, `[1, responses, vocab]`.
+    pub fn logits<M: CausalLm>(&self, model: &M, temperature: f64) -> Tensor<3> {
+        let logits = model.logits_at(self.tokens.inputs(), &self.places);
+        if temperature == 1.0 { logits.unsqueeze() } else { (logits / temperature).unsqueeze() }
+    }
+
+    /// The values before response tokens.
+    pub fn values<V: TokenValues>(&self, critic: &V) -> Tensor<2> {
+        let values = critic.values(self.tokens.inputs());
+        let places = indices(&self.places, &values.device());
+        values.flatten::<1>(0, 1).select(0, places).unsqueeze()
+    }
+
+    /// The response tokens.
+    pub fn responses(&self) -> Tensor<2, Int> {
+        self.responses.clone()
+    }
+
+    /// A number of each response token as a tensor.
+    ///
+    /// # Panics
+    /// If there are more or fewer.
+    pub fn joined<'a>(&self, rows: impl Iterator<Item = &'a [f32]>) -> Tensor<2> {
+        let numbers = rows.flatten().copied().collect::<Vec<_>>();
+        Tensor::from_data(TensorData::new(numbers, [1, self.places.len()]), &self.tokens.device())
+    }
+
+    /// The inverse of [`joined`](Self::joined).
+    pub fn apart(&self, tensor: Tensor<2>) -> Vec<Vec<f32>> {
+        let numbers = tensor.without_autodiff().into_data().try_to_vec::<f32>().expect("tensors are f32");
+        let mut rest = numbers.as_slice();
+        let row = |&length: &usize| rest.split_off(..length).expect("a number of each response token").to_vec();
+        self.lengths.iter().map(row).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,5 +283,16 @@ mod tests {
     #[should_panic(expected = "a sequence of a batch is empty")]
     fn an_empty_sequence_is_a_bug_of_the_caller() {
         TokenBatch::from_ragged(&[vec![1], vec![]], &Device::flex());
+    }
+
+    #[test]
+    fn numbers_of_responses_are_joined_and_come_apart() {
+        let (long, short): (&[TokenId], &[TokenId]) = (&[5, 6, 7], &[8]);
+        let batch = ResponseBatch::of([(short, long), (long, short)], &Device::flex());
+        // Rows of three inputs: 8 5 6 and 5 6 7; the second response is predicted by the last of its row.
+        assert_eq!(batch.places, [0, 1, 2, 5]);
+        assert_eq!(batch.responses().to_data().iter::<i64>().collect::<Vec<_>>(), [5, 6, 7, 8]);
+        let rows = [vec![0.5, 1.5, 2.5], vec![3.5]];
+        assert_eq!(batch.apart(batch.joined(rows.iter().map(Vec::as_slice))), rows);
     }
 }

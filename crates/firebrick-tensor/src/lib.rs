@@ -6,7 +6,7 @@ pub mod masked;
 mod parameters;
 mod traits;
 
-pub use batch::{Mask, PackedBatch, TokenBatch};
+pub use batch::{Mask, PackedBatch, ResponseBatch, TokenBatch};
 pub use log_probs::{entropy, k1, k2, k3, kl, log_softmax, softmax, token_log_probs};
 pub use parameters::{Parameters, ParametersError};
 pub use traits::{CausalLm, Feed, Incremental, PackedLm, ScoringLm, SequenceScorer, TokenValues, indices};

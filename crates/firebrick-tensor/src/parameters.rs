@@ -59,9 +59,9 @@ impl Parameters {
     }
 
     fn chosen<M: Module>(module: &M, trained_only: bool) -> Self {
-        let mut visitor = Collect { path: Vec::new(), trained_only, found: Self::default() };
-        module.visit(&mut visitor);
-        visitor.found
+        let mut found = Self::default();
+        visit(module, trained_only, |name, tensor| found.insert(name, tensor.shape(), tensor.values()));
+        found
     }
 
     /// The module with its parameters replaced by these.
@@ -69,8 +69,7 @@ impl Parameters {
     /// # Errors
     /// If a tensor is missing, surplus or of another shape: all of a kind are named.
     pub fn load<M: Module>(self, module: M) -> Result<M, ParametersError> {
-        let expected = shapes(&module, false);
-        self.replace(module, &expected)
+        self.replace(module, false)
     }
 
     /// The module with its trained parameters replaced by these; frozen ones stay.
@@ -78,11 +77,12 @@ impl Parameters {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_trained<M: Module>(self, module: M) -> Result<M, ParametersError> {
-        let expected = shapes(&module, true);
-        self.replace(module, &expected)
+        self.replace(module, true)
     }
 
-    fn replace<M: Module>(self, module: M, expected: &BTreeMap<String, Vec<usize>>) -> Result<M, ParametersError> {
+    fn replace<M: Module>(self, module: M, trained_only: bool) -> Result<M, ParametersError> {
+        let mut expected = BTreeMap::new();
+        visit(&module, trained_only, |name, tensor| _ = expected.insert(name, tensor.shape()));
         let missing = expected.keys().filter(|name| !self.0.contains_key(*name)).cloned().collect::<Vec<_>>();
         if !missing.is_empty() {
             return Err(ParametersError::Missing(missing));
@@ -91,7 +91,7 @@ impl Parameters {
         if !surplus.is_empty() {
             return Err(ParametersError::Surplus(surplus));
         }
-        for (name, shape) in expected {
+        for (name, shape) in &expected {
             let (found, _) = &self.0[name];
             if found != shape {
                 return Err(ParametersError::Shape {
@@ -101,12 +101,7 @@ impl Parameters {
                 });
             }
         }
-        Ok(self.overlay(module))
-    }
-
-    /// The module with those of its parameters replaced that have a namesake of the same shape here.
-    pub fn overlay<M: Module>(self, module: M) -> M {
-        module.map(&mut Replace { path: Vec::new(), with: self })
+        Ok(module.map(&mut Replace { path: Vec::new(), with: self }))
     }
 
     /// Adds or replaces one tensor.
@@ -194,46 +189,35 @@ impl Parameters {
     }
 }
 
-struct Collect {
+/// Calls `f` with the name and the tensor of every parameter, or of those that are trained.
+fn visit<M: Module>(module: &M, trained_only: bool, f: impl FnMut(String, &dyn Parameter)) {
+    module.visit(&mut Visit { path: Vec::new(), trained_only, f });
+}
+
+/// A tensor of some number of dimensions.
+trait Parameter {
+    fn shape(&self) -> Vec<usize>;
+    fn values(&self) -> Vec<f32>;
+}
+
+impl<const D: usize> Parameter for Tensor<D> {
+    fn shape(&self) -> Vec<usize> {
+        self.dims().to_vec()
+    }
+
+    fn values(&self) -> Vec<f32> {
+        let data = self.clone().without_autodiff().into_data().convert_dtype(DType::F32);
+        data.try_to_vec().expect("converted to f32")
+    }
+}
+
+struct Visit<F> {
     path: Vec<String>,
     trained_only: bool,
-    found: Parameters,
+    f: F,
 }
 
-impl ModuleVisitor for Collect {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let tensor = param.val();
-        if self.trained_only && !tensor.is_require_grad() {
-            return;
-        }
-        let data = tensor.without_autodiff().into_data().convert_dtype(DType::F32);
-        let shape = data.shape().to_vec();
-        self.found.insert(self.path.join("."), shape, data.try_to_vec().expect("converted to f32"));
-    }
-}
-
-/// The shapes of a module's parameters, whose values are not looked at.
-fn shapes<M: Module>(module: &M, trained_only: bool) -> BTreeMap<String, Vec<usize>> {
-    let mut visitor = Shapes { path: Vec::new(), trained_only, found: BTreeMap::new() };
-    module.visit(&mut visitor);
-    visitor.found
-}
-
-struct Shapes {
-    path: Vec<String>,
-    trained_only: bool,
-    found: BTreeMap<String, Vec<usize>>,
-}
-
-impl ModuleVisitor for Shapes {
+impl<F: FnMut(String, &dyn Parameter)> ModuleVisitor for Visit<F> {
     fn enter_module(&mut self, name: &str, _container: &str) {
         self.path.push(name.to_owned());
     }
@@ -245,7 +229,7 @@ impl ModuleVisitor for Shapes {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let tensor = param.val();
         if !self.trained_only || tensor.is_require_grad() {
-            self.found.insert(self.path.join("."), tensor.dims().to_vec());
+            (self.f)(self.path.join("."), &tensor);
         }
     }
 }
@@ -267,11 +251,7 @@ impl ModuleMapper for Replace {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let Some((shape, values)) = self.with.0.remove(&self.path.join(".")) else { return param };
         param.map(|old| {
-            if old.dims()[..] != shape[..] {
-                return old;
-            }
-            let device = old.device();
-            let tensor = Tensor::from_data(TensorData::new(values, shape), &device);
+            let tensor = Tensor::from_data(TensorData::new(values, shape), &old.device());
             if old.is_require_grad() { tensor.require_grad() } else { tensor }
         })
     }

@@ -71,7 +71,7 @@ pub fn pack<S: AsRef<[TokenId]>>(sequences: &[S], context: usize) -> Vec<Vec<usi
 }
 
 /// The sequences of some rows as a batch.
-fn read(sequences: &[Vec<TokenId>], rows: &[Vec<usize>], device: &Device) -> PackedBatch {
+fn batch_of(sequences: &[Vec<TokenId>], rows: &[Vec<usize>], device: &Device) -> PackedBatch {
     PackedBatch::of(&rows.iter().flatten().map(|&index| &sequences[index]).collect::<Vec<_>>(), device)
 }
 
@@ -105,7 +105,8 @@ pub fn pretrain<M: PackedLm + Module + Send>(
     let batch = |step: u64| {
         let start = step as usize * config.batch_size;
         let rows = &rows[start..rows.len().min(start + config.batch_size)];
-        let batches = rows.chunks(config.micro_batch_size).map(|rows| read(&pieces, rows, &device)).collect::<Vec<_>>();
+        let batches =
+            rows.chunks(config.micro_batch_size).map(|rows| batch_of(&pieces, rows, &device)).collect::<Vec<_>>();
         let targets = batches.iter().map(|batch| batch.targets().dims()[0]).sum::<usize>() as f32;
         Ok(batches.into_iter().map(|batch| (batch, targets)).collect())
     };
@@ -135,7 +136,7 @@ pub fn perplexity<M: PackedLm + Module + Send>(
     let rows = pack(&pieces, context);
     let groups = rows.chunks(micro_batch_size).map(|rows| (model.clone(), rows)).collect();
     let sums = parallel_map(groups, |(model, rows)| {
-        let losses = packed_token_losses(&model, &read(&pieces, rows, &device));
+        let losses = packed_token_losses(&model, &batch_of(&pieces, rows, &device));
         let targets = losses.dims()[0] as f64;
         (f64::from(losses.sum().into_scalar::<f32>()), targets)
     });

@@ -15,7 +15,7 @@ use firebrick_sampling::{Finish, Sampler, generate};
 use firebrick_stats::{
     bootstrap_mean, brier_score, calibration_curve, calibration_slope, elo_ratings, expected_calibration_error, wilson,
 };
-use firebrick_tensor::{CausalLm, TokenBatch, kl};
+use firebrick_tensor::{ResponseBatch, kl};
 use firebrick_train::{Event, Observer, lm, parallel_map};
 use firebrick_types::{Comparison, Dialogue, Role, Seed, TokenId};
 use rand::seq::SliceRandom;
@@ -242,23 +242,10 @@ impl Evaluate {
         let chunks =
             whole.chunks(self.recipe.micro_batch_size).map(|chunk| (policy.clone(), initial.clone(), chunk)).collect();
         let rows = parallel_map(chunks, |(policy, initial, chunk): (Decoder, Decoder, &[Exchange<'_>])| {
-            let sequences = chunk.iter().map(|(prompt, answer)| [&prompt[..], answer].concat()).collect::<Vec<_>>();
-            let batch = TokenBatch::from_ragged(&sequences, device);
-            let [_, seq] = batch.dims();
-            let places = chunk.iter().enumerate().flat_map(|(row, (prompt, answer))| {
-                let first = row * (seq - 1) + prompt.len() - 1;
-                first..first + answer.len()
-            });
-            let places = places.collect::<Vec<_>>();
-            let tempered =
-                |model: &Decoder| (model.logits_at(batch.inputs(), &places) / self.temperature).unsqueeze::<3>();
-            let divergences = kl(tempered(&policy), tempered(&initial)).into_data();
-            let divergences = divergences.try_to_vec::<f32>().expect("divergences are f32");
-            let mut rest = divergences.as_slice();
-            let sum = |(_, answer): &Exchange<'_>| {
-                rest.split_off(..answer.len()).expect("a divergence of each token").iter().sum::<f32>()
-            };
-            chunk.iter().map(sum).collect::<Vec<_>>()
+            let batch = ResponseBatch::of(chunk.iter().map(|(prompt, answer)| (&prompt[..], &answer[..])), device);
+            let tempered = |model: &Decoder| batch.logits(model, self.temperature);
+            let divergences = batch.apart(kl(tempered(&policy), tempered(&initial)));
+            divergences.iter().map(|answer| answer.iter().sum::<f32>()).collect::<Vec<_>>()
         });
         rows.into_iter().flatten().map(f64::from).collect()
     }

@@ -14,6 +14,9 @@ pub(crate) struct On {
     pub(crate) device: Device,
 }
 
+/// Devices of a feature each.
+const CARDS: [&str; 3] = ["vulkan", "wgpu", "cuda"];
+
 /// The device of this name, for the argument parser.
 fn device(text: &str) -> Result<Device, String> {
     let (name, index) = match text.split_once(':') {
@@ -25,51 +28,23 @@ fn device(text: &str) -> Result<Device, String> {
     };
     match name {
         "cpu" if index.is_none() => Ok(Device::flex()),
-        "vulkan" => vulkan(index).ok_or_else(|| unbuilt(name)),
-        "wgpu" => wgpu(index).ok_or_else(|| unbuilt(name)),
-        "cuda" => cuda(index).ok_or_else(|| unbuilt(name)),
+        #[cfg(feature = "vulkan")]
+        "vulkan" => Ok(Device::vulkan(kind(index))),
+        #[cfg(feature = "wgpu")]
+        "wgpu" => Ok(Device::wgpu(kind(index))),
+        #[cfg(feature = "cuda")]
+        "cuda" => Ok(Device::cuda(index.unwrap_or(0))),
+        _ if CARDS.contains(&name) => {
+            Err(format!("this command was built without {name}; build it with `cargo build --features {name}`"))
+        }
         _ => Err(format!("no device `{text}`; there are cpu, vulkan, wgpu and cuda, the last three also as vulkan:0")),
     }
-}
-
-fn unbuilt(name: &str) -> String {
-    format!("this command was built without {name}; build it with `cargo build --release --features {name}`")
 }
 
 /// The numbered one among graphics cards, or the best of all.
 #[cfg(any(feature = "vulkan", feature = "wgpu"))]
 fn kind(index: Option<usize>) -> DeviceKind {
     index.map_or(DeviceKind::DefaultDevice, DeviceKind::DiscreteGpu)
-}
-
-#[cfg(feature = "vulkan")]
-fn vulkan(index: Option<usize>) -> Option<Device> {
-    Some(Device::vulkan(kind(index)))
-}
-
-#[cfg(not(feature = "vulkan"))]
-fn vulkan(_: Option<usize>) -> Option<Device> {
-    None
-}
-
-#[cfg(feature = "wgpu")]
-fn wgpu(index: Option<usize>) -> Option<Device> {
-    Some(Device::wgpu(kind(index)))
-}
-
-#[cfg(not(feature = "wgpu"))]
-fn wgpu(_: Option<usize>) -> Option<Device> {
-    None
-}
-
-#[cfg(feature = "cuda")]
-fn cuda(index: Option<usize>) -> Option<Device> {
-    Some(Device::cuda(index.unwrap_or(0)))
-}
-
-#[cfg(not(feature = "cuda"))]
-fn cuda(_: Option<usize>) -> Option<Device> {
-    None
 }
 
 #[cfg(test)]
@@ -84,8 +59,6 @@ mod tests {
         assert!(refused("cpu:1").contains("no device `cpu:1`"));
         assert!(refused("cuda:first").contains("`first` is not the number of a device"));
         #[cfg(not(feature = "cuda"))]
-        assert!(
-            refused("cuda:0").contains("built without cuda; build it with `cargo build --release --features cuda`")
-        );
+        assert!(refused("cuda:0").contains("built without cuda; build it with `cargo build --features cuda`"));
     }
 }

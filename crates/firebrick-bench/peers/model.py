@@ -9,6 +9,15 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 
+class Turned:
+    """Models whose linear maps our files keep the other way round."""
+
+    def exchanged(self, name, tensor):
+        """Our name and order of axes of a parameter; twice gives the first order again."""
+        part = self.get_submodule(name.rpartition(".")[0])
+        return name, tensor.T if isinstance(part, nn.Linear) and tensor.dim() > 1 else tensor
+
+
 class Attention(nn.Module):
     def __init__(self, d_model, heads):
         super().__init__()
@@ -122,7 +131,7 @@ class Llama(nn.Module):
         return F.linear(hidden, self.wte.weight)
 
 
-class Decoder(nn.Module):
+class Decoder(Turned, nn.Module):
     """GPT-2's architecture with the exact unit and tied embeddings."""
 
     def __init__(self, config):
@@ -151,7 +160,7 @@ class Decoder(nn.Module):
         return [torch.empty(shape, dtype=weight.dtype) for _ in self.blocks]
 
 
-class ScoredDecoder(nn.Module):
+class ScoredDecoder(Turned, nn.Module):
     """A decoder with a linear head of one output."""
 
     def __init__(self, config):
@@ -168,30 +177,11 @@ class AdaptedLlama(nn.Module):
         self.body = Llama(config, lora)
         self.head = nn.Linear(config["d_model"], 1)
 
-
-def open_adapted(folder, lora):
-    """The model of a folder's weights and adapters."""
-    config = json.loads((folder / "model" / "config.json").read_text())
-    model = AdaptedLlama(config, lora)
-    tensors = load_file(folder / "model" / "model.safetensors")
-    adapters = load_file(folder / "adapters.safetensors")
-    for name, parameter in model.named_parameters():
-        found = tensors.get(name.replace(".frozen", ""))
-        if name.endswith((".a", ".b")):
-            found = adapters[ours(name)]
-        parameter.data.copy_(found.T if is_turned(name) else found)
-    return model
-
-
-def ours(name):
-    """Our name of a parameter of an adapted model."""
-    path, _, last = name.rpartition(".")
-    return f"{path}.lora.{last}" if last in ("a", "b") else name
-
-
-def is_turned(name):
-    """Whether our files keep a parameter of an adapted model the other way round."""
-    return name.endswith((".a", ".b", ".frozen.weight", "head.weight"))
+    def exchanged(self, name, tensor):
+        path, _, last = name.rpartition(".")
+        if last in ("a", "b"):
+            return f"{path}.lora.{last}", tensor.T
+        return name.replace(".frozen", ""), tensor.T if ".frozen" in name or name == "head.weight" else tensor
 
 
 class Classifier(nn.Module):
@@ -228,58 +218,59 @@ class Classifier(nn.Module):
             x = layer(x)
         return x
 
-    def theirs(self, name, tensor):
-        """Our parameter in PyTorch's order of axes: channels before rows and columns, outputs first."""
+    def turn(self, name):
+        """How our files keep a parameter: rows, columns, channels and outputs; none for a bias."""
         _, index, kind = name.split(".")
-        if kind == "bias":
-            return tensor
-        turned = tensor.view(self.turns[int(index)]).permute(3, 2, 0, 1)
-        return turned if isinstance(self.maps[int(index)], nn.Conv2d) else turned.flatten(1)
+        return None if kind == "bias" else self.turns[int(index)]
 
-    def ours(self, name, tensor):
-        """The other way round."""
-        _, index, kind = name.split(".")
-        if kind == "bias":
-            return tensor
-        height, width, channels, out = self.turns[int(index)]
-        return tensor.view(out, channels, height, width).permute(2, 3, 1, 0).reshape(-1, out)
+    def exchanged(self, name, tensor):
+        turn = self.turn(name)
+        if turn is None:
+            return name, tensor
+        height, width, channels, out = turn
+        return name, tensor.view(out, channels, height, width).permute(2, 3, 1, 0).reshape(-1, out)
+
+    def load(self, tensors):
+        """Takes parameters of our files, whose axes are rows, columns, channels and outputs."""
+        for name, parameter in self.named_parameters():
+            turn, tensor = self.turn(name), tensors[name]
+            turned = tensor if turn is None else tensor.view(turn).permute(3, 2, 0, 1)
+            parameter.data.copy_(turned.reshape(parameter.shape))
 
 
 def open_classifier(folder):
-    model = Classifier(json.loads((folder / "model" / "config.json").read_text()))
-    tensors = load_file(folder / "model" / "model.safetensors")
-    model.load_state_dict({name: model.theirs(name, tensor) for name, tensor in tensors.items()})
+    model = Classifier(config_of(folder))
+    model.load(load_file(folder / "model" / "model.safetensors"))
     return model
 
 
-def transposed(module):
-    """The names of weights that a linear map keeps the other way round than our files do."""
-    return {f"{name}.weight" for name, part in module.named_modules() if isinstance(part, nn.Linear)}
+def open_adapted(folder, lora):
+    """The model of a folder's weights and adapters."""
+    tensors = load_file(folder / "model" / "model.safetensors") | load_file(folder / "adapters.safetensors")
+    return filled(AdaptedLlama(config_of(folder), lora), tensors)
 
 
 def open_model(kind, folder):
     """A model with the weights of a folder."""
-    config = json.loads((Path(folder) / "config.json").read_text())
-    model = kind(config)
-    turned = transposed(model)
-    tensors = load_file(Path(folder) / "model.safetensors")
-    model.load_state_dict({name: tensor.T if name in turned else tensor for name, tensor in tensors.items()})
+    folder = Path(folder)
+    config = json.loads((folder / "config.json").read_text())
+    return filled(kind(config), load_file(folder / "model.safetensors"))
+
+
+def config_of(folder):
+    return json.loads((folder / "model" / "config.json").read_text())
+
+
+def filled(model, tensors):
+    """The model with parameters of our files."""
+    for name, parameter in model.named_parameters():
+        ours, _ = model.exchanged(name, parameter.data)
+        _, theirs = model.exchanged(name, tensors[ours])
+        parameter.data.copy_(theirs)
     return model
 
 
 def save_gradients(model, path):
     """Writes the gradients under our names and in our shapes."""
-    turned = transposed(model)
-    found = {}
-    for name, part in model.named_parameters():
-        if part.grad is None:
-            continue
-        gradient = part.grad
-        if isinstance(model, Classifier):
-            gradient = model.ours(name, gradient)
-        elif isinstance(model, AdaptedLlama):
-            name, gradient = ours(name), gradient.T if is_turned(name) else gradient
-        elif name in turned:
-            gradient = gradient.T
-        found[name] = gradient.contiguous()
-    save_file(found, path)
+    pairs = [(name, part.grad) for name, part in model.named_parameters() if part.grad is not None]
+    save_file({ours: tensor.contiguous() for ours, tensor in (model.exchanged(*pair) for pair in pairs)}, path)

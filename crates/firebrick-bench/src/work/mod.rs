@@ -101,10 +101,10 @@ impl Cut {
 pub fn open(job: &Job, dir: &Path, cut: Cut, half: bool) -> Result<Box<dyn Bench>> {
     let micro_batch = cut.micro_batch(job.rows());
     Ok(match &job.task {
-        Task::Lm { rows } => Box::new(train::Lm::open(job, rows, dir, micro_batch)?),
-        Task::Pairs { .. } => Box::new(train::Pairs::open(job, dir, micro_batch)?),
+        Task::Lm { .. } => train::lm(job, dir, micro_batch)?,
+        Task::Pairs { .. } => train::pairs(job, dir, micro_batch)?,
         Task::Ppo { .. } => Box::new(ppo::Ppo::open(job, dir, micro_batch)?),
-        Task::Images { .. } => Box::new(train::Images::open(job, dir, micro_batch)?),
+        Task::Images { .. } => train::images(job, dir, micro_batch)?,
         Task::Generate { .. } => Box::new(generate::Generate::open(job, dir, micro_batch, half)?),
     })
 }

@@ -1,11 +1,14 @@
 //! Checkpoints that are damaged, contradict themselves or mean harm: errors that name file and key, never a panic.
 
+mod fuzz;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use firebrick_data::Tokenizer;
 use firebrick_models::{Architecture, DecoderConfig, save_decoder, save_hugging_face, save_scored};
 use firebrick_pretrained::{Message, Pretrained, open};
+use firebrick_tensor::{CausalLm, TokenBatch};
 use firebrick_testkit::cpu;
 use firebrick_types::Seed;
 use serde_json::{Value, json};
@@ -41,12 +44,16 @@ fn message(path: &Path) -> String {
 
 /// Opens a checkpoint and, where it opens, uses every part that came from the file.
 fn use_up(path: &Path) {
-    let Ok(Pretrained { tokenizer, template, config, .. }) = opened(path) else { return };
+    let Ok(Pretrained { model, tokenizer, template, config, .. }) = opened(path) else { return };
     let tokens = tokenizer.encode_with_special(" thé <|eoc|>\n</s> 12");
     assert!(tokens.iter().all(|&token| (token as usize) < config.vocab));
     tokenizer.decode(&tokens);
     (0..config.vocab as u32 + 2).for_each(|token| drop(tokenizer.token_text(token)));
     let _ = template.render(&[Message::new("user", "Hi")], true);
+    let read = config.context.min(tokens.len()).min(8);
+    if read > 0 {
+        model.logits(TokenBatch::from_ragged(&[&tokens[..read]], &cpu()).ids().clone());
+    }
 }
 
 #[test]

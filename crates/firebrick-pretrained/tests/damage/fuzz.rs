@@ -3,16 +3,15 @@
 //! Seeds that once failed are kept in `fuzz.seeds` and tried first. `PROPTEST_CASES=100000` searches longer.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use firebrick_data::Tokenizer;
 use firebrick_models::{Architecture, DecoderConfig, save_hugging_face};
-use firebrick_pretrained::{Message, open};
-use firebrick_tensor::{CausalLm, TokenBatch};
 use firebrick_testkit::cpu;
 use firebrick_types::Seed;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
+
+use super::{small, use_up};
 
 /// A way to damage a file; places are fractions of its length, so that they mean something in every file.
 #[derive(Clone, Debug)]
@@ -69,10 +68,6 @@ impl Damage {
     }
 }
 
-fn small(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/tokenizers").join(name)
-}
-
 /// A whole folder of `transformers`.
 fn folder(architecture: Architecture) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -82,25 +77,10 @@ fn folder(architecture: Architecture) -> tempfile::TempDir {
     dir
 }
 
-/// Opens a checkpoint and, where it opens, uses every part of it.
-fn use_up(path: &Path) {
-    let Ok(opened) = open(path.to_str().expect("temporary folders have plain names"), &cpu()) else { return };
-    let tokens = opened.tokenizer.encode_with_special(" thé <|eoc|>\n</s> 12");
-    assert!(tokens.iter().all(|&token| (token as usize) < opened.config.vocab));
-    opened.tokenizer.decode(&tokens);
-    let _ = opened.template.render(&[Message::new("user", "Hi")], true);
-    let context = opened.config.context.min(tokens.len()).min(8);
-    if context > 0 {
-        let batch = TokenBatch::from_ragged(&[tokens[..context].to_vec()], &cpu());
-        opened.model.logits(batch.ids().clone());
-    }
-}
-
 fn config() -> ProptestConfig {
     ProptestConfig {
-        failure_persistence: Some(Box::new(FileFailurePersistence::Direct("tests/fuzz.seeds"))),
-        max_shrink_iters: 2000,
-        ..ProptestConfig::with_cases(std::env::var("PROPTEST_CASES").map_or(150, |cases| cases.parse().unwrap_or(150)))
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct("tests/damage/fuzz.seeds"))),
+        ..ProptestConfig::default()
     }
 }
 

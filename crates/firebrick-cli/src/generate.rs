@@ -10,6 +10,7 @@ use clap::Args;
 use firebrick_pretrained::{GenerationConfig, Message, Pretrained};
 use firebrick_sampling::{Finish, Sampler};
 use firebrick_serve::{Engine, Job, Limits, Piece, Update, random_seed, sampler};
+use firebrick_tensor::Incremental;
 use firebrick_types::{Seed, TokenId};
 use serde::Serialize;
 
@@ -103,7 +104,8 @@ pub(crate) struct Way {
     /// Cores that compute; all of them where it is left out. Texts do not depend on it.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
-    /// Keep matrices as BF16 in memory: half as large, rounded where the checkpoint's numbers are finer.
+    /// Keep matrices once and as BF16 in memory, a quarter of what they take otherwise; rounded where the checkpoint's numbers
+    /// are finer.
     #[arg(long)]
     half: bool,
 }
@@ -118,7 +120,7 @@ impl Way {
         pool.build_global().context("the threads cannot be started; give fewer with --threads")?;
         let opened = firebrick_pretrained::open(source, &self.on.device);
         let opened = opened.with_context(|| format!("`{source}` cannot be opened as a model with its tokenizer"))?;
-        let model = if self.half { opened.model.half_width() } else { opened.model };
+        let model = if self.half { opened.model.half_width() } else { opened.model.prepacked() };
         Ok(Pretrained { model, ..opened })
     }
 }

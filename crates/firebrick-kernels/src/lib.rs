@@ -7,9 +7,11 @@ mod cache;
 mod flex;
 mod memory;
 pub mod plain;
+mod prepacked;
 
 pub use cache::{Chunk, KeyValues};
 pub use memory::keep_freed_memory;
+pub use prepacked::Prepacked;
 
 use std::sync::Arc;
 

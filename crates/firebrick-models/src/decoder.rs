@@ -2,7 +2,7 @@
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Int, Tensor};
-use firebrick_kernels::{Chunk, Reach, Rotary, gelu, gelu_tanh, swiglu};
+use firebrick_kernels::{Chunk, Prepacked, Reach, Rotary, gelu, gelu_tanh, swiglu};
 use firebrick_tensor::{CausalLm, Feed, Incremental, PackedBatch, PackedLm, indices};
 use firebrick_types::Seed;
 
@@ -26,6 +26,9 @@ pub struct Decoder {
     context: usize,
     #[module(skip)]
     angles: Option<Rotary>,
+    /// The table of embeddings, where it is the head too.
+    #[module(skip)]
+    prepacked: Option<Prepacked>,
 }
 
 #[derive(Module, Debug)]
@@ -130,6 +133,7 @@ impl Decoder {
             lm_head: (!architecture.tied).then(head),
             context,
             angles,
+            prepacked: None,
         }
     }
 
@@ -208,7 +212,13 @@ impl Decoder {
     pub(crate) fn unembed(&self, hidden: Tensor<2>) -> Tensor<2> {
         match &self.lm_head {
             Some(head) => head.forward(hidden),
-            None => firebrick_kernels::linear(hidden, self.wte.weight.val().transpose(), None),
+            None => {
+                let table = self.wte.weight.val().transpose();
+                match &self.prepacked {
+                    Some(prepacked) => prepacked.linear(hidden, table, None),
+                    None => firebrick_kernels::linear(hidden, table, None),
+                }
+            }
         }
     }
 
@@ -265,6 +275,15 @@ impl PackedLm for Decoder {
 
 impl Incremental for Decoder {
     type Cache = KvCache;
+
+    /// It takes twice the memory. The numbers it gives are the same to the bit; once trained further it reads its matrices
+    /// themselves again.
+    fn prepacked(self) -> Self {
+        let tied = self.lm_head.is_none().then(|| self.wte.weight.val().transpose());
+        let prepacked = tied.and_then(Prepacked::of);
+        let lm_head = self.lm_head.clone().map(Projection::prepacked);
+        Self { lm_head, prepacked, ..self.with_maps(|_, _, map| map.prepacked()) }
+    }
 
     fn cache(&self, slots: usize, capacity: usize) -> KvCache {
         let (device, capacity) = (self.device(), capacity.min(self.context));

@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use firebrick_kernels::Window;
+use firebrick_kernels::{Prepacked, Window};
 use firebrick_types::Seed;
 use rand::Rng;
 
@@ -85,6 +85,8 @@ pub(crate) struct Projection {
     /// `[d_output]`
     bias: Option<Param<Tensor<1>>>,
     lora: Option<Lora>,
+    #[module(skip)]
+    prepacked: Option<Prepacked>,
 }
 
 impl Projection {
@@ -95,6 +97,7 @@ impl Projection {
             weight: Param::from_tensor(normal([d_input, d_output], deviation, source, device)),
             bias: bias.then(|| Param::from_tensor(Tensor::zeros([d_output], device))),
             lora: None,
+            prepacked: None,
         }
     }
 
@@ -104,6 +107,7 @@ impl Projection {
             weight: Param::from_tensor(Tensor::zeros([d_input, d_output], device)),
             bias: Some(Param::from_tensor(Tensor::zeros([d_output], device))),
             lora: None,
+            prepacked: None,
         }
     }
 
@@ -125,6 +129,11 @@ impl Projection {
         Self { weight, lora: None, ..self }
     }
 
+    /// The same map, faster for a few rows at a time.
+    pub(crate) fn prepacked(self) -> Self {
+        Self { prepacked: Prepacked::of(self.weight.val()), ..self }
+    }
+
     /// The map without its adapter; it shares the weights.
     pub(crate) fn bare(&self) -> Self {
         Self { lora: None, ..self.clone() }
@@ -142,7 +151,11 @@ impl Projection {
 
     /// `[tokens, d_input]` to `[tokens, d_output]`.
     pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let y = firebrick_kernels::linear(x.clone(), self.weight.val(), self.bias.as_ref().map(Param::val));
+        let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
+        let y = match &self.prepacked {
+            Some(prepacked) => prepacked.linear(x.clone(), weight, bias),
+            None => firebrick_kernels::linear(x.clone(), weight, bias),
+        };
         match &self.lora {
             Some(lora) => y + lora.forward(x),
             None => y,

@@ -112,3 +112,20 @@ fn adapters_keep_the_bits_of_a_whole_pass_through_the_cache() {
     let bits = |data: burn::tensor::TensorData| data.iter::<f32>().map(f32::to_bits).collect::<Vec<_>>();
     assert_eq!(bits(last), bits(whole));
 }
+
+#[test]
+fn matrices_laid_out_for_sampling_give_the_same_bits_until_they_are_replaced() {
+    let bits = |model: &Decoder| {
+        let whole = logits(model).into_data();
+        let mut cache = model.cache(1, 4);
+        let last = model.extend(&mut cache, &[Feed { slot: 0, tokens: &[1, 2, 3] }]).into_data();
+        [whole, last].map(|data| data.iter::<f32>().map(f32::to_bits).collect::<Vec<_>>())
+    };
+    let adapted = trained(&LoraConfig::default()).valid();
+    for model in [decoder(&cpu()), decoder(&cpu()).half_width(), adapted] {
+        assert_eq!(bits(&model.clone().prepacked()), bits(&model));
+    }
+    let other = DecoderConfig::family(2, 16, 40).init(Seed::new(8), &cpu());
+    let replaced = Parameters::of(&other).load(decoder(&cpu()).prepacked()).unwrap();
+    assert_eq!(bits(&replaced), bits(&other));
+}

@@ -235,6 +235,7 @@ fn collect<P: Incremental + Module + Send>(
     let sampler = Sampler { temperature: config.temperature, ..Sampler::default() };
     let stop = turns.stop(config.max_response_tokens);
     let seed = seed.derive("ppo/rollout");
+    let policy = policy.clone().prepacked();
     let chunks = asked.chunks(asked.len().div_ceil(2)).map(|chunk| (policy.clone(), chunk)).collect();
     let rollouts = parallel_map(chunks, |(policy, chunk): (P, &[_])| {
         let prompts = chunk.iter().map(|&(_, _, prompt): &(_, _, &Vec<_>)| prompt.clone()).collect::<Vec<_>>();

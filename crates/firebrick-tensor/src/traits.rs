@@ -56,6 +56,16 @@ pub trait Incremental: CausalLm {
     /// What it remembers of the tokens read.
     type Cache;
 
+    /// The same model with its matrices laid out for sampling too, which is then faster and takes more memory; the same one where
+    /// that does not help.
+    #[must_use]
+    fn prepacked(self) -> Self
+    where
+        Self: Sized,
+    {
+        self
+    }
+
     /// A cache of this many empty slots, each with room for `capacity` tokens.
     fn cache(&self, slots: usize, capacity: usize) -> Self::Cache;
 

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use burn::tensor::Device;
 use firebrick_models::{Decoder, open_decoder};
 use firebrick_sampling::{Sampler, Stop, generate};
-use firebrick_tensor::{TokenBatch, masked};
+use firebrick_tensor::{Incremental, TokenBatch, masked};
 use firebrick_train::{lm, parallel_map};
 use firebrick_types::{Seed, TokenId};
 
@@ -26,7 +26,7 @@ impl Generate {
     pub(super) fn open(job: &Job, dir: &Path, together: usize, half: bool) -> Result<Self> {
         let Task::Generate { prompts, new_tokens } = &job.task else { bail!("the job holds no prompts") };
         let (model, _) = open_decoder(&dir.join("model"), &Device::flex())?;
-        let model = if half { model.half_width() } else { model };
+        let model = if half { model.half_width() } else { model.prepacked() };
         let stop = Stop { max_tokens: *new_tokens, ..Stop::default() };
         Ok(Self { model, prompts: prompts.clone(), stop, together })
     }

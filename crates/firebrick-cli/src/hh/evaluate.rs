@@ -15,7 +15,7 @@ use firebrick_sampling::{Finish, Sampler, generate};
 use firebrick_stats::{
     bootstrap_mean, brier_score, calibration_curve, calibration_slope, elo_ratings, expected_calibration_error, wilson,
 };
-use firebrick_tensor::{ResponseBatch, kl};
+use firebrick_tensor::{Incremental, ResponseBatch, kl};
 use firebrick_train::{Event, Observer, lm, parallel_map};
 use firebrick_types::{Comparison, Dialogue, Role, Seed, TokenId};
 use rand::seq::SliceRandom;
@@ -208,7 +208,8 @@ impl Evaluate {
         let sampler = Sampler { temperature: self.temperature, ..Sampler::default() };
         let stop = turns.stop(self.max_response_tokens);
         let seeds = (0..prompts.len()).map(|index| self.seed("answers").at(&[index as u64])).collect::<Vec<_>>();
-        let chunks = read.chunks(64).zip(seeds.chunks(64)).map(|chunk| (policy.model.clone(), chunk)).collect();
+        let model = policy.model.clone().prepacked();
+        let chunks = read.chunks(64).zip(seeds.chunks(64)).map(|chunk| (model.clone(), chunk)).collect();
         let samples = parallel_map(chunks, |(model, (prompts, seeds)): (Decoder, (&[Vec<TokenId>], &[Seed]))| {
             generate(&model, prompts, seeds, &sampler, &stop)
         });

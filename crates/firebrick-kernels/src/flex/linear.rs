@@ -4,7 +4,7 @@ use burn::backend::flex::{FlexTensor, Layout};
 use burn::tensor::DType;
 use half::bf16;
 
-use super::product::{Matrix, Start, product};
+use super::product::{Matrix, Start, few_rows, prepacked, product, product_of_prepacked};
 use super::vjp::Vjp;
 use super::{dims, elements, tensor, vector};
 
@@ -37,6 +37,29 @@ pub(super) fn linear_forward(x: &FlexTensor, weight: &FlexTensor, bias: Option<&
         DType::BF16 => product(start, matrix(x), half_matrix(weight)),
         _ => product(start, matrix(x), matrix(weight)),
     };
+    tensor(y, vec![dims(x)[0], dims(weight)[1]])
+}
+
+/// The weights in panels, `[panels, d_input, width]`.
+pub(super) fn prepack(weight: &FlexTensor) -> FlexTensor {
+    let (panels, dims) = prepacked(matrix(weight));
+    tensor(panels, dims.to_vec())
+}
+
+/// `x W + b` of the panels that were made of W; of W itself, where there are many rows or it is another by now.
+pub(super) fn linear_prepacked(
+    x: &FlexTensor,
+    weight: &FlexTensor,
+    bias: &FlexTensor,
+    of: &FlexTensor,
+    panels: &FlexTensor,
+) -> FlexTensor {
+    let place = |tensor: &FlexTensor| (tensor.storage::<f32>().as_ptr_range(), tensor.layout().clone());
+    // What the panels were made of is still held, so that nothing else can lie in its place, nor be written there.
+    if dims(x)[0] > few_rows() || weight.dtype() != DType::F32 || place(weight) != place(of) {
+        return linear_forward(x, weight, Some(bias));
+    }
+    let y = product_of_prepacked(elements(bias), matrix(x), elements(panels));
     tensor(y, vec![dims(x)[0], dims(weight)[1]])
 }
 

@@ -21,7 +21,7 @@ use burn::backend::{Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{Bytes, DType, Int, Shape, Tensor};
 use convolution::{Conv2dKept, Images, MaxPool2dKept, conv2d_forward, max_pool2d_forward};
 use embedding::{EmbeddingKept, embedding_forward, rows_of};
-use linear::{LinearKept, laid, linear_forward};
+use linear::{LinearKept, laid, linear_forward, linear_prepacked, prepack};
 use norm::{LayerNormKept, RmsNormKept, layer_norm_forward, rms_norm_forward};
 use vjp::{Vjp, tracked};
 
@@ -66,6 +66,35 @@ trait Fused: Backend {
         window: Window,
     ) -> FloatTensor<Self>;
     fn fused_max_pool2d(x: FloatTensor<Self>, window: Window) -> FloatTensor<Self>;
+}
+
+/// What the processor alone is asked for, where nothing flows back.
+#[backend_extension(Flex)]
+trait Prepack: Backend {
+    fn prepack(weight: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn linear_prepacked(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        of: FloatTensor<Self>,
+        panels: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+}
+
+pub(crate) fn panels(weight: Tensor<2>) -> Tensor<3> {
+    Tensor::from_dispatch(<Dispatch as Prepack>::prepack(weight.into_dispatch()))
+}
+
+pub(crate) fn linear_of_panels(
+    x: Tensor<2>,
+    weight: Tensor<2>,
+    bias: Tensor<1>,
+    of: Tensor<2>,
+    panels: Tensor<3>,
+) -> Tensor<2> {
+    let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
+    let (of, panels) = (of.into_dispatch(), panels.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as Prepack>::linear_prepacked(x, weight, bias, of, panels))
 }
 
 pub(crate) fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
@@ -344,6 +373,22 @@ impl Fused for Flex {
     fn fused_max_pool2d(x: FlexTensor, window: Window) -> FlexTensor {
         let images = Images::of(&x, window);
         max_pool2d_forward(&contiguous(x), images).0
+    }
+}
+
+impl Prepack for Flex {
+    fn prepack(weight: FlexTensor) -> FlexTensor {
+        prepack(&laid(weight))
+    }
+
+    fn linear_prepacked(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+        of: FlexTensor,
+        panels: FlexTensor,
+    ) -> FlexTensor {
+        linear_prepacked(&laid(x), &laid(weight), &contiguous(bias), &laid(of), &panels)
     }
 }
 

@@ -17,7 +17,7 @@ mod tile;
 use std::cell::RefCell;
 
 pub(super) use lanes::Element;
-pub(super) use panels::{Panels, place_product_of_panels};
+pub(super) use panels::{Panels, few_rows, place_product_of_panels, prepacked, product_of_prepacked};
 use tile::Kernel;
 
 /// A matrix of some elements of a slice.
@@ -192,8 +192,6 @@ unsafe fn divided<T: Element>(
     a: Matrix<'_>,
     b: Matrix<'_, T>,
 ) {
-    /// Multiply-adds that take about as long as waking a thread.
-    const WORTH: usize = 1 << 17;
     let by_rows = a.rows > b.columns;
     let (length, unit) = if by_rows { (a.rows, kernel.rows) } else { (b.columns, kernel.columns) };
     let half = (length / 2).next_multiple_of(unit);
@@ -213,6 +211,8 @@ unsafe fn divided<T: Element>(
     );
 }
 
+/// Multiply-adds that take about as long as waking a thread.
+const WORTH: usize = 1 << 17;
 /// Links of the chains that are made in one go: a panel of the second factor then stays in the nearest cache.
 const LINKS: usize = 256;
 /// Rows of the first factor, and columns of the second, that are treated together.

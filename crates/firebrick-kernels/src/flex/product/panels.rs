@@ -58,25 +58,87 @@ pub(in crate::flex) fn place_product_of_panels(
     b: &Panels,
     columns: usize,
 ) {
+    assert!(columns <= b.columns && b.links == a.columns, "shapes of a product");
+    assert!(stride >= columns && super::extent(a.rows, columns, stride, 1) <= out.len(), "the result overlaps");
+    let place = Place { data: out.as_mut_ptr(), stride };
+    // SAFETY: `out` is borrowed alone and has these rows.
+    unsafe { panelled(Kernel::best(), 1, place, Place::ZERO, a, &b.data, columns) }
+}
+
+/// The elements of `start + a b`, row after row, computed on the threads of the current pool; `b` is laid out as [`prepacked`]
+/// does it.
+///
+/// # Panics
+/// If the shapes disagree.
+pub(in crate::flex) fn product_of_prepacked(start: &[f32], a: Matrix<'_>, b: &[f32]) -> Vec<f32> {
+    let columns = start.len();
+    let mut out = Vec::with_capacity(a.rows * columns);
+    let place = Place { data: out.as_mut_ptr(), stride: columns };
+    let start = Place { data: start.as_ptr(), stride: 0 };
+    // SAFETY: the vector has room for the product, every element of which is written.
+    unsafe {
+        panelled(Kernel::best(), rayon::current_num_threads(), place, start, a, b, columns);
+        out.set_len(a.rows * columns);
+    }
+    out
+}
+
+/// All columns in panels as wide as a tile, one after another: `[panels, links, width]`.
+pub(in crate::flex) fn prepacked(b: Matrix<'_>) -> (Vec<f32>, [usize; 3]) {
     let kernel = Kernel::best();
-    assert!(a.columns == b.links && columns <= b.columns, "shapes of a product");
-    assert!(stride >= columns && a.extent() <= a.data.len(), "a factor reaches beyond its slice");
-    assert!(super::extent(a.rows, columns, stride, 1) <= out.len(), "the result reaches beyond its slice");
+    let mut panels = Vec::new();
+    super::pack::columns(kernel, &mut panels, b);
+    (panels, [b.columns.div_ceil(kernel.columns), b.rows, kernel.columns])
+}
+
+/// So many rows are few: more are faster where the factors are laid out block by block.
+pub(in crate::flex) fn few_rows() -> usize {
+    super::FEW * Kernel::best().rows
+}
+
+/// A product whose second factor lies in panels, on so many threads.
+///
+/// # Safety
+/// As [`super::divided`].
+///
+/// # Panics
+/// If `a` reaches beyond its slice, or there are too few panels.
+unsafe fn panelled(
+    kernel: &Kernel,
+    threads: usize,
+    out: Place<*mut f32>,
+    start: Place<*const f32>,
+    a: Matrix<'_>,
+    b: &[f32],
+    columns: usize,
+) {
+    assert!(a.extent() <= a.data.len(), "a factor reaches beyond its slice");
+    let panel_length = kernel.columns * a.columns;
+    assert!(columns.div_ceil(kernel.columns) * panel_length <= b.len(), "a factor has too few columns");
+    let half = (columns / 2).next_multiple_of(kernel.columns);
+    if threads > 1 && half < columns && a.rows * a.columns * columns >= 2 * super::WORTH {
+        let (b, b_rest) = b.split_at(half / kernel.columns * panel_length);
+        // SAFETY: the two parts are disjoint and within the product.
+        let (out_rest, start_rest) = unsafe { (out.at(0, half), start.at(0, half)) };
+        rayon::join(
+            // SAFETY: as of the whole.
+            move || unsafe { panelled(kernel, threads / 2, out, start, a, b, half) },
+            // SAFETY: as of the whole.
+            move || unsafe { panelled(kernel, threads - threads / 2, out_rest, start_rest, a, b_rest, columns - half) },
+        );
+        return;
+    }
     let (Place { data: from, stride: a_stride }, turned) = a.place();
-    let out = Place { data: out.as_mut_ptr(), stride };
-    for (panel, numbers) in b.data.chunks_exact(kernel.columns * b.links).enumerate() {
-        let column = panel * kernel.columns;
-        if column >= columns {
-            break;
-        }
-        let panel = Place { data: numbers.as_ptr(), stride: kernel.columns };
+    let tiles = &kernel.tiles[usize::from(turned)];
+    for column in (0..columns).step_by(kernel.columns) {
+        let panel = Place { data: b[column * a.columns..].as_ptr(), stride: kernel.columns };
         for row in (0..a.rows).step_by(kernel.rows) {
             let rows = kernel.rows.min(a.rows - row);
             let from = Place { data: from.wrapping_add(row * a.row_stride), stride: a_stride };
-            let tile = kernel.tiles[usize::from(turned)][rows - 1];
             // SAFETY: the first factor has these rows and links and the panel these links; the tile lies within the result.
             unsafe {
-                tile(b.links, from, panel, Place::ZERO, out.at(row, column), kernel.columns.min(columns - column))
+                let (start, out) = (start.at(row, column), out.at(row, column));
+                tiles[rows - 1](a.columns, from, panel, start, out, kernel.columns.min(columns - column));
             }
         }
     }
@@ -86,6 +148,33 @@ pub(in crate::flex) fn place_product_of_panels(
 mod tests {
     use super::super::place_product;
     use super::*;
+
+    #[test]
+    fn a_factor_laid_out_beforehand_gives_the_bits_of_one_that_is_not() {
+        let numbers = |count: usize, salt: usize| {
+            (0..count).map(|index| ((index * 37 + salt) % 101) as f32 / 40.0 - 1.2).collect::<Vec<_>>()
+        };
+        let sizes: &[_] = if cfg!(miri) { &[(5, 37)] } else { &[(5, 37), (1, 1), (0, 3), (3, 0), (300, 900)] };
+        for &(links, columns) in sizes {
+            for turned in [false, true] {
+                let data = numbers(links * columns, 2);
+                let b = if turned {
+                    Matrix::rows(&data, columns, links, links).transposed()
+                } else {
+                    Matrix::rows(&data, links, columns, columns)
+                };
+                let (panels, [count, rows, width]) = prepacked(b);
+                assert_eq!((panels.len(), rows), (count * rows * width, links));
+                for rows in [0, 1, 7, 24] {
+                    let (a, start) = (numbers(rows * links, 3), numbers(columns, 4));
+                    let a = Matrix::rows(&a, rows, links, links);
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+                    let found = pool.install(|| product_of_prepacked(&start, a, &panels));
+                    assert_eq!(found, super::super::product(super::super::Start::Row(&start), a, b), "{rows} rows");
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_factor_that_grows_gives_the_bits_of_one_that_is_whole() {

@@ -90,7 +90,7 @@ pub enum Task {
         /// `[images, height, width, channels]`, one number after another.
         pixels: Vec<f32>,
         /// The class of each.
-        labels: Vec<TokenId>,
+        labels: Vec<u8>,
     },
     /// One iteration of sampling, scoring and learning.
     Ppo {
@@ -417,7 +417,7 @@ fn cnn_operations(config: &CnnConfig) -> f64 {
     let products = layers.map(|(layer, ([height, width, channels], [down, across, out]))| match layer {
         CnnLayer::Conv { size, .. } => down * across * size * size * channels * out,
         CnnLayer::Linear { .. } => height * width * channels * out,
-        CnnLayer::Relu | CnnLayer::MaxPool { .. } => 0,
+        _ => 0,
     });
     2.0 * products.sum::<usize>() as f64
 }

@@ -115,6 +115,23 @@ pub enum Error {
         /// How the text begins.
         found: String,
     },
+    /// A file of images or of their labels is not one.
+    #[error("{}: {what}; images are IDX files of bytes with three dimensions, labels with one", path.display())]
+    Idx {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// A folder holds no images.
+    #[error(
+        "{}: no images; looked for `train-images-idx3-ubyte` and `t10k-images-idx3-ubyte` with their `labels-idx1-ubyte`,          each also as `.gz`; name a folder that holds the two of `t10k`, and of `train` if there are any",
+        dir.display()
+    )]
+    NoImages {
+        /// The folder.
+        dir: PathBuf,
+    },
     /// A folder holds nothing to train on.
     #[error(
         "{}: no data to train on; looked for `*/train.jsonl` or `*/test.jsonl` with `chosen` and `rejected`, JSONL \

@@ -28,20 +28,28 @@ fn open(path: &Path) -> Result<Box<dyn BufRead>, Error> {
     open().map_err(|source| Error::Read { path: path.into(), source })
 }
 
+/// All bytes of a file, decompressed where it is gzip.
+///
+/// # Errors
+/// If the file cannot be read or holds more than this.
+pub(crate) fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    let mut reader = open(path)?.take(limit + 1);
+    reader.read_to_end(&mut bytes).map_err(|source| Error::Read { path: path.into(), source })?;
+    if bytes.len() as u64 > limit {
+        return Err(Error::FileTooLarge { path: path.into(), limit });
+    }
+    Ok(bytes)
+}
+
 /// The whole text of a file, decompressed where it is gzip.
 ///
 /// # Errors
 /// If the file cannot be read, is larger than the limit or is not UTF-8.
 pub(crate) fn read_to_string(path: &Path) -> Result<String, Error> {
-    let mut bytes = Vec::new();
-    let mut reader = open(path)?.take(MAX_FILE_BYTES + 1);
-    reader.read_to_end(&mut bytes).map_err(|source| Error::Read { path: path.into(), source })?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(Error::FileTooLarge { path: path.into(), limit: MAX_FILE_BYTES });
-    }
     let place = Place { path: path.into(), line: None };
-    let text =
-        String::from_utf8(bytes).map_err(|error| Error::NotUtf8 { place, byte: error.utf8_error().valid_up_to() })?;
+    let text = String::from_utf8(read(path, MAX_FILE_BYTES)?)
+        .map_err(|error| Error::NotUtf8 { place, byte: error.utf8_error().valid_up_to() })?;
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 

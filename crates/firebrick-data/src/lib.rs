@@ -9,6 +9,7 @@ pub mod hhh;
 pub mod hhh_tasks;
 #[cfg(feature = "hub")]
 pub mod hub;
+pub mod images;
 mod jsonl;
 pub mod pmp;
 pub mod split;

@@ -411,6 +411,49 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, window: Window) 
     plain::conv2d(x, weight, bias, window)
 }
 
+/// The adjoint of [`conv2d`] without its bias: what each pixel of an image of `size` gets from all places of the window over it.
+///
+/// ```text
+/// ⟨conv2d(x, W, 0), y⟩ = ⟨x, conv2d_adjoint(y, W)⟩
+/// ```
+///
+/// # Shapes
+/// - `y`: `[batch, window.places(height), window.places(width), out_channels]`
+/// - `weight`: `[window.size, window.size, channels, out_channels]`
+/// - returns `[batch, height, width, channels]`
+///
+/// # Panics
+/// If the shapes disagree, or the window may lie beyond the edge altogether: `padding ≥ size`.
+pub fn conv2d_adjoint(y: Tensor<4>, weight: Tensor<4>, window: Window, size: [usize; 2]) -> Tensor<4> {
+    let ([batch, down, across, out_channels], [.., channels, outputs]) = (y.dims(), weight.dims());
+    let Window { size: side, stride, padding } = window;
+    assert_eq!((weight.dims()[0], weight.dims()[1], outputs), (side, side, out_channels), "shape of the weights");
+    assert_eq!([down, across], size.map(|length| window.places(length)), "places of the window");
+    assert!(padding < side, "{window:?} may lie beyond the edge altogether");
+    let device = y.device();
+    let zeros = |shape: [usize; 4]| Tensor::<4>::zeros(shape, &device);
+    // Places apart as they lie in the image, and beyond the last one what no window begins at.
+    let mut y = y;
+    for (axis, length) in size.into_iter().enumerate() {
+        let mut dims = y.dims();
+        let places = dims[1 + axis];
+        if stride > 1 {
+            let mut apart = vec![y];
+            apart.extend((1..stride).map(|_| zeros(dims)));
+            let spread = Tensor::stack::<5>(apart, 2 + axis);
+            dims[1 + axis] = places * stride;
+            y = spread.reshape(dims).slice_dim(1 + axis, 0..(places - 1) * stride + 1);
+        }
+        dims[1 + axis] = length + 2 * padding - side - (places - 1) * stride;
+        y = Tensor::cat(vec![y, zeros(dims)], 1 + axis);
+    }
+    let weight = weight.flip([0, 1]).swap_dims(2, 3);
+    let bias = zeros([1, 1, 1, channels]).reshape([channels]);
+    let x = conv2d(y, weight, bias, Window { size: side, stride: 1, padding: side - 1 - padding });
+    debug_assert_eq!(x.dims(), [batch, size[0], size[1], channels]);
+    x
+}
+
 /// The greatest number of each channel under each place of a window; beyond the edges there is none.
 ///
 /// Of equal numbers the first in reading order is the one that a gradient flows to.
@@ -430,6 +473,21 @@ pub fn max_pool2d(x: Tensor<4>, window: Window) -> Tensor<4> {
         return flex::max_pool2d(x, window);
     }
     plain::max_pool2d(x, window)
+}
+
+/// The mean of each channel under each place of a window; beyond the edges images are 0, which counts.
+///
+/// # Shapes
+/// - `x`: `[batch, height, width, channels]`
+/// - returns `[batch, window.places(height), window.places(width), channels]`
+///
+/// # Panics
+/// If the window fits nowhere, or may lie beyond the edge altogether: `2 padding > size`.
+pub fn avg_pool2d(x: Tensor<4>, window: Window) -> Tensor<4> {
+    let [_, height, width, _] = x.dims();
+    window.check(height.min(width));
+    assert!(2 * window.padding <= window.size, "{window:?} may lie beyond the edge altogether");
+    plain::avg_pool2d(x, window)
 }
 
 /// The rows of a table at these indices.

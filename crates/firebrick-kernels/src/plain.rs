@@ -1,6 +1,6 @@
 //! The references: elementary operations, on every device.
 
-use burn::tensor::ops::{ConvOptions, MaxPoolOptions};
+use burn::tensor::ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions};
 use burn::tensor::{Int, Tensor, TensorData, activation, module};
 
 use crate::{AdamWStep, Heads, Reach, Rotary, Window};
@@ -117,6 +117,13 @@ pub fn max_pool2d(x: Tensor<4>, window: Window) -> Tensor<4> {
     let Window { size, stride, padding } = window;
     let options = MaxPoolOptions::new([size; 2]).with_stride([stride; 2]).with_padding([padding; 2]);
     module::max_pool2d(x.permute([0, 3, 1, 2]), options).permute([0, 2, 3, 1])
+}
+
+/// [`crate::avg_pool2d`].
+pub fn avg_pool2d(x: Tensor<4>, window: Window) -> Tensor<4> {
+    let Window { size, stride, padding } = window;
+    let options = AvgPoolOptions::new([size; 2]).with_stride([stride; 2]).with_padding([padding; 2]);
+    module::avg_pool2d(x.permute([0, 3, 1, 2]), options).permute([0, 2, 3, 1])
 }
 
 /// [`crate::embedding`].

@@ -2,9 +2,9 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use firebrick_kernels::{
-    AdamWStep, Chunk, Heads, KeyValues, Reach, Rotary, Window, adamw, attention, attention_cached, conv2d, embedding,
-    gelu, gelu_tanh, layer_norm, linear, max_pool2d, plain, relu, rms_norm, rotary, square_sum, swiglu,
-    token_log_probs,
+    AdamWStep, Chunk, Heads, KeyValues, Reach, Rotary, Window, adamw, attention, attention_cached, avg_pool2d, conv2d,
+    conv2d_adjoint, embedding, gelu, gelu_tanh, layer_norm, linear, max_pool2d, plain, relu, rms_norm, rotary,
+    square_sum, swiglu, token_log_probs,
 };
 use firebrick_testkit::{assert_close, grad_check, gradient};
 
@@ -416,6 +416,43 @@ fn an_image_is_convolved_to_the_same_bits_in_any_batch() {
     for index in 0..5 {
         let alone = conv2d(x.clone().narrow(0, index, 1), weight.clone(), bias.clone(), window);
         assert_eq!(alone.to_data(), whole.clone().narrow(0, index, 1).to_data());
+    }
+}
+
+/// O1: ⟨conv(x), y⟩ = ⟨x, adjoint(y)⟩, whatever the stride and the padding, and where windows leave pixels out.
+#[test]
+fn o1_the_adjoint_of_a_convolution_is_that() {
+    let windows = [(1, 1, 0), (3, 1, 1), (3, 2, 1), (5, 3, 2), (2, 2, 0), (4, 3, 3)];
+    for (size, stride, padding) in windows {
+        let window = Window { size, stride, padding };
+        let (x, weight) = (numbers([2, 7, 9, 3], 1), numbers([size, size, 3, 4], 2));
+        let convolved = conv2d(x.clone(), weight.clone(), Tensor::zeros([4], &Device::flex()), window);
+        let y = numbers(convolved.dims(), 3);
+        let adjoint = conv2d_adjoint(y.clone(), weight, window, [7, 9]);
+        let scale = (convolved.clone() * y.clone()).abs().sum();
+        assert_close((x * adjoint).sum() / scale.clone(), (convolved * y).sum() / scale, 1e-5);
+    }
+}
+
+/// O2: with a stride of 1 the adjoint is a convolution with the weights flipped, and torch's transposed convolution.
+#[test]
+fn o2_the_adjoint_is_the_transposed_convolution() {
+    let (y, weight) = (numbers([2, 5, 6, 4], 1), numbers([3, 3, 2, 4], 2));
+    let found = conv2d_adjoint(y.clone(), weight.clone(), Window { size: 3, stride: 1, padding: 1 }, [5, 6]);
+    let options = burn::tensor::ops::ConvTransposeOptions::new([1, 1], [1, 1], [0, 0], [1, 1], 1);
+    let [y, weight] = [y.permute([0, 3, 1, 2]), weight.permute([3, 2, 0, 1])];
+    let expected = burn::tensor::module::conv_transpose2d(y, weight, None, options);
+    assert_close(found, expected.permute([0, 2, 3, 1]), 1e-5);
+}
+
+#[test]
+fn pooling_by_means_is_a_convolution_with_equal_weights() {
+    for (size, stride, padding) in [(2, 2, 0), (3, 2, 1), (2, 1, 1)] {
+        let window = Window { size, stride, padding };
+        let x = numbers([2, 5, 6, 1], 1);
+        let weight = Tensor::ones([size, size, 1, 1], &Device::flex()) / (size * size) as f32;
+        let expected = conv2d(x.clone(), weight, Tensor::zeros([1], &Device::flex()), window);
+        assert_close(avg_pool2d(x, window), expected, 1e-6);
     }
 }
 

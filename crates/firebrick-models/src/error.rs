@@ -54,6 +54,14 @@ pub enum Error {
         /// Why.
         what: String,
     },
+    /// A weights file is of other layers than a classifier.
+    #[error("{path}: {reason}")]
+    Plan {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
     /// An image has no pixels.
     #[error("images of {image:?} have no pixels; height, width and channels must be at least 1")]
     NoPixels {

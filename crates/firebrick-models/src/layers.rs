@@ -139,14 +139,21 @@ impl Projection {
         Self { lora: None, ..self.clone() }
     }
 
+    /// The weights and the bias.
+    ///
+    /// # Panics
+    /// If it has no bias.
+    pub(crate) fn weights(&self) -> (Tensor<2>, Tensor<1>) {
+        (self.weight.val(), self.bias.as_ref().expect("a map with a bias").val())
+    }
+
     /// The map of every place of a window, `[batch, height, width, channels]` to the same with `d_output` channels.
     pub(crate) fn convolve(&self, x: Tensor<4>, window: Window) -> Tensor<4> {
         let [.., channels] = x.dims();
-        let weight = self.weight.val();
+        let (weight, bias) = self.weights();
         let [_, d_output] = weight.dims();
         let weight = weight.reshape([window.size, window.size, channels, d_output]);
-        let bias = self.bias.as_ref().expect("the maps of windows add a bias");
-        firebrick_kernels::conv2d(x, weight, bias.val(), window)
+        firebrick_kernels::conv2d(x, weight, bias, window)
     }
 
     /// `[tokens, d_input]` to `[tokens, d_output]`.

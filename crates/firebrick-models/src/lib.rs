@@ -14,7 +14,7 @@ mod lora;
 mod scored;
 
 pub use cache::KvCache;
-pub use cnn::{Cnn, CnnConfig, CnnLayer};
+pub use cnn::{Cnn, CnnConfig, CnnLayer, open_torchvision};
 pub use config::{Architecture, Biases, DecoderConfig, FeedForward, Norm, Positions, RotaryConfig, RotaryScaling};
 pub use decoder::Decoder;
 pub use error::Error;

@@ -9,7 +9,7 @@ mod traits;
 pub use batch::{Mask, PackedBatch, ResponseBatch, TokenBatch};
 pub use log_probs::{entropy, k1, k2, k3, kl, log_softmax, softmax, token_log_probs};
 pub use parameters::{Parameters, ParametersError};
-pub use traits::{CausalLm, Feed, Incremental, PackedLm, ScoringLm, SequenceScorer, TokenValues, indices};
+pub use traits::{CausalLm, Classifier, Feed, Incremental, PackedLm, ScoringLm, SequenceScorer, TokenValues, indices};
 
 /// Panics with the name and both shapes unless the tensor has this shape.
 #[macro_export]

@@ -172,9 +172,17 @@ impl Parameters {
     /// # Errors
     /// If the bytes are not such a file (sizes and offsets are checked first) or a tensor is neither F32, F16 nor BF16.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ParametersError> {
+        Self::from_bytes_where(bytes, |_| true)
+    }
+
+    /// As [`from_bytes`](Self::from_bytes), without the tensors whose name is not wanted.
+    ///
+    /// # Errors
+    /// As [`from_bytes`](Self::from_bytes).
+    pub fn from_bytes_where(bytes: &[u8], wanted: impl Fn(&str) -> bool) -> Result<Self, ParametersError> {
         let file = SafeTensors::deserialize(bytes)?;
         let mut found = Self::default();
-        for (name, view) in file.tensors() {
+        for (name, view) in file.tensors().into_iter().filter(|(name, _)| wanted(name)) {
             let bytes = view.data();
             let halves = bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
             let values = match view.dtype() {

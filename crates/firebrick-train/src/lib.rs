@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod checkpoint;
+pub mod classify;
 pub mod distill;
 mod error;
 mod fit;

@@ -1,10 +1,12 @@
 #![doc = include_str!("../README.md")]
 
 mod dialogue;
+mod images;
 mod preference;
 mod seed;
 
 pub use dialogue::{Dialogue, Message, Role};
+pub use images::Images;
 pub use preference::{Comparison, Preference};
 pub use seed::Seed;
 

@@ -5,14 +5,13 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use firebrick_kernels::token_log_probs;
+use burn::tensor::{Device, Tensor, TensorData};
 use firebrick_models::{Cnn, open_cnn, open_decoder, open_scored};
 use firebrick_preference::PairLosses;
-use firebrick_tensor::{PackedBatch, Parameters, TokenBatch};
+use firebrick_tensor::{Classifier, PackedBatch, Parameters, TokenBatch};
 use firebrick_train::lm::packed_token_losses;
-use firebrick_train::{AdamW, FitConfig, Gradients, Loss, gradients_of};
-use firebrick_types::{Seed, TokenId};
+use firebrick_train::{AdamW, FitConfig, Gradients, Loss, classify, gradients_of};
+use firebrick_types::Seed;
 
 use super::{Bench, Checked};
 use crate::cell::{ADAPTERS, Job, Task};
@@ -125,7 +124,7 @@ pub(super) fn pairs(job: &Job, dir: &Path, micro_batch: usize) -> Result<Box<dyn
     })))
 }
 
-/// Classification of images.
+/// Classification of images, as `firebrick_train::classify` does it.
 pub(super) fn images(job: &Job, dir: &Path, micro_batch: usize) -> Result<Box<dyn Bench>> {
     let Task::Images { pixels, labels } = job.task.clone() else { bail!("the job holds no images") };
     let device = Device::flex().autodiff();
@@ -134,17 +133,14 @@ pub(super) fn images(job: &Job, dir: &Path, micro_batch: usize) -> Result<Box<dy
     let images = labels.len() as f32;
     let micro_batches = move || {
         let chunks = pixels.chunks(height * width * channels * micro_batch).zip(labels.chunks(micro_batch));
-        let batch = |(pixels, labels): (&[f32], &[TokenId])| {
-            let count = labels.len();
-            let labels = labels.iter().map(|&label| i64::from(label)).collect::<Vec<_>>();
-            let labels = Tensor::<1, Int>::from_data(TensorData::new(labels, [count]), &device);
-            let pixels = TensorData::new(pixels.to_vec(), [count, height, width, channels]);
-            (Tensor::<4>::from_data(pixels, &device), labels)
+        let batch = |(pixels, labels): (&[f32], &[u8])| {
+            let pixels = TensorData::new(pixels.to_vec(), [labels.len(), height, width, channels]);
+            (Tensor::<4>::from_data(pixels, &device), labels.to_vec())
         };
         chunks.map(batch).collect()
     };
     Ok(Box::new(Training::new(model, job.fit, micro_batches, move |model: &Cnn, (pixels, labels)| {
-        let log_probs = token_log_probs(model.logits(pixels.clone()), labels.clone());
-        Loss::new(-log_probs.sum() / images, labels.dims()[0] as u64)
+        let losses = classify::losses(model.logits(pixels.clone()), labels);
+        Loss::new(losses.sum() / images, labels.len() as u64)
     })))
 }

@@ -1,11 +1,11 @@
-//! Sequential convolutional classifiers.
+//! The layers of a classifier, and what they give.
 
-use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use firebrick_kernels::Window;
 use firebrick_types::Seed;
 use serde::{Deserialize, Serialize};
 
+use super::Cnn;
 use crate::Error;
 use crate::layers::{Projection, Source};
 
@@ -28,7 +28,7 @@ use crate::layers::{Projection, Source};
 /// assert_eq!(config.shapes()?.last(), Some(&[1, 1, 10]));
 /// # Ok::<(), firebrick_models::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CnnConfig {
     /// Height, width and channels of an image.
@@ -38,7 +38,7 @@ pub struct CnnConfig {
 }
 
 /// One layer of a [`Cnn`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum CnnLayer {
     /// [`firebrick_kernels::conv2d`].
@@ -63,6 +63,20 @@ pub enum CnnLayer {
         /// Pixels that the window may reach beyond each edge.
         padding: usize,
     },
+    /// [`firebrick_kernels::avg_pool2d`].
+    AvgPool {
+        /// Pixels on each side of its window.
+        size: usize,
+        /// Pixels from one place of the window to the next.
+        stride: usize,
+        /// Pixels that the window may reach beyond each edge; they count as 0.
+        padding: usize,
+    },
+    /// In training each number is 0 with this probability, and divided by 1 less it otherwise; nothing at other times.
+    Dropout {
+        /// At least 0 and below 1.
+        probability: f64,
+    },
     /// [`firebrick_kernels::linear`] of all that the layer before gives, in the order `height, width, channels`.
     Linear {
         /// Numbers of its result.
@@ -72,13 +86,18 @@ pub enum CnnLayer {
 
 impl CnnLayer {
     /// The window that moves over the image, of layers that have one.
-    fn window(self) -> Option<Window> {
+    pub fn window(self) -> Option<Window> {
         match self {
-            Self::Conv { size, stride, padding, .. } | Self::MaxPool { size, stride, padding } => {
-                Some(Window { size, stride, padding })
-            }
-            Self::Relu | Self::Linear { .. } => None,
+            Self::Conv { size, stride, padding, .. }
+            | Self::MaxPool { size, stride, padding }
+            | Self::AvgPool { size, stride, padding } => Some(Window { size, stride, padding }),
+            Self::Relu | Self::Dropout { .. } | Self::Linear { .. } => None,
         }
+    }
+
+    /// Whether it has weights.
+    pub fn is_map(self) -> bool {
+        matches!(self, Self::Conv { .. } | Self::Linear { .. })
     }
 }
 
@@ -104,6 +123,18 @@ impl CnnConfig {
     #[must_use]
     pub fn max_pool(self, size: usize, stride: usize, padding: usize) -> Self {
         self.with(CnnLayer::MaxPool { size, stride, padding })
+    }
+
+    /// With a layer that pools by means.
+    #[must_use]
+    pub fn avg_pool(self, size: usize, stride: usize, padding: usize) -> Self {
+        self.with(CnnLayer::AvgPool { size, stride, padding })
+    }
+
+    /// With dropout.
+    #[must_use]
+    pub fn dropout(self, probability: f64) -> Self {
+        self.with(CnnLayer::Dropout { probability })
     }
 
     /// With a linear map.
@@ -142,7 +173,7 @@ impl CnnConfig {
                     let what = format!("a window of {size} that moves by {stride} on {height} x {width} and {padding}");
                     return wrong(index, what);
                 }
-                if matches!(layer, CnnLayer::MaxPool { .. }) && 2 * padding > size {
+                if !layer.is_map() && 2 * padding > size {
                     return wrong(index, format!("a window of {size} may lie in a padding of {padding} altogether"));
                 }
                 shape = [window.places(height), window.places(width), channels];
@@ -153,7 +184,10 @@ impl CnnConfig {
                 }
                 CnnLayer::Conv { channels, .. } => shape[2] = channels,
                 CnnLayer::Linear { width } => (shape, flat) = ([1, 1, width], true),
-                CnnLayer::Relu | CnnLayer::MaxPool { .. } => {}
+                CnnLayer::Dropout { probability } if !(0.0..1.0).contains(&probability) => {
+                    return wrong(index, format!("a probability of {probability}; it must be at least 0 and below 1"));
+                }
+                CnnLayer::Relu | CnnLayer::Dropout { .. } | CnnLayer::MaxPool { .. } | CnnLayer::AvgPool { .. } => {}
             }
             shapes.push(shape);
         }
@@ -182,7 +216,7 @@ impl CnnConfig {
         let sizes = self.layers.iter().zip(before).filter_map(|(layer, [height, width, channels])| match *layer {
             CnnLayer::Conv { channels: out, size, .. } => Some([size * size * channels, out]),
             CnnLayer::Linear { width: out } => Some([height * width * channels, out]),
-            CnnLayer::Relu | CnnLayer::MaxPool { .. } => None,
+            _ => None,
         });
         let sizes = sizes.collect::<Vec<_>>();
         let map = |(index, &size): (usize, &[usize; 2])| {
@@ -191,93 +225,43 @@ impl CnnConfig {
         };
         Ok(Cnn { maps: sizes.iter().enumerate().map(map).collect(), config: self.clone() })
     }
-}
 
-/// A convolutional classifier.
-#[derive(Module, Debug)]
-pub struct Cnn {
-    /// Of each convolution `[size · size · channels, out_channels]`, of each linear map `[inputs, outputs]`; in order.
-    maps: Vec<Projection>,
-    #[module(skip)]
-    config: CnnConfig,
-}
-
-impl Cnn {
-    /// Its layers.
-    pub fn config(&self) -> &CnnConfig {
-        &self.config
-    }
-
-    /// The scores of each image's classes, before any softmax.
+    /// The plan of LeNet-5 with rectified units, for images of 28 x 28 with one channel: two convolutions of 5 x 5, each pooled by
+    /// means, and linear maps of 120, 84 and 10.
     ///
-    /// # Shapes
-    /// - `images`: `[batch, height, width, channels]`
-    /// - returns `[batch, classes]`
+    /// LeCun et al. 1998, figure 2.
+    pub fn lenet() -> Self {
+        let features = Self::image(28, 28, 1).conv(6, 5, 1, 2).relu().avg_pool(2, 2, 0).conv(16, 5, 1, 0).relu();
+        features.avg_pool(2, 2, 0).linear(120).relu().linear(84).relu().linear(10)
+    }
+
+    /// AlexNet as torchvision has it, for images of 224 x 224 with three channels and a thousand classes.
     ///
-    /// # Panics
-    /// If the images have another size.
-    pub fn logits(&self, images: Tensor<4>) -> Tensor<2> {
-        let [batch, height, width, channels] = images.dims();
-        assert_eq!([height, width, channels], self.config.image, "height, width and channels of the images");
-        let mut maps = self.maps.iter();
-        let mut next = || maps.next().expect("a map for every layer that has weights");
-        let mut x = images;
-        for layer in &self.config.layers {
-            let window = || layer.window().expect("a layer that has one");
-            x = match *layer {
-                CnnLayer::Conv { .. } => next().convolve(x, window()),
-                CnnLayer::Relu => firebrick_kernels::relu(x),
-                CnnLayer::MaxPool { .. } => firebrick_kernels::max_pool2d(x, window()),
-                CnnLayer::Linear { width } => {
-                    let inputs = x.shape().num_elements() / batch;
-                    next().forward(x.reshape([batch, inputs])).reshape([batch, 1, 1, width])
-                }
-            };
-        }
-        let scores = x.shape().num_elements() / batch;
-        x.reshape([batch, scores])
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use firebrick_kernels::plain;
-    use firebrick_tensor::Parameters;
-    use firebrick_testkit::assert_close;
-
-    use super::*;
-
-    fn small() -> CnnConfig {
-        CnnConfig::image(6, 7, 2).conv(4, 3, 1, 1).relu().max_pool(2, 2, 0).linear(5).relu().linear(3)
+    /// Krizhevsky 2014, [arXiv:1404.5997](https://arxiv.org/abs/1404.5997).
+    pub fn alexnet() -> Self {
+        let features = Self::image(224, 224, 3).conv(64, 11, 4, 2).relu().max_pool(3, 2, 0);
+        let features = features.conv(192, 5, 1, 2).relu().max_pool(3, 2, 0).conv(384, 3, 1, 1).relu();
+        let features = features.conv(256, 3, 1, 1).relu().conv(256, 3, 1, 1).relu().max_pool(3, 2, 0);
+        features.dropout(0.5).linear(4096).relu().dropout(0.5).linear(4096).relu().linear(1000)
     }
 
-    #[test]
-    fn logits_are_the_layers_one_after_another() {
-        let device = Device::flex();
-        let model = small().init(Seed::new(1), &device).unwrap();
-        let weights = Parameters::of(&model);
-        let tensor = |name: &str| {
-            let (_, _, values) = weights.iter().find(|(found, _, _)| *found == name).expect("a parameter of that name");
-            Tensor::<1>::from_floats(values, &device)
+    /// VGG of this many layers with weights (11, 13, 16 or 19), for images of 224 x 224 with three channels and a thousand classes; none
+    /// of another depth. One with batch norm has the same layers once its norms are [folded](crate::open_torchvision).
+    ///
+    /// Simonyan and Zisserman 2014, [arXiv:1409.1556](https://arxiv.org/abs/1409.1556), table 1, columns A, B, D and E.
+    pub fn vgg(depth: usize) -> Option<Self> {
+        let convolutions = match depth {
+            11 => [1, 1, 2, 2, 2],
+            13 => [2, 2, 2, 2, 2],
+            16 => [2, 2, 3, 3, 3],
+            19 => [2, 2, 4, 4, 4],
+            _ => return None,
         };
-        let pixels = (0..2 * 84).map(|pixel| (pixel as f32).sin()).collect::<Vec<_>>();
-        let images = Tensor::<1>::from_floats(pixels.as_slice(), &device).reshape([2, 6, 7, 2]);
-        let weight = tensor("maps.0.weight").reshape([3, 3, 2, 4]);
-        let x = plain::conv2d(images.clone(), weight, tensor("maps.0.bias"), Window { size: 3, stride: 1, padding: 1 });
-        let x = plain::max_pool2d(plain::relu(x), Window { size: 2, stride: 2, padding: 0 }).reshape([2, 36]);
-        let x = plain::linear(x, tensor("maps.1.weight").reshape([36, 5]), Some(tensor("maps.1.bias")));
-        let x = plain::linear(plain::relu(x), tensor("maps.2.weight").reshape([5, 3]), Some(tensor("maps.2.bias")));
-        assert_close(model.logits(images), x, 1e-5);
-    }
-
-    #[test]
-    fn layers_that_fit_nothing_are_named() {
-        let told = |config: CnnConfig| config.shapes().unwrap_err().to_string();
-        assert!(told(small().conv(3, 3, 1, 1)).contains("layer 6: a window cannot move"));
-        assert!(told(CnnConfig::image(4, 4, 1).conv(3, 7, 1, 1)).contains("layer 0: a window of 7"));
-        assert!(told(CnnConfig::image(4, 4, 1).max_pool(2, 0, 0)).contains("moves by 0"));
-        assert!(told(CnnConfig::image(4, 4, 1).max_pool(2, 1, 2)).contains("altogether"));
-        assert!(told(CnnConfig::image(4, 4, 1).relu().linear(0)).contains("layer 1: it gives nothing"));
-        assert!(told(CnnConfig::image(4, 0, 1)).contains("no pixels"));
+        let blocks = [64, 128, 256, 512, 512].into_iter().zip(convolutions);
+        let features = blocks.fold(Self::image(224, 224, 3), |plan, (channels, count)| {
+            (0..count).fold(plan, |plan, _| plan.conv(channels, 3, 1, 1).relu()).max_pool(2, 2, 0)
+        });
+        let hidden = features.linear(4096).relu().dropout(0.5).linear(4096).relu().dropout(0.5);
+        Some(hidden.linear(1000))
     }
 }

@@ -4,6 +4,8 @@
 pub use firebrick_data as data;
 #[cfg(feature = "eval")]
 pub use firebrick_eval as eval;
+#[cfg(feature = "inference")]
+pub use firebrick_inference as inference;
 #[cfg(feature = "kernels")]
 pub use firebrick_kernels as kernels;
 #[cfg(feature = "models")]

@@ -1,0 +1,149 @@
+//! The part of a classifier whose activations are modelled, as blocks of a convolution, a rectifier and, where there is one, a pool.
+
+use burn::tensor::{Tensor, activation};
+use firebrick_kernels::{Window, conv2d};
+use firebrick_models::{Cnn, CnnLayer};
+
+use crate::Error;
+use crate::belief::{Belief, Level, Upward, rectified};
+use crate::pooling::windows;
+
+/// A convolution that keeps the size of what it reads, a rectifier, and a pool of windows side by side.
+#[derive(Clone, Debug)]
+pub(crate) struct Block {
+    /// `[size, size, channels, out_channels]`
+    pub(crate) weight: Tensor<4>,
+    /// `[out_channels]`
+    pub(crate) bias: Tensor<1>,
+    pub(crate) window: Window,
+    /// Pixels on each side of a window of the pool; 1 where there is none.
+    pub(crate) pool: usize,
+    /// Height, width and channels of what the block gives.
+    pub(crate) shape: [usize; 3],
+}
+
+/// A classifier in blocks, and its head: the layers after the last block.
+#[derive(Clone, Debug)]
+pub struct Network {
+    cnn: Cnn,
+    pub(crate) blocks: Vec<Block>,
+    /// The first layer of the head.
+    head: usize,
+    classes: usize,
+}
+
+impl Network {
+    /// The blocks of a classifier, frozen.
+    ///
+    /// # Errors
+    /// If a layer before the first linear map is not part of a block: a convolution with a stride or another size of its result, a
+    /// rectifier without a convolution before it, a pool by means, or one whose windows overlap or leave pixels out. Its index is told.
+    pub fn of(cnn: Cnn) -> Result<Self, Error> {
+        let config = cnn.config();
+        let shapes = config.shapes().expect("a classifier's layers fit each other");
+        let layers = &config.layers;
+        let head = layers.iter().position(|layer| matches!(layer, CnnLayer::Linear { .. })).unwrap_or(layers.len());
+        let mut blocks = Vec::new();
+        let (mut input, mut index) = (config.image, 0);
+        while index < head {
+            let refuse =
+                |layer: usize, kind, reason: &str| Err(Error::Layer { layer, kind, reason: reason.to_owned() });
+            match layers[index] {
+                CnnLayer::Conv { channels, size, stride, .. } => {
+                    if stride != 1 || shapes[index][..2] != input[..2] {
+                        return refuse(index, "convolution", "it must move by 1 and keep height and width");
+                    }
+                    if layers.get(index + 1) != Some(&CnnLayer::Relu) {
+                        return refuse(index, "convolution", "no rectifier follows it");
+                    }
+                    let (weight, bias) = cnn.weights(index).expect("a convolution has weights");
+                    let mut block = Block {
+                        weight: weight.reshape([size, size, input[2], channels]),
+                        bias,
+                        window: layers[index].window().expect("a convolution has one"),
+                        pool: 1,
+                        shape: shapes[index + 1],
+                    };
+                    index += 2;
+                    if let Some(&CnnLayer::MaxPool { size, stride, padding }) =
+                        layers.get(index).filter(|_| index < head)
+                    {
+                        let [height, width, _] = block.shape;
+                        if stride != size || padding != 0 || !height.is_multiple_of(size) || !width.is_multiple_of(size)
+                        {
+                            let reason =
+                                format!("windows of {size} must lie side by side and cover {height} x {width}");
+                            return refuse(index, "max pool", &reason);
+                        }
+                        (block.pool, block.shape) = (size, shapes[index]);
+                        index += 1;
+                    }
+                    input = block.shape;
+                    blocks.push(block);
+                }
+                CnnLayer::Dropout { .. } => index += 1,
+                CnnLayer::Relu => return refuse(index, "rectifier", "no convolution comes before it"),
+                CnnLayer::MaxPool { .. } => return refuse(index, "max pool", "no convolution comes before it"),
+                CnnLayer::AvgPool { .. } => {
+                    return refuse(index, "mean pool", "only pools by the greatest can be undone");
+                }
+                CnnLayer::Linear { .. } => unreachable!("the head begins with it"),
+            }
+        }
+        if blocks.is_empty() {
+            return Err(Error::NoBlocks);
+        }
+        let classes = shapes.last().map_or(0, |shape| shape.iter().product());
+        Ok(Self { blocks, head, classes, cnn })
+    }
+
+    /// The classifier.
+    pub fn cnn(&self) -> &Cnn {
+        &self.cnn
+    }
+
+    /// How many classes it tells apart.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// Height, width and channels of its images.
+    pub fn image(&self) -> [usize; 3] {
+        self.cnn.config().image
+    }
+
+    /// The scores of the classes, of what the last block gives.
+    pub(crate) fn head(&self, top: Tensor<4>) -> Tensor<2> {
+        self.cnn.logits_from(self.head, top)
+    }
+
+    /// The mean and the variance of every activation, of those of the pixels.
+    ///
+    /// ```text
+    /// conv:  m ← W * m + b        v ← W² * v
+    /// ReLU:  the moments of a rectified normal number
+    /// pool:  m ← the greatest mean of the window        v ← its greatest variance
+    /// ```
+    ///
+    /// Variances are taken as independent, which overlapping windows are not. Where they are 0 the means are the activations of the plain
+    /// pass to the bit.
+    pub fn upward(&self, image: Belief) -> Upward {
+        let mut x = image;
+        let mut levels = Vec::with_capacity(self.blocks.len());
+        for block in &self.blocks {
+            let mean = conv2d(x.mean, block.weight.clone(), block.bias.clone(), block.window);
+            let squared = block.weight.clone().square();
+            let variance = conv2d(x.variance, squared, block.bias.zeros_like(), block.window);
+            let before = rectified(Belief { mean, variance });
+            let after = if block.pool == 1 {
+                before.clone()
+            } else {
+                let greatest = |x: &Tensor<4>| windows(x.clone(), block.pool).max_dim(4).squeeze_dim::<4>(4);
+                Belief { mean: greatest(&before.mean), variance: greatest(&before.variance) }
+            };
+            x = after.clone();
+            levels.push(Level { before, after });
+        }
+        Upward { logits: activation::log_softmax(self.head(x.mean), 1), levels }
+    }
+}

@@ -255,7 +255,7 @@ impl Bench<'_> {
             self.warm_up(&mut ours)?;
         }
         for &name in if self.options.quick { &[] } else { settings_of(job) } {
-            let outcome = self.setting(&mut ours, dir, threads, name).map_err(|error| format!("{error:#}"));
+            let outcome = self.setting(&mut ours, dir, threads, name, &turns).map_err(|error| format!("{error:#}"));
             match &outcome {
                 Ok((ratio, _)) => say(format_args!("  {name}: {:.2}", ratio.median)),
                 Err(reason) => say(format_args!("  {name}: {reason}")),
@@ -330,10 +330,22 @@ impl Bench<'_> {
     }
 
     /// Another setting's time over ours, and its seconds a step.
-    fn setting(&self, ours: &mut Side, dir: &Path, threads: usize, name: &str) -> Result<(Spread, Spread)> {
+    fn setting(
+        &self,
+        ours: &mut Side,
+        dir: &Path,
+        threads: usize,
+        name: &str,
+        eager: &Turns,
+    ) -> Result<(Spread, Spread)> {
+        /// A setting that takes so many times as long as the eager one is no rival: one step tells enough.
+        const HOPELESS: f64 = 4.0;
         let mut theirs = self.theirs(dir, threads, name)?;
         // What is compiled is compiled in the first steps.
-        theirs.ask::<Times>(&Request::Run { steps: 2 })?;
+        let first: Times = theirs.ask(&Request::Run { steps: 2 })?;
+        if let Some(&step) = first.seconds.last().filter(|step| **step > HOPELESS * eager.theirs().median) {
+            return Ok((Spread::of(&[step / eager.ours().median]), Spread::of(&[step])));
+        }
         let turns = self.alternate(ours, &mut theirs, threads, self.options.rounds.min(5))?;
         Ok((turns.ratio(), turns.theirs()))
     }

@@ -1,6 +1,6 @@
 //! The part of a classifier whose activations are modelled, as blocks of a convolution, a rectifier and, where there is one, a pool.
 
-use burn::tensor::{Tensor, activation};
+use burn::tensor::{Device, Tensor, activation};
 use firebrick_kernels::{Window, conv2d};
 use firebrick_models::{Cnn, CnnLayer};
 
@@ -20,6 +20,13 @@ pub(crate) struct Block {
     pub(crate) pool: usize,
     /// Height, width and channels of what the block gives.
     pub(crate) shape: [usize; 3],
+}
+
+impl Block {
+    /// What the block's rectifier gives.
+    pub(crate) fn rectified(&self, x: Tensor<4>) -> Tensor<4> {
+        firebrick_kernels::relu(conv2d(x, self.weight.clone(), self.bias.clone(), self.window))
+    }
 }
 
 /// A classifier in blocks, and its head: the layers after the last block.
@@ -110,6 +117,11 @@ impl Network {
     /// Height, width and channels of its images.
     pub fn image(&self) -> [usize; 3] {
         self.cnn.config().image
+    }
+
+    /// Where it is computed.
+    pub(crate) fn device(&self) -> Device {
+        self.blocks[0].bias.device()
     }
 
     /// The scores of the classes, of what the last block gives.

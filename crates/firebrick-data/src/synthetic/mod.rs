@@ -24,6 +24,7 @@ mod annotator;
 mod answer;
 mod config;
 mod corpus;
+pub mod glyphs;
 mod grammar;
 mod knowledge;
 mod oracle;

@@ -1,0 +1,236 @@
+//! A generative model of a classifier's activations, fitted to images once, the classifier frozen.
+
+use burn::tensor::{Tensor, TensorData};
+use firebrick_kernels::linear;
+use firebrick_models::Cnn;
+use firebrick_tensor::indices;
+use firebrick_types::{Images, Seed};
+use rand::Rng;
+use rand::seq::SliceRandom;
+
+use crate::Error;
+use crate::belief::Belief;
+use crate::decoder::{Decoder, DecoderMode, Normal};
+use crate::network::{Block, Network};
+use crate::pooling::{unpool, unwindow, windows};
+use crate::prior::{self, Component, PriorConfig};
+
+/// How a model is fitted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FitConfig {
+    /// How decoders are had.
+    pub decoder: DecoderMode,
+    /// The prior of the top activations.
+    pub prior: PriorConfig,
+    /// Pixels that images are moved by at most, as those the classifier learnt from.
+    pub shift: usize,
+    /// Images that are looked at, at most.
+    pub images: usize,
+}
+
+impl Default for FitConfig {
+    fn default() -> Self {
+        let decoder = DecoderMode::Ridge { alpha: 1e-4 };
+        Self { decoder, prior: PriorConfig::default(), shift: 2, images: 20_000 }
+    }
+}
+
+/// A generative model of a classifier's activations, from its classes down to the pixels.
+///
+/// ```text
+/// y ~ Cat(1/K)                 z ~ N(0, I)
+/// x, aᴸ | y, z ~ N(μ_y + U_y z, diag ψ_y)          pixels and top activations: one of y's components
+/// sˡ | y ~ Cat(ρˡ_y)                               which pixel of each window of the pool won
+/// aˡ⁻¹ | aˡ, sˡ ~ N(φ(Vˡ * unpool(aˡ, sˡ) + cˡ), diag τˡ⁻¹)
+/// ```
+///
+/// The factors z are read from the seen pixels directly, exactly and in one solve, as if the way down were linear; what they say of the
+/// top activations is then rendered through the decoders, whose switches and rectifiers are not.
+#[derive(Clone, Debug)]
+pub struct GenerativeModel {
+    pub(crate) network: Network,
+    /// Of each block, what it reads from what it gives.
+    pub(crate) decoders: Vec<Decoder>,
+    pub(crate) prior: Vec<Component>,
+    /// ρ of each block: `[classes, height, width, channels, pool²]`.
+    pub(crate) switches: Vec<Tensor<5>>,
+    /// What a pixel is believed to be before it is seen, `[1, height, width, channels]`.
+    pub(crate) pixels: Belief,
+}
+
+/// Images that are computed at a time.
+const CHUNK: usize = 100;
+/// Added to the counts of switches.
+const LAPLACE: f64 = 0.01;
+/// The least variance of a rendered channel or a pixel.
+const LEAST_NOISE: f64 = 1e-4;
+
+impl GenerativeModel {
+    /// The model of a frozen classifier, fitted to images.
+    ///
+    /// # Errors
+    /// If a layer of the classifier cannot be modelled, images are of another size, or a class has none.
+    pub fn fit(cnn: Cnn, images: &Images, config: &FitConfig, seed: Seed) -> Result<Self, Error> {
+        let network = Network::of(cnn)?;
+        if images.size() != network.image() {
+            return Err(Error::Size { found: images.size(), expected: network.image() });
+        }
+        if let Some(&label) = images.labels().iter().find(|label| usize::from(**label) >= network.classes()) {
+            return Err(Error::Class { class: usize::from(label), classes: network.classes() });
+        }
+        let mut order = (0..images.len()).collect::<Vec<_>>();
+        order.shuffle(&mut seed.derive("fit/order").rng());
+        order.truncate(config.images);
+        let mut sums = Sums::new(&network);
+        for chunk in order.chunks(CHUNK) {
+            let (pixels, labels) = moved(images, chunk, config.shift, seed, &network);
+            sums.add(&network, pixels, &labels);
+        }
+        let Sums { normals, switches, pixels, squares, tops, count } = sums;
+        let mut decoders = Vec::new();
+        for (index, (block, normal)) in network.blocks.iter().zip(normals).enumerate() {
+            let (weight, bias) = normal.solve(block, config.decoder);
+            let noise = Tensor::ones([weight.dims()[3]], &weight.device());
+            decoders.push(Decoder { weight, bias, noise, window: block.window, rectified: index > 0 });
+        }
+        let sample = &order[..order.len().min(10 * CHUNK)];
+        measure_noise(&network, &mut decoders, sample, |chunk| moved(images, chunk, config.shift, seed, &network).0);
+        let prior = (0..network.classes()).map(|class| {
+            let top = tops[class].clone();
+            let data = if top.is_empty() { Tensor::zeros([0, 1], &pixels.device()) } else { Tensor::cat(top, 0) };
+            prior::fit(class, data, &config.prior, seed.derive("fit/prior").at(&[class as u64]))
+        });
+        let prior = prior.collect::<Result<Vec<_>, _>>()?.concat();
+        let mean = pixels / count;
+        let variance = (squares / count - mean.clone().square()).clamp_min(LEAST_NOISE);
+        let switches = switches.into_iter().map(|counts| {
+            let counts = counts + LAPLACE;
+            counts.clone() / counts.sum_dim(4)
+        });
+        Ok(Self { decoders, prior, switches: switches.collect(), pixels: Belief { mean, variance }, network })
+    }
+
+    /// The classifier, in blocks.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+}
+
+/// Some images as the classifier reads them, moved, and their labels.
+fn moved(images: &Images, indices: &[usize], shift: usize, seed: Seed, network: &Network) -> (Tensor<4>, Vec<usize>) {
+    let most = shift as i64;
+    let mut values = Vec::new();
+    for &index in indices {
+        let mut rng = seed.derive("fit/shift").at(&[index as u64]).rng();
+        let [down, right] = [(); 2].map(|()| rng.random_range(-most..=most) as isize);
+        values.extend(images.shifted(index, down, right).into_iter().map(|byte| f32::from(byte) / 255.0));
+    }
+    let [height, width, channels] = images.size();
+    let data = TensorData::new(values, [indices.len(), height, width, channels]);
+    let labels = indices.iter().map(|&index| usize::from(images.labels()[index])).collect();
+    (Tensor::from_data(data, &network.device()), labels)
+}
+
+/// 1 at the first greatest pixel of each window, 0 in windows that hold nothing: where every pixel is 0 none has won.
+pub(crate) fn won(windows: Tensor<5>) -> Tensor<5> {
+    let dims = windows.dims();
+    let slots = dims[4];
+    let flat = windows.reshape([dims[..4].iter().product::<usize>(), slots]);
+    let active = flat.clone().max_dim(1).greater_elem(0.0).float();
+    let winners = flat.argmax(1).reshape([-1]);
+    let ones = Tensor::<2>::eye(slots, &active.device()).select(0, winners);
+    (ones * active).reshape(dims)
+}
+
+/// What one pass over the images adds up.
+struct Sums {
+    normals: Vec<Normal>,
+    switches: Vec<Tensor<5>>,
+    pixels: Tensor<4>,
+    squares: Tensor<4>,
+    /// The pixels and top activations of the images of each class, side by side.
+    tops: Vec<Vec<Tensor<2>>>,
+    count: f64,
+}
+
+impl Sums {
+    fn new(network: &Network) -> Self {
+        let ([height, width, channels], device) = (network.image(), network.device());
+        let pixels = Tensor::zeros([1, height, width, channels], &device);
+        let counts = |block: &Block| {
+            let [height, width, channels] = block.shape;
+            Tensor::zeros([network.classes(), height, width, channels, block.pool * block.pool], &device)
+        };
+        Self {
+            normals: network.blocks.iter().map(Normal::new).collect(),
+            switches: network.blocks.iter().map(counts).collect(),
+            squares: pixels.clone(),
+            pixels,
+            tops: vec![Vec::new(); network.classes()],
+            count: 0.0,
+        }
+    }
+
+    fn add(&mut self, network: &Network, pixels: Tensor<4>, labels: &[usize]) {
+        let [batch, ..] = pixels.dims();
+        let device = pixels.device();
+        self.count += batch as f64;
+        self.pixels = self.pixels.clone() + pixels.clone().sum_dim(0);
+        self.squares = self.squares.clone() + pixels.clone().square().sum_dim(0);
+        // [classes, batch], 1 where an image is of a class.
+        let classes = Tensor::<2>::eye(network.classes(), &device).select(0, indices(labels, &device)).transpose();
+        let mut read = pixels.clone();
+        for (index, block) in network.blocks.iter().enumerate() {
+            let before = block.rectified(read.clone());
+            let parts = windows(before, block.pool);
+            let won = won(parts.clone());
+            let unpooled = unwindow(parts * won.clone(), block.pool);
+            self.normals[index].add(unpooled.clone(), read, block.window);
+            let dims = won.dims();
+            let each = dims[1..].iter().product::<usize>();
+            let counts = linear(classes.clone(), won.reshape([batch, each]), None);
+            let [_, height, width, channels, slots] = dims;
+            let counts = counts.reshape([network.classes(), height, width, channels, slots]);
+            self.switches[index] = self.switches[index].clone() + counts;
+            read = windows(unpooled, block.pool).sum_dim(4).squeeze_dim::<4>(4);
+        }
+        let each = |x: &Tensor<4>| x.shape().num_elements() / batch;
+        let joint = [pixels, read].map(|x| x.clone().reshape([batch, each(&x)]));
+        let joint = Tensor::cat(joint.to_vec(), 1);
+        for (class, tops) in self.tops.iter_mut().enumerate() {
+            let of_class = (0..batch).filter(|&image| labels[image] == class).collect::<Vec<_>>();
+            if !of_class.is_empty() {
+                tops.push(joint.clone().select(0, indices(&of_class, &device)));
+            }
+        }
+    }
+}
+
+/// Gives each decoder the mean square of what it leaves, of every channel.
+fn measure_noise(
+    network: &Network,
+    decoders: &mut [Decoder],
+    sample: &[usize],
+    pixels: impl Fn(&[usize]) -> Tensor<4>,
+) {
+    let zeros = |decoder: &Decoder| decoder.bias.zeros_like();
+    let mut squares = decoders.iter().map(zeros).collect::<Vec<_>>();
+    let mut places = vec![0.0; decoders.len()];
+    for chunk in sample.chunks(CHUNK) {
+        let mut read = pixels(chunk);
+        for (index, (block, decoder)) in network.blocks.iter().zip(&*decoders).enumerate() {
+            let parts = windows(block.rectified(read.clone()), block.pool);
+            let won = won(parts.clone());
+            let pooled = (parts * won.clone()).sum_dim(4).squeeze_dim::<4>(4);
+            let left = decoder.render(unpool(pooled.clone(), won, block.pool)) - read.clone();
+            let [batch, height, width, channels] = read.dims();
+            let left = left.square().reshape([batch * height * width, channels]);
+            squares[index] = squares[index].clone() + left.sum_dim(0).reshape([channels]);
+            places[index] += (batch * height * width) as f64;
+            read = pooled;
+        }
+    }
+    for ((decoder, squares), places) in decoders.iter_mut().zip(squares).zip(places) {
+        decoder.noise = (squares / places.max(1.0)).clamp_min(LEAST_NOISE);
+    }
+}

@@ -1,0 +1,395 @@
+//! One pass backward through a classifier, and passes again until the image fits its label.
+
+use burn::tensor::{Tensor, activation};
+use firebrick_kernels::{linear, relu};
+use firebrick_tensor::{Classifier, indices};
+
+use crate::Error;
+use crate::belief::{Belief, Upward};
+use crate::model::GenerativeModel;
+use crate::pooling::{unpool, windows};
+use crate::prior::Posterior;
+
+/// What is known of some images.
+#[derive(Clone, Debug)]
+pub struct Evidence {
+    /// `[batch, height, width, channels]`, numbers from 0 to 1.
+    pub images: Tensor<4>,
+    /// 1 where a pixel is seen and 0 where it is not, `[batch, height, width, 1]`; what the image holds there does not count.
+    pub visible: Tensor<4>,
+}
+
+/// What is asked about the label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Query {
+    /// Which it is.
+    Free,
+    /// It is this one, of each image.
+    Clamp(Vec<usize>),
+}
+
+/// What the factors of the prior are read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// The pixels that are seen: exact, as the rest drops out.
+    Pixels,
+    /// The top activations with the variances that the way up gives them.
+    Activations,
+}
+
+/// The constants of a sweep; to be chosen on a validation split.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SweepConfig {
+    /// What evidence is divided by before it meets the classifier's scores: its numbers are not independent.
+    pub temperature: f64,
+    /// What variances of the way up are multiplied by: overlapping windows make them too small.
+    pub inflation: f64,
+    /// What the factors are read from.
+    pub reading: Reading,
+    /// The share of activations that something else is expected to explain; 0: none.
+    pub outliers: f64,
+}
+
+impl Default for SweepConfig {
+    fn default() -> Self {
+        Self { temperature: 40.0, inflation: 1.0, reading: Reading::Pixels, outliers: 0.0 }
+    }
+}
+
+/// What is believed of a block once the image is explained.
+#[derive(Clone, Debug)]
+pub struct LayerPosterior {
+    /// Its pooled activations, the way up and the way down fused.
+    pub mean: Tensor<4>,
+    /// Which pixel of each window won, `[batch, height, width, channels, pool²]`; adds up to 1.
+    pub switches: Tensor<5>,
+    /// The probability that an activation is explained by the label rather than by something else.
+    pub responsibility: Tensor<4>,
+}
+
+/// An explanation of some images.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    /// The label of each.
+    pub labels: Vec<usize>,
+    /// The log-probability of every label, evidence and classifier together, `[batch, classes]`.
+    pub log_scores: Tensor<2>,
+    /// What is seen where it is seen, what is rendered elsewhere.
+    pub images: Tensor<4>,
+    /// What the label alone renders.
+    pub rendered: Tensor<4>,
+    /// Of each block, the lowest first.
+    pub layers: Vec<LayerPosterior>,
+}
+
+/// Added to variances that are divided by.
+const LEAST_VARIANCE: f64 = 1e-4;
+
+impl GenerativeModel {
+    /// The evidence as the way up reads it: what is not seen has the mean and the variance that pixels have.
+    ///
+    /// # Errors
+    /// If images or mask are of another size.
+    fn believed(&self, evidence: &Evidence) -> Result<Belief, Error> {
+        let [batch, height, width, channels] = evidence.images.dims();
+        let expected = self.network.image();
+        if [height, width, channels] != expected {
+            return Err(Error::Size { found: [height, width, channels], expected });
+        }
+        let [masks, down, across, _] = evidence.visible.dims();
+        if [masks, down, across] != [batch, height, width] {
+            return Err(Error::Mask { found: [down, across], expected: [height, width] });
+        }
+        let hidden = evidence.visible.clone().neg() + 1.0;
+        let mean = evidence.images.clone() * evidence.visible.clone() + self.pixels.mean.clone() * hidden.clone();
+        Ok(Belief { mean, variance: self.pixels.variance.clone() * hidden })
+    }
+
+    /// One backward pass: the label, what hides behind what is not seen, and what belongs to the label.
+    ///
+    /// # Errors
+    /// If images or mask are of another size, or a clamped label is no class.
+    pub fn sweep(&self, evidence: &Evidence, query: &Query, config: &SweepConfig) -> Result<Explanation, Error> {
+        Ok(self.sweep_with_top(evidence, query, config)?.explanation)
+    }
+
+    /// The same, and what the top was before the way down.
+    pub(crate) fn sweep_with_top(
+        &self,
+        evidence: &Evidence,
+        query: &Query,
+        config: &SweepConfig,
+    ) -> Result<Swept, Error> {
+        self.sweep_of(evidence, self.believed(evidence)?, query, config)
+    }
+
+    fn sweep_of(
+        &self,
+        evidence: &Evidence,
+        belief: Belief,
+        query: &Query,
+        config: &SweepConfig,
+    ) -> Result<Swept, Error> {
+        let up = self.network.upward(belief);
+        let Tops { posteriors, log_evidence, variance, mean } = self.tops(&up, evidence, config);
+        let log_scores = activation::log_softmax(log_evidence / config.temperature, 1) + up.logits.clone();
+        let log_scores = activation::log_softmax(log_scores, 1);
+        let classes = self.network.classes();
+        let labels = match query {
+            Query::Free => {
+                log_scores.clone().argmax(1).into_data().iter::<i64>().map(|label| label as usize).collect::<Vec<_>>()
+            }
+            Query::Clamp(labels) => match labels.iter().find(|label| **label >= classes) {
+                Some(&class) => return Err(Error::Class { class, classes }),
+                None => labels.clone(),
+            },
+        };
+        let components = self.likeliest(&posteriors, &labels);
+        let (factors, rendered_top, noise) = self.render_top(&posteriors, &components);
+        // Precision-weighted fusion of the way down, with the noise ψ, and the way up, with the variance β.
+        let [_, dims] = mean.dims();
+        let of_top = |x: Tensor<2>| {
+            let [batch, all] = x.dims();
+            x.slice([0..batch, all - dims..all])
+        };
+        let (rendered_top, noise) = (of_top(rendered_top), of_top(noise));
+        let share = noise.clone() / (noise + variance);
+        let fused_top = relu(rendered_top.clone() + share * (mean - rendered_top.clone()));
+        let top = self.network.blocks.last().expect("there are blocks").shape;
+        let fused = fused_top.clone().reshape([labels.len(), top[0], top[1], top[2]]);
+        let (layers, rendered) = self.descend(&up, fused, &labels, config);
+        let clipped = rendered.clone().clamp(0.0, 1.0);
+        let hidden = evidence.visible.clone().neg() + 1.0;
+        let images = evidence.images.clone() * evidence.visible.clone() + clipped * hidden;
+        let explanation = Explanation { labels, log_scores, images, rendered, layers };
+        Ok(Swept { explanation, components, factors, rendered: rendered_top, fused: fused_top })
+    }
+
+    /// Passes again, each on what the one before filled in, for the most probable labels; the label whose image fits best.
+    ///
+    /// ```text
+    /// score_y = log p_CNN(y | x̄_y) + log softmax(evidence / T)_y − ¼ Σ_seen (x̂_y − x)² / (2 · 0.02)
+    /// ```
+    ///
+    /// # Errors
+    /// As [`sweep`](Self::sweep).
+    pub fn iterate(
+        &self,
+        evidence: &Evidence,
+        candidates: usize,
+        passes: usize,
+        config: &SweepConfig,
+    ) -> Result<Explanation, Error> {
+        /// What is left uncertain of a pixel that was filled in.
+        const FILLED: f64 = 0.03;
+        let first = self.sweep(evidence, &Query::Free, config)?;
+        let [batch, classes] = first.log_scores.dims();
+        let candidates = candidates.clamp(1, classes);
+        let order = first.log_scores.clone().argsort_descending(1).into_data().iter::<i64>().collect::<Vec<_>>();
+        let mut best: Option<(Vec<f64>, Explanation)> = None;
+        for candidate in 0..candidates {
+            let labels = (0..batch).map(|image| order[image * classes + candidate] as usize).collect::<Vec<_>>();
+            let query = Query::Clamp(labels.clone());
+            let mut found = self.sweep(evidence, &query, config)?;
+            let mut evident = first.log_scores.clone();
+            for _ in 1..passes {
+                let hidden = evidence.visible.clone().neg() + 1.0;
+                let variance = (hidden * FILLED).expand(found.images.dims());
+                let belief = Belief { mean: found.images.clone(), variance };
+                found = self.sweep_of(evidence, belief, &query, config)?.explanation;
+                evident = found.log_scores.clone();
+            }
+            let of_label = |scores: Tensor<2>| {
+                let labels = indices(&labels, &scores.device()).reshape([batch, 1]);
+                scores.gather(1, labels).into_data().iter::<f64>().collect::<Vec<_>>()
+            };
+            let judged = of_label(activation::log_softmax(self.network.cnn().logits(found.images.clone()), 1));
+            let evident = of_label(evident);
+            let misfit = (found.rendered.clone() - evidence.images.clone()).square() * evidence.visible.clone();
+            let each = misfit.shape().num_elements() / batch;
+            let misfit = misfit.reshape([batch, each]).sum_dim(1).into_data().iter::<f64>().collect::<Vec<_>>();
+            let scores = (0..batch).map(|image| judged[image] + evident[image] - 0.25 * misfit[image] / 0.04);
+            let scores = scores.collect::<Vec<_>>();
+            best = Some(match best {
+                None => (scores, found),
+                Some((known, kept)) => better(known, kept, scores, found),
+            });
+        }
+        Ok(best.expect("there is a candidate").1)
+    }
+
+    fn tops(&self, up: &Upward, evidence: &Evidence, config: &SweepConfig) -> Tops {
+        let top = &up.levels.last().expect("there are blocks").after;
+        let [batch, height, width, channels] = top.mean.dims();
+        let flat = |x: &Tensor<4>| x.clone().reshape([batch, height * width * channels]);
+        let (mean, variance) = (flat(&top.mean), flat(&top.variance) * config.inflation);
+        let [_, rows, columns, colours] = evidence.images.dims();
+        let pixels = rows * columns * colours;
+        let images = evidence.images.clone().reshape([batch, pixels]);
+        let hidden = evidence.visible.clone().expand([batch, rows, columns, colours]).reshape([batch, pixels]);
+        let hidden = hidden.lower_elem(0.5);
+        let unmeasured = |x: &Tensor<2>| x.zeros_like() + f32::INFINITY;
+        let spread = match config.reading {
+            Reading::Pixels => [images.zeros_like().mask_fill(hidden, f32::INFINITY), unmeasured(&mean)],
+            Reading::Activations => [unmeasured(&images), variance.clone()],
+        };
+        let measured = Tensor::cat(vec![images, mean.clone()], 1);
+        let spread = Tensor::cat(spread.to_vec(), 1);
+        let posteriors = self.prior.iter().map(|component| component.posterior(&measured, &spread)).collect::<Vec<_>>();
+        let classes = self.network.classes();
+        let mut log_evidence = Vec::with_capacity(batch * classes);
+        for image in 0..batch {
+            for class in 0..classes {
+                let of_class = self.prior.iter().zip(&posteriors).filter(|(component, _)| component.class == class);
+                let logs = of_class.map(|(_, posterior)| posterior.evidence[image]).collect::<Vec<_>>();
+                let most = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let sum = logs.iter().map(|log| (log - most).exp()).sum::<f64>();
+                log_evidence.push((most + sum.ln()) as f32);
+            }
+        }
+        // Only their differences count, and f32 holds those of large numbers badly.
+        for row in log_evidence.chunks_exact_mut(classes) {
+            let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            row.iter_mut().for_each(|log| *log -= most);
+        }
+        let log_evidence = burn::tensor::TensorData::new(log_evidence, [batch, classes]);
+        Tops { posteriors, log_evidence: Tensor::from_data(log_evidence, &mean.device()), variance, mean }
+    }
+
+    /// The likeliest component of each image's label.
+    fn likeliest(&self, posteriors: &[Posterior], labels: &[usize]) -> Vec<usize> {
+        let chosen = labels.iter().enumerate().map(|(image, &label)| {
+            let of_class = (0..self.prior.len()).filter(|&index| self.prior[index].class == label);
+            let likelier =
+                |a: &usize, b: &usize| posteriors[*a].evidence[image].total_cmp(&posteriors[*b].evidence[image]);
+            of_class.max_by(likelier).expect("every class has a component")
+        });
+        chosen.collect()
+    }
+
+    /// The factors of each image's component, what it renders, and its noise.
+    fn render_top(&self, posteriors: &[Posterior], components: &[usize]) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
+        let device = self.network.device();
+        let (mut rows, mut factors, mut rendered, mut noise) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for (index, component) in self.prior.iter().enumerate() {
+            let of = (0..components.len()).filter(|&image| components[image] == index).collect::<Vec<_>>();
+            if of.is_empty() {
+                continue;
+            }
+            let z = posteriors[index].factors.clone().select(0, indices(&of, &device));
+            rendered.push(linear(z.clone(), component.loadings.clone().transpose(), Some(component.mean.clone())));
+            factors.push(z);
+            let [dims] = component.noise.dims();
+            noise.push(component.noise.clone().unsqueeze::<2>().expand([of.len(), dims]));
+            rows.extend(of);
+        }
+        let mut back = vec![0; rows.len()];
+        rows.iter().enumerate().for_each(|(place, &image)| back[image] = place);
+        let back = indices(&back, &device);
+        let in_order = |parts: Vec<Tensor<2>>| Tensor::cat(parts, 0).select(0, back.clone());
+        (in_order(factors), in_order(rendered), in_order(noise))
+    }
+
+    /// The way down from the top activations: the posterior of every block, and the rendered pixels.
+    fn descend(
+        &self,
+        up: &Upward,
+        top: Tensor<4>,
+        labels: &[usize],
+        config: &SweepConfig,
+    ) -> (Vec<LayerPosterior>, Tensor<4>) {
+        let device = self.network.device();
+        let labels = indices(labels, &device);
+        let mut layers = Vec::new();
+        let (mut fused, mut responsibility) = (top.clone(), top.ones_like());
+        for (index, block) in self.network.blocks.iter().enumerate().rev() {
+            let before = &up.levels[index].before;
+            let rho = self.switches[index].clone().select(0, labels.clone());
+            let misfit = (windows(before.mean.clone(), block.pool) - fused.clone().unsqueeze_dim(4)).square();
+            let variance = windows(before.variance.clone(), block.pool) * config.inflation + LEAST_VARIANCE;
+            let switches = activation::softmax(rho.log() - misfit / (variance * 2.0), 4);
+            let rendered = self.decoders[index].render(unpool(fused.clone(), switches.clone(), block.pool));
+            layers.push(LayerPosterior { mean: fused.clone(), switches, responsibility: responsibility.clone() });
+            if index == 0 {
+                layers.reverse();
+                return (layers, rendered);
+            }
+            let Belief { mean, variance } = up.levels[index - 1].after.clone();
+            let uncertain = variance * config.inflation + LEAST_VARIANCE;
+            let [channels] = self.decoders[index].noise.dims();
+            let noise = self.decoders[index].noise.clone().reshape([1, 1, 1, channels]);
+            let total = uncertain.clone() + noise.clone();
+            fused = (rendered.clone() * uncertain + mean.clone() * noise) / total.clone();
+            responsibility = responsibilities(&mean, &rendered, &total, config.outliers);
+            if config.outliers > 0.0 {
+                fused = responsibility.clone() * fused + (responsibility.clone().neg() + 1.0) * rendered;
+            }
+        }
+        unreachable!("there are blocks")
+    }
+}
+
+/// A sweep, with what the top was before the way down.
+pub(crate) struct Swept {
+    pub(crate) explanation: Explanation,
+    /// The component of each image.
+    pub(crate) components: Vec<usize>,
+    /// `[batch, factors]`
+    pub(crate) factors: Tensor<2>,
+    /// `[batch, dims]`, by the component alone.
+    pub(crate) rendered: Tensor<2>,
+    /// `[batch, dims]`, with the way up.
+    pub(crate) fused: Tensor<2>,
+}
+
+/// What the top activations say.
+struct Tops {
+    /// Of each component.
+    posteriors: Vec<Posterior>,
+    /// Of each class less the greatest, `[batch, classes]`.
+    log_evidence: Tensor<2>,
+    variance: Tensor<2>,
+    mean: Tensor<2>,
+}
+
+/// The probability that each activation is what was rendered, with this variance, rather than anything up to the greatest one.
+///
+/// ```text
+/// w = σ(log (1 − e)/e + log N(â; â_rendered, v) − log U)
+/// ```
+fn responsibilities(mean: &Tensor<4>, rendered: &Tensor<4>, variance: &Tensor<4>, outliers: f64) -> Tensor<4> {
+    if outliers <= 0.0 {
+        return mean.ones_like();
+    }
+    let most = mean.clone().max().into_scalar::<f32>().max(1e-3);
+    let constant = ((1.0 - outliers) / outliers).ln() + f64::from(most).ln() - 0.5 * std::f64::consts::TAU.ln();
+    let distance = (mean.clone() - rendered.clone()).square() / variance.clone();
+    activation::sigmoid((distance + variance.clone().log()) * -0.5 + constant)
+}
+
+/// Of each image the explanation with the greater score.
+fn better(known: Vec<f64>, kept: Explanation, scores: Vec<f64>, found: Explanation) -> (Vec<f64>, Explanation) {
+    let batch = known.len();
+    // The rows of both, one after the other, of which one each is taken.
+    let rows =
+        (0..batch).map(|image| if scores[image] > known[image] { batch + image } else { image }).collect::<Vec<_>>();
+    let device = kept.rendered.device();
+    let chosen = indices(&rows, &device);
+    let pick = |a: Tensor<4>, b: Tensor<4>| Tensor::cat(vec![a, b], 0).select(0, chosen.clone());
+    let layers = kept.layers.into_iter().zip(found.layers).map(|(a, b)| LayerPosterior {
+        mean: pick(a.mean, b.mean),
+        switches: Tensor::cat(vec![a.switches, b.switches], 0).select(0, chosen.clone()),
+        responsibility: pick(a.responsibility, b.responsibility),
+    });
+    let layers = layers.collect();
+    let labels = [kept.labels, found.labels].concat();
+    let both = [known, scores].concat();
+    let explanation = Explanation {
+        labels: rows.iter().map(|&row| labels[row]).collect(),
+        log_scores: Tensor::cat(vec![kept.log_scores, found.log_scores], 0).select(0, chosen.clone()),
+        images: pick(kept.images, found.images),
+        rendered: pick(kept.rendered, found.rendered),
+        layers,
+    };
+    (rows.iter().map(|&row| both[row]).collect(), explanation)
+}

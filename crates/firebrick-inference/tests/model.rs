@@ -1,0 +1,254 @@
+//! The backward pass of a small network that tells bars from crosses and frames.
+
+use std::sync::LazyLock;
+
+use burn::module::Module;
+use burn::tensor::{Tensor, TensorData};
+use firebrick_inference::{
+    Compose, DecoderMode, Descent, Error, Evidence, FitConfig, GenerativeModel, MapConfig, PriorConfig, Query,
+    SweepConfig,
+};
+use firebrick_models::CnnConfig;
+use firebrick_tensor::Classifier;
+use firebrick_testkit::{assert_close, cpu};
+use firebrick_train::classify::{self, ClassifyConfig, accuracy, pixels};
+use firebrick_train::{FitConfig as Optimiser, Silent};
+use firebrick_types::{Images, Seed};
+use rand::Rng;
+
+const SIZE: [usize; 3] = [12, 12, 1];
+const CLASSES: usize = 3;
+
+/// Standing bars, lying bars and frames, somewhere, with a little noise.
+fn shapes(count: u64, salt: u64) -> Images {
+    let mut images = Images::new(SIZE);
+    for index in 0..count {
+        let mut rng = Seed::new(salt).at(&[index]).rng();
+        let label = (index % CLASSES as u64) as u8;
+        let [top, left] = [(); 2].map(|()| rng.random_range(1..4_usize));
+        let ink = |row: usize, column: usize| {
+            let (inside, row, column) =
+                ((top..top + 8).contains(&row) && (left..left + 8).contains(&column), row, column);
+            inside
+                && match label {
+                    0 => (left + 3..left + 5).contains(&column),
+                    1 => (top + 3..top + 5).contains(&row),
+                    _ => row == top || row == top + 7 || column == left || column == left + 7,
+                }
+        };
+        let image =
+            (0..144).map(|pixel| if ink(pixel / 12, pixel % 12) { 230 } else { 0 } + rng.random_range(0..10_u8));
+        images.push(&image.collect::<Vec<_>>(), label);
+    }
+    images
+}
+
+fn plan() -> CnnConfig {
+    let features = CnnConfig::image(12, 12, 1).conv(6, 3, 1, 1).relu().max_pool(2, 2, 0);
+    features.conv(10, 3, 1, 1).relu().max_pool(2, 2, 0).linear(24).relu().linear(CLASSES)
+}
+
+static MODEL: LazyLock<GenerativeModel> = LazyLock::new(|| {
+    let fit = Optimiser { learning_rate: 5e-3, ..Optimiser::default() };
+    let config = ClassifyConfig { epochs: 3, batch_size: 30, micro_batch_size: 15, shift: 0, fit };
+    let cnn = plan().init(Seed::new(1), &cpu().autodiff()).unwrap();
+    let cnn = classify::train(cnn, &shapes(900, 1), &config, Seed::new(2), None, &mut Silent).unwrap().valid();
+    assert!(accuracy(&cnn, &shapes(300, 9), 100) > 0.99);
+    let prior = PriorConfig { factors: 8, components: 2, passes: 4 };
+    let config = FitConfig { prior, shift: 0, decoder: DecoderMode::Ridge { alpha: 1e-4 }, images: 600 };
+    GenerativeModel::fit(cnn, &shapes(900, 1), &config, Seed::new(3)).unwrap()
+});
+
+fn batch(images: &Images) -> Tensor<4> {
+    let bytes = (0..images.len()).flat_map(|index| images.image(index)).copied().collect::<Vec<_>>();
+    pixels(&bytes, images.size(), &cpu())
+}
+
+fn seen(images: Tensor<4>) -> Evidence {
+    let [batch, height, width, _] = images.dims();
+    Evidence { images, visible: Tensor::ones([batch, height, width, 1], &cpu()) }
+}
+
+/// A square of 4 x 4 in the middle is not seen.
+fn occluded(images: Tensor<4>) -> Evidence {
+    let [batch, ..] = images.dims();
+    let visible = Tensor::ones([batch, 12, 12, 1], &cpu());
+    let visible = visible.slice_assign([0..batch, 4..8, 4..8, 0..1], Tensor::zeros([batch, 4, 4, 1], &cpu()));
+    Evidence { images, visible }
+}
+
+fn numbers(x: Tensor<4>) -> Vec<f32> {
+    x.into_data().try_to_vec().unwrap()
+}
+
+#[test]
+fn p1_what_is_seen_stays() {
+    let images = batch(&shapes(6, 5));
+    let found = MODEL.sweep(&seen(images.clone()), &Query::Free, &SweepConfig::default()).unwrap();
+    assert_close(found.images, images, 0.0);
+    assert_eq!(found.labels, [0, 1, 2, 0, 1, 2]);
+}
+
+#[test]
+fn a_sweep_fills_in_what_is_hidden() {
+    let images = batch(&shapes(90, 5));
+    let evidence = occluded(images.clone());
+    let found = MODEL.sweep(&evidence, &Query::Free, &SweepConfig::default()).unwrap();
+    let right = found.labels.iter().enumerate().filter(|(index, label)| index % CLASSES == **label).count();
+    assert!(right >= 85, "{right} of 90");
+    let error = |filled: Tensor<4>| (filled - images.clone()).square().sum().into_scalar::<f32>();
+    let blank = error(images.clone() * evidence.visible.clone());
+    let swept = error(found.images);
+    assert!(swept < 0.5 * blank, "{swept}, left blank {blank}");
+    let iterated = MODEL.iterate(&evidence, 2, 3, &SweepConfig::default()).unwrap();
+    assert!(error(iterated.images) < 0.5 * blank);
+}
+
+#[test]
+fn p2_energy_never_rises_under_backtracking() {
+    let evidence = occluded(batch(&shapes(6, 5)));
+    let config = MapConfig { steps: 15, learning_rate: 0.01, descent: Descent::Backtracking, ..MapConfig::default() };
+    let labels = [(0..6).map(|index| index % CLASSES).collect::<Vec<_>>()];
+    let found = MODEL.explain_many(&evidence, &labels, Compose::Max, &SweepConfig::default(), &config).unwrap();
+    assert!(found.curve.windows(2).all(|pair| pair[1] <= pair[0] + 1e-4 * pair[0].abs()), "{:?}", found.curve);
+    assert!(found.curve[15] < 0.9 * found.curve[0], "{:?}", found.curve);
+}
+
+#[test]
+fn the_label_that_explains_best_is_that_of_the_image() {
+    let evidence = occluded(batch(&shapes(30, 5)));
+    let config = MapConfig { steps: 30, ..MapConfig::default() };
+    let found = MODEL.map(&evidence, &Query::Free, &SweepConfig::default(), &config).unwrap();
+    let right = found.labels.iter().enumerate().filter(|(index, label)| index % CLASSES == **label).count();
+    assert!(right >= 28, "{right} of 30");
+}
+
+#[test]
+fn two_instances_share_a_picture() {
+    let (a, b) = (shapes(12, 5), shapes(24, 6));
+    let a = batch(&a.chosen((0..12).filter(|index| index % CLASSES == 0)));
+    let b = batch(&b.chosen((0..12).filter(|index| index % CLASSES == 2)));
+    let both = seen(a.clone().max_pair(b.clone()));
+    let config = MapConfig { steps: 60, ..MapConfig::default() };
+    let labels = [vec![0; 4], vec![2; 4]];
+    let found = MODEL.explain_many(&both, &labels, Compose::Max, &SweepConfig::default(), &config).unwrap();
+    let error = |x: Tensor<4>, y: &Tensor<4>| (x - y.clone()).square().mean().into_scalar::<f32>();
+    let ours = error(found.rendered[0].clone(), &a) + error(found.rendered[1].clone(), &b);
+    let composite = error(both.images.clone(), &a) + error(both.images.clone(), &b);
+    assert!(ours < 0.5 * composite, "{ours}, the composite {composite}");
+    // A pixel belongs to one of them at most.
+    let masks = found.mask(0, 0.3) + found.mask(1, 0.3);
+    assert!(masks.max().into_scalar::<f32>() <= 1.0);
+    let pairs = MODEL.pair_search(&both, 3, Compose::Max, &SweepConfig::default(), &config).unwrap();
+    let right = (0..4).filter(|&picture| {
+        let pair = [pairs.labels[0][picture], pairs.labels[1][picture]];
+        pair.contains(&0) && pair.contains(&2)
+    });
+    assert!(right.count() >= 3, "{:?}", pairs.labels);
+}
+
+#[test]
+fn p5_p6_images_are_explained_alike_in_any_order_and_again() {
+    let images = batch(&shapes(5, 5));
+    let evidence = occluded(images.clone());
+    let sweep = |evidence: &Evidence| MODEL.sweep(evidence, &Query::Free, &SweepConfig::default()).unwrap();
+    let found = sweep(&evidence);
+    assert_eq!(numbers(found.images.clone()), numbers(sweep(&evidence).images));
+    let backwards = sweep(&Evidence { images: images.flip([0]), ..evidence });
+    assert_eq!(numbers(backwards.images), numbers(found.images.flip([0])));
+    assert_eq!(backwards.labels, found.labels.into_iter().rev().collect::<Vec<_>>());
+}
+
+#[test]
+fn p8_hiding_background_changes_nothing_but_it() {
+    let images = batch(&shapes(3, 5));
+    let visible = Tensor::ones([3, 12, 12, 1], &cpu());
+    // The last row holds no ink of any image.
+    let visible = visible.slice_assign([0..3, 11..12, 0..12, 0..1], Tensor::zeros([3, 1, 12, 1], &cpu()));
+    let found =
+        MODEL.sweep(&Evidence { images: images.clone(), visible }, &Query::Free, &SweepConfig::default()).unwrap();
+    assert_eq!(found.labels, [0, 1, 2]);
+    let above = [0..3, 0..11, 0..12, 0..1];
+    assert_close(found.images.slice(above.clone()), images.slice(above), 0.0);
+}
+
+#[test]
+fn everything_hidden_leaves_the_prior() {
+    let evidence = Evidence { images: batch(&shapes(1, 5)), visible: Tensor::zeros([1, 12, 12, 1], &cpu()) };
+    let other = Evidence { images: batch(&shapes(2, 7)).slice([1..2, 0..12, 0..12, 0..1]), ..evidence.clone() };
+    let sweep = |evidence| MODEL.sweep(evidence, &Query::Clamp(vec![1]), &SweepConfig::default()).unwrap();
+    assert_eq!(numbers(sweep(&evidence).images), numbers(sweep(&other).images));
+}
+
+#[test]
+fn strange_questions_are_told() {
+    let images = batch(&shapes(2, 5));
+    let wrong = |evidence: &Evidence, query: &Query| MODEL.sweep(evidence, query, &SweepConfig::default()).unwrap_err();
+    let small = seen(images.clone().slice([0..2, 0..8, 0..12, 0..1]));
+    assert_eq!(
+        wrong(&small, &Query::Free).to_string(),
+        "images of [8, 12, 1] (height, width, channels), the classifier reads [12, 12, 1]"
+    );
+    let mask = Evidence { visible: Tensor::ones([2, 6, 12, 1], &cpu()), ..seen(images.clone()) };
+    assert_eq!(wrong(&mask, &Query::Free).to_string(), "a mask of [6, 12] for images of [12, 12] (height, width)");
+    assert!(matches!(wrong(&seen(images), &Query::Clamp(vec![0, 3])), Error::Class { class: 3, classes: 3 }));
+    let told = |plan: CnnConfig| {
+        let cnn = plan.init(Seed::new(1), &cpu()).unwrap();
+        GenerativeModel::fit(cnn, &shapes(9, 1), &FitConfig::default(), Seed::new(1)).unwrap_err().to_string()
+    };
+    let image = || CnnConfig::image(12, 12, 1);
+    let stride = told(image().conv(2, 3, 1, 1).relu().conv(2, 3, 2, 1).relu().linear(3));
+    assert_eq!(stride, "layer 2 (convolution) cannot be modelled: it must move by 1 and keep height and width");
+    assert!(told(image().conv(2, 3, 1, 1).relu().avg_pool(2, 2, 0).linear(3)).starts_with("layer 2 (mean pool)"));
+    assert!(
+        told(image().conv(2, 3, 1, 1).relu().max_pool(3, 2, 0).linear(3))
+            .contains("windows of 3 must lie side by side")
+    );
+    assert!(told(image().conv(2, 3, 1, 1).linear(3)).contains("no rectifier follows it"));
+    assert!(told(image().linear(3)).contains("no convolution"));
+    let none = Images::of(SIZE, vec![0; 144], vec![0]);
+    let cnn = plan().init(Seed::new(1), &cpu()).unwrap();
+    let fitted = GenerativeModel::fit(cnn, &none, &FitConfig::default(), Seed::new(1));
+    assert!(matches!(fitted, Err(Error::NoImages { class: 1 })));
+}
+
+/// O6: without variance the way up is the plain pass to the bit.
+#[test]
+fn o6_without_variance_the_way_up_is_the_plain_pass() {
+    let images = batch(&shapes(4, 5));
+    let belief = firebrick_inference::Belief { variance: images.zeros_like(), mean: images.clone() };
+    let up = MODEL.network().upward(belief);
+    let plain = MODEL.network().cnn().activations(images.clone());
+    for (level, layers) in up.levels.iter().zip([[1, 2], [4, 5]]) {
+        assert_eq!(numbers(level.before.mean.clone()), numbers(plain[layers[0]].clone()));
+        assert_eq!(numbers(level.after.mean.clone()), numbers(plain[layers[1]].clone()));
+        assert!(numbers(level.after.variance.clone()).iter().all(|variance| *variance == 0.0));
+    }
+    let expected = burn::tensor::activation::log_softmax(MODEL.network().cnn().logits(images), 1);
+    assert_close(up.logits, expected, 1e-6);
+}
+
+/// O6: means and variances are those of many drawn images, through one convolution and its rectifier.
+#[test]
+fn o6_moments_are_those_of_many_draws() {
+    let draws = 10_000;
+    let (mean, variance) = (batch(&shapes(1, 5)), 0.09_f32);
+    let mut rng = Seed::new(4).rng();
+    let mut noise = Vec::with_capacity(draws * 144);
+    while noise.len() < draws * 144 {
+        let (u, v): (f64, f64) = (1.0 - rng.random::<f64>(), rng.random());
+        let radius = (-2.0 * u.ln()).sqrt() * f64::from(variance.sqrt());
+        noise.extend(
+            [radius * (std::f64::consts::TAU * v).cos(), radius * (std::f64::consts::TAU * v).sin()].map(|x| x as f32),
+        );
+    }
+    let noise = Tensor::<4>::from_data(TensorData::new(noise, [draws, 12, 12, 1]), &cpu());
+    let belief = firebrick_inference::Belief { variance: mean.zeros_like() + variance, mean: mean.clone() };
+    let level = MODEL.network().upward(belief).levels.swap_remove(0).before;
+    let drawn = MODEL.network().cnn().activations(noise + mean).swap_remove(1);
+    let expected = drawn.clone().mean_dim(0);
+    let spread = (drawn - expected.clone()).square().mean_dim(0);
+    let scale = |x: &Tensor<4>| x.clone().abs().max().into_scalar::<f32>();
+    assert_close(level.mean / scale(&expected), expected.clone() / scale(&expected), 0.02);
+    assert_close(level.variance / scale(&spread), spread.clone() / scale(&spread), 0.04);
+}

@@ -1,5 +1,7 @@
 //! What a classifier or a question can be too strange for.
 
+use std::path::PathBuf;
+
 /// What a classifier or a question can be too strange for.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -47,4 +49,23 @@ pub enum Error {
         /// Which.
         class: usize,
     },
+    /// A file cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file does not hold a model.
+    #[error("{}: {what}; fit the model again", path.display())]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The classifier cannot be read or written.
+    #[error(transparent)]
+    Classifier(#[from] firebrick_models::Error),
 }

@@ -6,6 +6,7 @@ mod cholesky;
 mod decoder;
 mod energy;
 mod error;
+mod files;
 pub mod metrics;
 mod model;
 mod network;

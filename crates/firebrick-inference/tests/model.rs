@@ -9,7 +9,7 @@ use firebrick_inference::{
     SweepConfig,
 };
 use firebrick_models::CnnConfig;
-use firebrick_tensor::Classifier;
+use firebrick_tensor::{Classifier, Parameters};
 use firebrick_testkit::{assert_close, cpu};
 use firebrick_train::classify::{self, ClassifyConfig, accuracy, pixels};
 use firebrick_train::{FitConfig as Optimiser, Silent};
@@ -210,6 +210,31 @@ fn strange_questions_are_told() {
     let cnn = plan().init(Seed::new(1), &cpu()).unwrap();
     let fitted = GenerativeModel::fit(cnn, &none, &FitConfig::default(), Seed::new(1));
     assert!(matches!(fitted, Err(Error::NoImages { class: 1 })));
+}
+
+#[test]
+fn a_model_comes_back_from_its_folder_and_damage_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    MODEL.save(dir.path()).unwrap();
+    let again = GenerativeModel::open(dir.path(), &cpu()).unwrap();
+    let evidence = occluded(batch(&shapes(3, 5)));
+    let sweep = |model: &GenerativeModel| model.sweep(&evidence, &Query::Free, &SweepConfig::default()).unwrap();
+    assert_eq!(numbers(sweep(&again).images), numbers(sweep(&MODEL).images));
+
+    let path = dir.path().join("model.safetensors");
+    let whole = Parameters::from_bytes(&std::fs::read(&path).unwrap()).unwrap();
+    let told = |change: &dyn Fn(&mut Parameters)| {
+        let mut tensors = whole.clone();
+        change(&mut tensors);
+        std::fs::write(&path, tensors.to_bytes()).unwrap();
+        GenerativeModel::open(dir.path(), &cpu()).unwrap_err().to_string()
+    };
+    assert!(told(&|tensors| _ = tensors.remove("prior.3.mean")).contains("missing tensor `prior.3.mean`"));
+    assert!(told(&|tensors| tensors.insert("more", vec![1], vec![0.0])).contains("surplus tensor `more`"));
+    let other = told(&|tensors| tensors.insert("decoders.0.bias", vec![2], vec![0.0; 2]));
+    assert!(other.contains("`decoders.0.bias` has shape [2], the model needs [1]"), "{other}");
+    std::fs::write(&path, b"cut").unwrap();
+    assert!(GenerativeModel::open(dir.path(), &cpu()).unwrap_err().to_string().contains("model.safetensors"));
 }
 
 /// O6: without variance the way up is the plain pass to the bit.

@@ -143,7 +143,7 @@ pub fn run(options: &Options) -> Result<()> {
             say(format_args!("{} on {threads}", cell.name));
             let before = load();
             let outcome = match &job {
-                Ok(job) => bench.measure(job, &dir, threads, &mut results.about),
+                Ok(job) => bench.measure(job, &dir, threads, &mut results),
                 Err(error) => Err(anyhow::anyhow!("{error:#}")),
             };
             let outcome = match outcome {
@@ -234,15 +234,15 @@ impl Bench<'_> {
         Side::start(command, &self.options.folder.join(format!("{setting}.log")))
     }
 
-    fn measure(&self, job: &Job, dir: &Path, threads: usize, about: &mut Vec<(String, String)>) -> Result<Measured> {
+    fn measure(&self, job: &Job, dir: &Path, threads: usize, results: &mut Results) -> Result<Measured> {
         let cut = self.best_cut(job, dir, threads)?;
         say(format_args!("  our work is cut into {cut}"));
         let agreement = self.agreement(dir, threads, cut)?;
         say(format_args!("  agreed: {agreement}"));
         let (mut ours, mut theirs) = (self.ours(dir, threads, cut, false)?, self.theirs(dir, threads, EAGER)?);
         for (name, version) in ours.ready.about.iter().chain(&theirs.ready.about) {
-            about.retain(|(known, _)| known != name);
-            about.push((name.clone(), version.clone()));
+            results.about.retain(|(known, _)| known != name);
+            results.about.push((name.clone(), version.clone()));
         }
         let turns = self.alternate(&mut ours, &mut theirs, threads, self.options.rounds)?;
         let memory: [Memory; 2] = [ours.ask(&Request::Memory)?, theirs.ask(&Request::Memory)?];
@@ -255,6 +255,10 @@ impl Bench<'_> {
             self.warm_up(&mut ours)?;
         }
         for &name in if self.options.quick { &[] } else { settings_of(job) } {
+            if hopeless(&results.rows, name) {
+                say(format_args!("  {name}: hopeless elsewhere, not tried"));
+                continue;
+            }
             let outcome = self.setting(&mut ours, dir, threads, name, &turns).map_err(|error| format!("{error:#}"));
             match &outcome {
                 Ok((ratio, _)) => say(format_args!("  {name}: {:.2}", ratio.median)),
@@ -287,14 +291,17 @@ impl Bench<'_> {
         if let [only] = candidates[..] {
             return Ok(only);
         }
-        let mut tried = Vec::new();
-        for cut in candidates {
-            let mut side = self.ours(dir, threads, cut, false)?;
-            let steps = self.warm_up(&mut side)?.max(3);
-            let times: Times = side.ask(&Request::Run { steps })?;
-            // The least: what disturbs the machine only ever adds.
-            let least = times.seconds.into_iter().fold(f64::INFINITY, f64::min);
-            tried.push((cut, least, side.ask::<Memory>(&Request::Memory)?.bytes));
+        let mut tried = candidates.into_iter().map(|cut| (cut, f64::INFINITY, 0)).collect::<Vec<_>>();
+        // Twice in turn: what disturbs the machine for a while disturbs one of the two.
+        for _ in 0..2 {
+            for (cut, least, bytes) in &mut tried {
+                let mut side = self.ours(dir, threads, *cut, false)?;
+                let steps = self.warm_up(&mut side)?.max(3);
+                let times: Times = side.ask(&Request::Run { steps })?;
+                // The least: disturbances only ever add.
+                *least = times.seconds.into_iter().fold(*least, f64::min);
+                *bytes = side.ask::<Memory>(&Request::Memory)?.bytes.max(*bytes);
+            }
         }
         let fastest = tried.iter().map(|&(_, least, _)| least).fold(f64::INFINITY, f64::min);
         let close = tried.into_iter().filter(|&(_, least, _)| least <= HARDLY * fastest);
@@ -338,8 +345,6 @@ impl Bench<'_> {
         name: &str,
         eager: &Turns,
     ) -> Result<(Spread, Spread)> {
-        /// A setting that takes so many times as long as the eager one is no rival: one step tells enough.
-        const HOPELESS: f64 = 4.0;
         let mut theirs = self.theirs(dir, threads, name)?;
         // What is compiled is compiled in the first steps.
         let first: Times = theirs.ask(&Request::Run { steps: 2 })?;
@@ -349,6 +354,19 @@ impl Bench<'_> {
         let turns = self.alternate(ours, &mut theirs, threads, self.options.rounds.min(5))?;
         Ok((turns.ratio(), turns.theirs()))
     }
+}
+
+/// A setting that takes so many times as long as the eager one is no rival: one step tells enough.
+const HOPELESS: f64 = 4.0;
+
+/// Whether a setting was no rival in one of these rows.
+fn hopeless(rows: &[Row], setting: &str) -> bool {
+    rows.iter().any(|row| {
+        let Outcome::Measured(measured) = &row.outcome else { return false };
+        let known = measured.settings.iter().filter(|known| known.name == setting);
+        let mut times = known.filter_map(|known| known.outcome.as_ref().ok());
+        times.any(|(_, seconds)| seconds.median > HOPELESS * measured.theirs.median)
+    })
 }
 
 /// The other settings of PyTorch.

@@ -29,15 +29,34 @@ fn device(text: &str) -> Result<Device, String> {
     match name {
         "cpu" if index.is_none() => Ok(Device::flex()),
         #[cfg(feature = "vulkan")]
-        "vulkan" => Ok(Device::vulkan(kind(index))),
+        "vulkan" => usable(text, Device::vulkan(kind(index))),
         #[cfg(feature = "wgpu")]
-        "wgpu" => Ok(Device::wgpu(kind(index))),
+        "wgpu" => usable(text, Device::wgpu(kind(index))),
         #[cfg(feature = "cuda")]
-        "cuda" => Ok(Device::cuda(index.unwrap_or(0))),
+        "cuda" => usable(text, Device::cuda(index.unwrap_or(0))),
         _ if CARDS.contains(&name) => {
             Err(format!("this command was built without {name}; build it with `cargo build --features {name}`"))
         }
         _ => Err(format!("no device `{text}`; there are cpu, vulkan, wgpu and cuda, the last three also as vulkan:0")),
+    }
+}
+
+/// The device, once it has computed something: the framework panics where there is none.
+#[cfg(any(feature = "vulkan", feature = "wgpu", feature = "cuda"))]
+fn usable(name: &str, device: Device) -> Result<Device, String> {
+    use std::panic;
+
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let answer = panic::catch_unwind(panic::AssertUnwindSafe(|| {
+        burn::tensor::Tensor::<1>::ones([1], &device).sum().into_scalar::<f32>()
+    }));
+    panic::set_hook(hook);
+    match answer {
+        Ok(1.0) => Ok(device),
+        _ => Err(format!(
+            "no device `{name}` on this machine, or none that computes; check its driver, or leave --device out"
+        )),
     }
 }
 

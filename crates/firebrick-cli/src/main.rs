@@ -12,6 +12,7 @@ mod progress;
 mod recipe;
 mod say;
 mod serve;
+mod vision;
 
 use std::process::ExitCode;
 

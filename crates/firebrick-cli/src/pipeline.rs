@@ -1,5 +1,6 @@
 //! `firebrick pipeline …`
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use firebrick_data::hub;
-use firebrick_pipeline::{Event, Options, open, read_record};
+use firebrick_pipeline::{Event, Options, Pipeline, open, read_record};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::bands::Bands;
@@ -17,6 +18,7 @@ use crate::hh::{self, Evaluation, Recipe, Report};
 use crate::progress::Speed;
 use crate::recipe;
 use crate::say::{remark, say};
+use crate::vision::{self, Answers};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -38,13 +40,15 @@ const EXAMPLES: &str = "Examples:
   firebrick pipeline run hh --recipe tiny --data ../data         comparisons, questions and text from a folder
   firebrick pipeline run hh --data hub:Anthropic/hh-rlhf         from the Hugging Face Hub
   firebrick pipeline run hh --plan --set ppo.kl_coefficient=0.01 what would be run
-  firebrick pipeline run hh --rebuild ppo                        make a stage again, and what depends on it";
+  firebrick pipeline run hh --rebuild ppo                        make a stage again, and what depends on it
+  firebrick pipeline run vision                                  built-in pictures
+  firebrick pipeline run vision --data ../mnist                  pictures from a folder of IDX files";
 
 #[derive(Args)]
 pub(crate) struct Run {
-    /// Which pipeline, for instance `hh`.
+    /// Which pipeline: hh or vision.
     pipeline: String,
-    /// A built-in recipe or a .toml file; default: world, or tiny with --data.
+    /// A built-in recipe or a .toml file; default: of hh world, or tiny with --data; of vision glyphs, or mnist with --data.
     #[arg(long)]
     recipe: Option<String>,
     /// Lay one number over the recipe, for instance ppo.iterations=10; may be repeated.
@@ -89,6 +93,9 @@ pub(crate) fn execute(command: Command) -> Result<ExitCode> {
             say("hh  from raw preference data to an aligned policy and its report");
             let names = hh::RECIPES.iter().map(|(name, _)| *name).collect::<Vec<_>>();
             say(format_args!("    recipes: {}", names.join(", ")));
+            say("vision  from pictures to a classifier, a generative model of its activations, and what it answers");
+            let names = vision::RECIPES.iter().map(|(name, _)| *name).collect::<Vec<_>>();
+            say(format_args!("    recipes: {}", names.join(", ")));
             Ok(ExitCode::SUCCESS)
         }
         Command::Run(run) => execute_run(&run),
@@ -100,25 +107,90 @@ pub(crate) fn execute(command: Command) -> Result<ExitCode> {
 }
 
 fn execute_run(run: &Run) -> Result<ExitCode> {
-    if run.pipeline != "hh" {
-        bail!("no pipeline `{}`; there is hh (see `firebrick pipeline list`)", run.pipeline);
+    match run.pipeline.as_str() {
+        "hh" => execute_hh(run),
+        "vision" => execute_vision(run),
+        other => bail!("no pipeline `{other}`; there are hh and vision (see `firebrick pipeline list`)"),
     }
-    let name = run.recipe.as_deref().unwrap_or(if run.data.is_some() { "tiny" } else { "world" });
+}
+
+impl Run {
+    /// The recipe's name: the one that was asked for, or what is usual with or without data.
+    fn recipe_or<'a>(&'a self, builtin: &'a str, with_data: &'a str) -> &'a str {
+        self.recipe.as_deref().unwrap_or(if self.data.is_some() { with_data } else { builtin })
+    }
+
+    /// Where the run lives.
+    fn place(&self, recipe: &str) -> PathBuf {
+        let stem = Path::new(recipe).file_stem().unwrap_or_default().to_string_lossy();
+        self.out.clone().unwrap_or_else(|| Path::new("runs").join(format!("{}-{stem}", self.pipeline)))
+    }
+
+    fn env(&self) -> Result<Env> {
+        let voice = match (self.quiet, self.verbose) {
+            (true, _) => Voice::Quiet,
+            (_, true) => Voice::Verbose,
+            _ => Voice::Normal,
+        };
+        Ok(Env {
+            device: self.on.device.clone(),
+            data: self.data.as_deref().map(|data| folder(data, voice)).transpose()?,
+            checkpoint_every: Duration::from_secs_f64(self.checkpoint_every.max(0.0)),
+            voice,
+        })
+    }
+
+    /// Runs the stages; their names once the last of them is done, none if the run stops before.
+    fn carry_out(&self, pipeline: &Pipeline<Env>, out: &Path, env: &Env) -> Result<Option<Vec<String>>> {
+        let versions = [("firebrick", env!("CARGO_PKG_VERSION")), ("burn", "0.22.1")];
+        let options = Options {
+            until: self.until.clone(),
+            rebuild: self.rebuild.clone(),
+            versions: versions.map(|(name, version)| (name.to_owned(), version.to_owned())).into(),
+        };
+        let mut stages = Vec::new();
+        pipeline.run(out, env, &options, &mut |event| {
+            if let Event::Planned(plan) = event {
+                stages = plan.stages.iter().map(|stage| stage.name.clone()).collect();
+            }
+            tell(&event, env.voice);
+        })?;
+        Ok(self.until.as_deref().is_none_or(|stage| stage == "report").then_some(stages))
+    }
+
+    /// Tells the results and where the report is, and holds the metrics against the recipe's bands if that was asked for.
+    fn conclude(
+        &self,
+        out: &Path,
+        recipe: &str,
+        stages: &[String],
+        summary: &str,
+        bands: &[(&str, &str)],
+        metrics: &BTreeMap<String, f64>,
+    ) -> Result<ExitCode> {
+        if !self.quiet {
+            say(format_args!("\n{summary}\n{}", times(out, stages)?));
+        }
+        say(format_args!("report: {}", stage_folder(out, "report")?.join("artifact").join(Report::FILE).display()));
+        if self.check_bands {
+            let Some((_, text)) = bands.iter().find(|(known, _)| *known == recipe) else {
+                let known = bands.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+                bail!("recipe `{recipe}` has no bands; they exist for {known}");
+            };
+            if !Bands::parse(text)?.check(metrics) {
+                remark("error: a metric lies outside its band");
+                return Ok(ExitCode::FAILURE);
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn execute_hh(run: &Run) -> Result<ExitCode> {
+    let name = run.recipe_or("world", "tiny");
     let recipe: Recipe = recipe::load(name, hh::RECIPES, &run.set)?;
     recipe.validate()?;
-    let stem = Path::new(name).file_stem().unwrap_or_default().to_string_lossy();
-    let out = run.out.clone().unwrap_or_else(|| Path::new("runs").join(format!("hh-{stem}")));
-    let voice = match (run.quiet, run.verbose) {
-        (true, _) => Voice::Quiet,
-        (_, true) => Voice::Verbose,
-        _ => Voice::Normal,
-    };
-    let env = Env {
-        device: run.on.device.clone(),
-        data: run.data.as_deref().map(|data| folder(data, voice)).transpose()?,
-        checkpoint_every: Duration::from_secs_f64(run.checkpoint_every.max(0.0)),
-        voice,
-    };
+    let (out, env) = (run.place(name), run.env()?);
     let (pipeline, _, _) = hh::pipeline(&recipe, env.data.is_some())?;
     if run.plan {
         say(pipeline.plan(&out, &env)?.to_string().trim_end());
@@ -130,41 +202,25 @@ fn execute_run(run: &Run) -> Result<ExitCode> {
         say(format_args!("\n{}", toml::to_string(&recipe)?.trim_end()));
         return Ok(ExitCode::SUCCESS);
     }
-    let versions = [("firebrick", env!("CARGO_PKG_VERSION")), ("burn", "0.22.1")];
-    let options = Options {
-        until: run.until.clone(),
-        rebuild: run.rebuild.clone(),
-        versions: versions.map(|(name, version)| (name.to_owned(), version.to_owned())).into(),
-    };
-    let mut stages = Vec::new();
-    pipeline.run(&out, &env, &options, &mut |event| {
-        if let Event::Planned(plan) = event {
-            stages = plan.stages.iter().map(|stage| stage.name.clone()).collect();
-        }
-        tell(&event, voice);
-    })?;
-    if run.until.as_deref().is_some_and(|stage| stage != "report") {
+    let Some(stages) = run.carry_out(&pipeline, &out, &env)? else { return Ok(ExitCode::SUCCESS) };
+    let Evaluation(results) = open(&out, "evaluate")?;
+    run.conclude(&out, name, &stages, &summary(&results), hh::BANDS, &results.metrics)
+}
+
+fn execute_vision(run: &Run) -> Result<ExitCode> {
+    let name = run.recipe_or("glyphs", "mnist");
+    let recipe: vision::Recipe = recipe::load(name, vision::RECIPES, &run.set)?;
+    recipe.validate()?;
+    let (out, env) = (run.place(name), run.env()?);
+    let pipeline = vision::pipeline(&recipe);
+    if run.plan {
+        say(pipeline.plan(&out, &env)?.to_string().trim_end());
+        say(format_args!("\n{}", toml::to_string(&recipe)?.trim_end()));
         return Ok(ExitCode::SUCCESS);
     }
-    let Evaluation(results) = open(&out, "evaluate")?;
-    if voice > Voice::Quiet {
-        say(format_args!("\n{}\n{}", summary(&results), times(&out, &stages)?));
-    }
-    let report = stage_folder(&out, "report")?.join("artifact").join(Report::FILE);
-    say(format_args!("report: {}", report.display()));
-    if run.check_bands {
-        let Some((_, text)) = hh::BANDS.iter().find(|(known, _)| *known == name) else {
-            bail!(
-                "recipe `{name}` has no bands; they exist for {}",
-                hh::BANDS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
-            );
-        };
-        if !Bands::parse(text)?.check(&results.metrics) {
-            remark("error: a metric lies outside its band");
-            return Ok(ExitCode::FAILURE);
-        }
-    }
-    Ok(ExitCode::SUCCESS)
+    let Some(stages) = run.carry_out(&pipeline, &out, &env)? else { return Ok(ExitCode::SUCCESS) };
+    let Answers(results) = open(&out, "questions")?;
+    run.conclude(&out, name, &stages, &results.summary(), &[], &results.metrics)
 }
 
 /// The folder of data that an argument means, downloaded if need be.

@@ -70,6 +70,33 @@ pub fn read_idx(images: &Path, labels: &Path) -> Result<Images, Error> {
     Ok(Images::of([height, width, 1], pixels, labels_of))
 }
 
+/// Writes images of one channel and their labels as two files, `PART-images-idx3-ubyte` and `PART-labels-idx1-ubyte`, into a folder.
+///
+/// # Errors
+/// If a file cannot be written, or the images have several channels.
+pub fn write_idx(images: &Images, dir: &Path, part: &str) -> Result<(), Error> {
+    let [height, width, channels] = images.size();
+    let path = dir.join(format!("{part}-images-idx3-ubyte"));
+    if channels != 1 {
+        return Err(Error::Idx { path, what: format!("{channels} channels cannot be written") });
+    }
+    let pixels = (0..images.len()).flat_map(|index| images.image(index)).copied().collect::<Vec<_>>();
+    let labels = dir.join(format!("{part}-labels-idx1-ubyte"));
+    let files =
+        [(path, vec![images.len(), height, width], pixels), (labels, vec![images.len()], images.labels().to_vec())];
+    for (path, dims, numbers) in files {
+        let mut bytes = vec![0, 0, 8, dims.len() as u8];
+        for dim in dims {
+            let dim = u32::try_from(dim)
+                .map_err(|_| Error::Idx { path: path.clone(), what: format!("{dim} are too many") })?;
+            bytes.extend(dim.to_be_bytes());
+        }
+        bytes.extend(numbers);
+        std::fs::write(&path, bytes).map_err(|source| Error::Write { path, source })?;
+    }
+    Ok(())
+}
+
 /// The dimensions and the numbers of a file of bytes.
 fn read_bytes<const D: usize>(path: &Path) -> Result<([usize; D], Vec<u8>), Error> {
     let wrong = |what: String| Error::Idx { path: path.into(), what };
@@ -123,6 +150,18 @@ mod tests {
         let TrainTest { train, test } = read_folder(dir.path()).unwrap();
         assert_eq!(train, Images::of([1, 2, 1], vec![1, 2, 3, 4], vec![5, 6]));
         assert_eq!(test, Images::of([1, 2, 1], vec![7, 8], vec![9]));
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let images = Images::of([2, 3, 1], (0..12).collect(), vec![4, 9]);
+        write_idx(&images, dir.path(), "t10k").unwrap();
+        write_idx(&images.chosen([1]), dir.path(), "train").unwrap();
+        let TrainTest { train, test } = read_folder(dir.path()).unwrap();
+        assert_eq!((train, test), (images.chosen([1]), images));
+        let colours = Images::of([1, 1, 3], vec![0; 3], vec![0]);
+        assert!(write_idx(&colours, dir.path(), "x").unwrap_err().to_string().contains("3 channels cannot be written"));
     }
 
     #[test]

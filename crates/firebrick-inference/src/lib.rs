@@ -3,6 +3,7 @@
 pub mod attribution;
 mod belief;
 mod cholesky;
+pub mod complete;
 mod decoder;
 mod energy;
 mod error;

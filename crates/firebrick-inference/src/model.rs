@@ -60,6 +60,8 @@ pub struct GenerativeModel {
 
 /// Images that are computed at a time.
 const CHUNK: usize = 100;
+/// Images that decoders are fitted to, at most: each has hundreds of places.
+const DECODED: usize = 2000;
 /// Added to the counts of switches.
 const LAPLACE: f64 = 0.01;
 /// The least variance of a rendered channel or a pixel.
@@ -82,9 +84,9 @@ impl GenerativeModel {
         order.shuffle(&mut seed.derive("fit/order").rng());
         order.truncate(config.images);
         let mut sums = Sums::new(&network);
-        for chunk in order.chunks(CHUNK) {
+        for (index, chunk) in order.chunks(CHUNK).enumerate() {
             let (pixels, labels) = moved(images, chunk, config.shift, seed, &network);
-            sums.add(&network, pixels, &labels);
+            sums.add(&network, pixels, &labels, index * CHUNK < DECODED);
         }
         let Sums { normals, switches, pixels, squares, tops, count } = sums;
         let mut decoders = Vec::new();
@@ -171,7 +173,7 @@ impl Sums {
         }
     }
 
-    fn add(&mut self, network: &Network, pixels: Tensor<4>, labels: &[usize]) {
+    fn add(&mut self, network: &Network, pixels: Tensor<4>, labels: &[usize], decoded: bool) {
         let [batch, ..] = pixels.dims();
         let device = pixels.device();
         self.count += batch as f64;
@@ -185,7 +187,9 @@ impl Sums {
             let parts = windows(before, block.pool);
             let won = won(parts.clone());
             let unpooled = unwindow(parts * won.clone(), block.pool);
-            self.normals[index].add(unpooled.clone(), read, block.window);
+            if decoded {
+                self.normals[index].add(unpooled.clone(), read, block.window);
+            }
             let dims = won.dims();
             let each = dims[1..].iter().product::<usize>();
             let counts = linear(classes.clone(), won.reshape([batch, each]), None);

@@ -120,7 +120,7 @@ impl Network {
     }
 
     /// Where it is computed.
-    pub(crate) fn device(&self) -> Device {
+    pub fn device(&self) -> Device {
         self.blocks[0].bias.device()
     }
 

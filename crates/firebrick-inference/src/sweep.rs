@@ -78,6 +78,8 @@ pub struct Explanation {
     pub images: Tensor<4>,
     /// What the label alone renders.
     pub rendered: Tensor<4>,
+    /// What the factors of the prior say of the pixels by themselves, without the way down.
+    pub expected: Tensor<4>,
     /// Of each block, the lowest first.
     pub layers: Vec<LayerPosterior>,
 }
@@ -132,8 +134,8 @@ impl GenerativeModel {
     ) -> Result<Swept, Error> {
         let up = self.network.upward(belief);
         let Tops { posteriors, log_evidence, variance, mean } = self.tops(&up, evidence, config);
-        let log_scores = activation::log_softmax(log_evidence / config.temperature, 1) + up.logits.clone();
-        let log_scores = activation::log_softmax(log_scores, 1);
+        let tempered = activation::log_softmax(log_evidence / config.temperature, 1);
+        let log_scores = activation::log_softmax(tempered.clone() + up.logits.clone(), 1);
         let classes = self.network.classes();
         let labels = match query {
             Query::Free => {
@@ -152,6 +154,9 @@ impl GenerativeModel {
             let [batch, all] = x.dims();
             x.slice([0..batch, all - dims..all])
         };
+        let [batch, rows, columns, colours] = evidence.images.dims();
+        let expected = rendered_top.clone().slice([0..batch, 0..rows * columns * colours]);
+        let expected = expected.reshape([batch, rows, columns, colours]);
         let (rendered_top, noise) = (of_top(rendered_top), of_top(noise));
         let share = noise.clone() / (noise + variance);
         let fused_top = relu(rendered_top.clone() + share * (mean - rendered_top.clone()));
@@ -161,8 +166,8 @@ impl GenerativeModel {
         let clipped = rendered.clone().clamp(0.0, 1.0);
         let hidden = evidence.visible.clone().neg() + 1.0;
         let images = evidence.images.clone() * evidence.visible.clone() + clipped * hidden;
-        let explanation = Explanation { labels, log_scores, images, rendered, layers };
-        Ok(Swept { explanation, components, factors, rendered: rendered_top, fused: fused_top })
+        let explanation = Explanation { labels, log_scores, images, rendered, expected, layers };
+        Ok(Swept { explanation, tempered, components, factors, rendered: rendered_top, fused: fused_top })
     }
 
     /// Passes again, each on what the one before filled in, for the most probable labels; the label whose image fits best.
@@ -190,21 +195,20 @@ impl GenerativeModel {
         for candidate in 0..candidates {
             let labels = (0..batch).map(|image| order[image * classes + candidate] as usize).collect::<Vec<_>>();
             let query = Query::Clamp(labels.clone());
-            let mut found = self.sweep(evidence, &query, config)?;
-            let mut evident = first.log_scores.clone();
+            let mut found = self.sweep_with_top(evidence, &query, config)?;
             for _ in 1..passes {
                 let hidden = evidence.visible.clone().neg() + 1.0;
-                let variance = (hidden * FILLED).expand(found.images.dims());
-                let belief = Belief { mean: found.images.clone(), variance };
-                found = self.sweep_of(evidence, belief, &query, config)?.explanation;
-                evident = found.log_scores.clone();
+                let variance = (hidden * FILLED).expand(evidence.images.dims());
+                let belief = Belief { mean: found.explanation.images.clone(), variance };
+                found = self.sweep_of(evidence, belief, &query, config)?;
             }
+            let Swept { explanation: found, tempered, .. } = found;
             let of_label = |scores: Tensor<2>| {
                 let labels = indices(&labels, &scores.device()).reshape([batch, 1]);
                 scores.gather(1, labels).into_data().iter::<f64>().collect::<Vec<_>>()
             };
             let judged = of_label(activation::log_softmax(self.network.cnn().logits(found.images.clone()), 1));
-            let evident = of_label(evident);
+            let evident = of_label(tempered);
             let misfit = (found.rendered.clone() - evidence.images.clone()).square() * evidence.visible.clone();
             let each = misfit.shape().num_elements() / batch;
             let misfit = misfit.reshape([batch, each]).sum_dim(1).into_data().iter::<f64>().collect::<Vec<_>>();
@@ -332,6 +336,8 @@ impl GenerativeModel {
 /// A sweep, with what the top was before the way down.
 pub(crate) struct Swept {
     pub(crate) explanation: Explanation,
+    /// log softmax(evidence / T), `[batch, classes]`.
+    tempered: Tensor<2>,
     /// The component of each image.
     pub(crate) components: Vec<usize>,
     /// `[batch, factors]`
@@ -389,6 +395,7 @@ fn better(known: Vec<f64>, kept: Explanation, scores: Vec<f64>, found: Explanati
         log_scores: Tensor::cat(vec![kept.log_scores, found.log_scores], 0).select(0, chosen.clone()),
         images: pick(kept.images, found.images),
         rendered: pick(kept.rendered, found.rendered),
+        expected: pick(kept.expected, found.expected),
         layers,
     };
     (rows.iter().map(|&row| both[row]).collect(), explanation)

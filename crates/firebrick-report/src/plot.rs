@@ -5,12 +5,14 @@
 
 mod axis;
 mod canvas;
+mod pictures;
 
 use plotters::element::{Circle, PathElement, Polygon};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, ShapeStyle};
 
 pub use canvas::Svg;
+pub use pictures::Pictures;
 
 use axis::{Axis, drawable, extent};
 use canvas::{

@@ -11,9 +11,10 @@ mod recipe;
 mod report;
 mod results;
 
-pub(crate) use artifacts::{Evaluation, Report};
+pub(crate) use artifacts::{Evaluation, METRICS, Report, read_json, write_json};
+pub(crate) use language::{checkpoints, keep_metrics};
 pub(crate) use recipe::Recipe;
-pub(crate) use results::Results;
+pub(crate) use results::{Estimate, Results};
 
 use anyhow::Result;
 use firebrick_pipeline::{Output, Pipeline};

@@ -19,6 +19,11 @@ use super::axis::Axis;
 pub struct Svg(String);
 
 impl Svg {
+    /// Of finished markup.
+    pub(super) fn of(markup: String) -> Self {
+        Self(markup)
+    }
+
     /// Returns the markup, ready for a file or a page.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,0 +1,33 @@
+//! The pipeline `vision`: from pictures to a classifier, a generative model of its activations, and what it answers.
+
+mod artifacts;
+mod questions;
+mod recipe;
+mod report;
+mod results;
+mod stages;
+
+pub(crate) use artifacts::Answers;
+pub(crate) use recipe::Recipe;
+
+use firebrick_pipeline::{Output, Pipeline};
+
+use crate::env::Env;
+
+/// The built-in recipes: name and text. The first is the default.
+pub(crate) const RECIPES: &[(&str, &str)] = &[
+    ("glyphs", include_str!("../../recipes/glyphs.toml")),
+    ("mnist", include_str!("../../recipes/mnist.toml")),
+    ("glyphs-smoke", include_str!("../../recipes/glyphs-smoke.toml")),
+];
+
+/// The stages of the pipeline.
+pub(crate) fn pipeline(recipe: &Recipe) -> Pipeline<Env> {
+    let mut p = Pipeline::new("vision");
+    let pictures = p.add("images", stages::Collect::of(recipe), ());
+    let classifier = p.add("cnn", stages::Train::of(recipe), (pictures,));
+    let model = p.add("model", stages::Fit::of(recipe), (pictures, classifier));
+    let answers: Output<Answers> = p.add("questions", questions::Ask::of(recipe), (pictures, model));
+    p.add("report", report::Write::of(recipe), (pictures, classifier, answers));
+    p
+}

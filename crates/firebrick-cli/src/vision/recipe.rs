@@ -1,0 +1,155 @@
+//! The recipe of `vision`.
+
+use anyhow::{Result, bail};
+use firebrick_inference::{Reading, SweepConfig};
+use serde::{Deserialize, Serialize};
+
+/// The numbers of a run of `vision`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Recipe {
+    pub(crate) seed: u64,
+    pub(crate) data: DataRecipe,
+    pub(crate) cnn: CnnRecipe,
+    pub(crate) model: ModelRecipe,
+    pub(crate) sweep: SweepRecipe,
+    pub(crate) complete: CompleteRecipe,
+    pub(crate) overlap: OverlapRecipe,
+}
+
+/// How many pictures.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DataRecipe {
+    /// To learn from, at most.
+    pub(crate) train: usize,
+    /// Taken from the end of the training pictures, to choose constants on.
+    pub(crate) validation: usize,
+    /// To measure on, at most.
+    pub(crate) test: usize,
+}
+
+/// The classifier and its training.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CnnRecipe {
+    /// Channels of each convolution; each is followed by a rectifier and a pool of 2 x 2.
+    pub(crate) channels: Vec<usize>,
+    /// Pixels on each side of their windows, an odd number.
+    pub(crate) size: usize,
+    /// Width of the hidden linear map.
+    pub(crate) hidden: usize,
+    pub(crate) epochs: u64,
+    pub(crate) batch_size: usize,
+    pub(crate) micro_batch_size: usize,
+    /// Pixels that a picture is moved by at most.
+    pub(crate) shift: usize,
+    pub(crate) learning_rate: f64,
+}
+
+/// The generative model.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ModelRecipe {
+    /// Factors of each component of the prior.
+    pub(crate) factors: usize,
+    /// Components of each class.
+    pub(crate) components: usize,
+    /// Passes of expectation and maximisation.
+    pub(crate) passes: usize,
+    /// Pictures that are looked at, at most.
+    pub(crate) images: usize,
+    /// Pixels that a picture is moved by at most.
+    pub(crate) shift: usize,
+}
+
+/// The constants of a sweep.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SweepRecipe {
+    /// What evidence is divided by.
+    pub(crate) temperature: f64,
+    /// What variances of the way up are multiplied by.
+    pub(crate) inflation: f64,
+}
+
+impl SweepRecipe {
+    pub(crate) fn config(self) -> SweepConfig {
+        let Self { temperature, inflation } = self;
+        SweepConfig { temperature, inflation, reading: Reading::Pixels, ..SweepConfig::default() }
+    }
+}
+
+/// Filling in what is hidden.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CompleteRecipe {
+    /// Training pictures that the nearest-neighbour filling averages.
+    pub(crate) neighbours: usize,
+    /// Labels that are iterated on.
+    pub(crate) candidates: usize,
+    /// Passes for each of them.
+    pub(crate) passes: usize,
+}
+
+/// Two shapes over each other.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OverlapRecipe {
+    /// Pictures of two shapes.
+    pub(crate) pairs: usize,
+    /// Labels of the classifier whose pairs are searched.
+    pub(crate) candidates: usize,
+    /// Steps of the descent.
+    pub(crate) steps: usize,
+}
+
+impl Recipe {
+    /// # Errors
+    /// If a number is impossible.
+    pub(crate) fn validate(&self) -> Result<()> {
+        let positive = [
+            ("data.train", self.data.train),
+            ("data.test", self.data.test),
+            ("cnn.size", self.cnn.size),
+            ("cnn.hidden", self.cnn.hidden),
+            ("cnn.batch_size", self.cnn.batch_size),
+            ("cnn.micro_batch_size", self.cnn.micro_batch_size),
+            ("model.factors", self.model.factors),
+            ("model.components", self.model.components),
+            ("model.images", self.model.images),
+            ("complete.neighbours", self.complete.neighbours),
+            ("complete.candidates", self.complete.candidates),
+            ("complete.passes", self.complete.passes),
+            ("overlap.pairs", self.overlap.pairs),
+            ("overlap.steps", self.overlap.steps),
+        ];
+        if let Some((key, _)) = positive.iter().find(|(_, number)| *number == 0) {
+            bail!("`{key}` is 0; it must be at least 1");
+        }
+        if self.cnn.size.is_multiple_of(2) {
+            bail!("`cnn.size` = {} is even; windows that keep the size have an odd side", self.cnn.size);
+        }
+        if self.cnn.channels.is_empty() || self.cnn.channels.contains(&0) {
+            bail!(
+                "`cnn.channels` = {:?}; there must be at least one convolution, each of at least 1",
+                self.cnn.channels
+            );
+        }
+        if self.overlap.candidates < 2 {
+            bail!("`overlap.candidates` = {}; a pair needs 2", self.overlap.candidates);
+        }
+        if self.data.validation >= self.data.train {
+            bail!("`data.validation` = {} leaves none of `data.train` = {}", self.data.validation, self.data.train);
+        }
+        let finite = [
+            ("cnn.learning_rate", self.cnn.learning_rate),
+            ("sweep.temperature", self.sweep.temperature),
+            ("sweep.inflation", self.sweep.inflation),
+        ];
+        match finite.iter().find(|(_, number)| !number.is_finite() || *number <= 0.0) {
+            Some((key, number)) => bail!("`{key}` = {number} must be more than 0"),
+            None => Ok(()),
+        }
+    }
+}

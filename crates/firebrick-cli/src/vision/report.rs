@@ -1,0 +1,121 @@
+//! Stage `report`: one page that somebody who was not there can read.
+
+use anyhow::{Context, Result};
+use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
+use firebrick_report::page::{Align, Block, Column, Figure, Page as Html, Row, Section, Table};
+use firebrick_report::plot::{Line, LineChart, Pictures as PictureGrid};
+use serde::Serialize;
+
+use super::artifacts::{Answers, Classifier, Page, Pictures};
+use super::recipe::Recipe;
+use super::results::{Completion, Grid, Overlap, Results};
+use crate::env::Env;
+
+/// The recipe of the stage: the whole run's, which the page states.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Write {
+    recipe: Recipe,
+}
+
+impl Write {
+    pub(crate) fn of(recipe: &Recipe) -> Self {
+        Self { recipe: recipe.clone() }
+    }
+}
+
+impl Stage<Env> for Write {
+    const VERSION: u32 = 1;
+    type Inputs = (Output<Pictures>, Output<Classifier>, Output<Answers>);
+    type Output = Page;
+
+    fn run(
+        &self,
+        (pictures, classifier, Answers(results)): (Pictures, Classifier, Answers),
+        ctx: &StageContext,
+        _env: &Env,
+    ) -> Result<(), BoxError> {
+        let found = pictures.train_test()?;
+        let accuracy = classifier.accuracy()?;
+        let summary = format!(
+            "A classifier of {} pictures is right on {accuracy:.3} of {} others. Its backward pass was asked what hides behind six \
+             families of masks, and which two shapes lie over each other.",
+            found.train.len(),
+            found.test.len()
+        );
+        let page = Html {
+            title: "Vision run".into(),
+            summary,
+            sections: vec![
+                completion(&results),
+                overlap(&results.overlap),
+                training(&classifier)?,
+                Section {
+                    title: "Recipe".into(),
+                    blocks: vec![Block::Paragraph(toml::to_string(&self.recipe).context("a recipe is TOML")?)],
+                },
+            ],
+        };
+        let path = ctx.artifact().join(Page::FILE);
+        std::fs::write(&path, page.to_html()).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(())
+    }
+}
+
+fn table(caption: &str, columns: &[&str], rows: Vec<Row>) -> Block {
+    let align = |index: usize| if index < 2 { Align::Left } else { Align::Right };
+    let column = |(index, name): (usize, &&str)| Column { name: (*name).to_owned(), align: align(index) };
+    Block::Table(Table { caption: caption.to_owned(), columns: columns.iter().enumerate().map(column).collect(), rows })
+}
+
+fn completion(results: &Results) -> Section {
+    let row = |one: &Completion| Row {
+        cells: vec![
+            one.occluder.clone(),
+            one.method.clone(),
+            one.accuracy.show(3),
+            format!("{:.3}", one.error),
+            format!("{:.1}", one.milliseconds),
+        ],
+        emphasis: one.method == "iterate",
+    };
+    let columns = ["mask", "filled by", "accuracy", "error", "ms"];
+    let caption = "How often the classifier is right on the filled picture, with 95 % intervals, and the mean square error of what was hidden.";
+    let grid = |grid: &Grid| Figure {
+        svg: PictureGrid { columns: grid.columns.clone(), size: grid.size, rows: grid.rows.clone() }.to_svg(),
+        caption: grid.title.clone(),
+    };
+    let figures = results.grids.iter().map(grid).collect();
+    let blocks = vec![table(caption, &columns, results.completion.iter().map(row).collect()), Block::Figures(figures)];
+    Section { title: "What hides behind a mask".into(), blocks }
+}
+
+fn overlap(one: &Overlap) -> Section {
+    let facts = [
+        ("pictures", one.pairs.to_string()),
+        ("pointing game", one.pointing.show(3)),
+        ("ink given to the right shape", format!("{:.3}", one.ink_assignment)),
+        ("intersection over union", format!("{:.3}", one.intersection_over_union)),
+        ("error of a shape", format!("{:.4}", one.error)),
+        ("error of the picture of both", format!("{:.4}", one.composite_error)),
+        ("both labels found", one.both_found.show(3)),
+        ("both among the classifier's first two", one.both_first.show(3)),
+        ("ms a picture", format!("{:.0}", one.milliseconds)),
+    ];
+    let facts = facts.map(|(name, value)| (name.to_owned(), value)).to_vec();
+    Section { title: "Two shapes over each other".into(), blocks: vec![Block::Facts(facts)] }
+}
+
+fn training(classifier: &Classifier) -> Result<Section> {
+    let metrics = classifier.metrics()?;
+    let curve = |name: &str| metrics.column(name).map(|column| column.by_samples()).unwrap_or_default();
+    let chart = |title: &str, y: &str, name: &str| {
+        let lines = vec![Line::new(name, curve(name)).smoothed(0.9)];
+        let chart = LineChart { title: title.to_owned(), x: "samples".to_owned(), y: y.to_owned(), lines };
+        Figure { svg: chart.to_svg(), caption: String::new() }
+    };
+    let figures = vec![
+        chart("Classifier: loss", "nats a picture", "loss"),
+        chart("Classifier: accuracy in training", "share of pictures", "accuracy"),
+    ];
+    Ok(Section { title: "Training curves".into(), blocks: vec![Block::Figures(figures)] })
+}

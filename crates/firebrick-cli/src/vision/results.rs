@@ -1,0 +1,88 @@
+//! What stage `questions` measures, as it is kept.
+
+use std::collections::BTreeMap;
+
+use firebrick_stats::wilson;
+use serde::{Deserialize, Serialize};
+
+use crate::hh::Estimate;
+
+/// What was measured.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Results {
+    /// What became of hidden pixels, a row of each family of masks and way to fill them in.
+    pub(crate) completion: Vec<Completion>,
+    /// What became of pictures of two shapes.
+    pub(crate) overlap: Overlap,
+    /// Pictures to look at.
+    pub(crate) grids: Vec<Grid>,
+    /// The numbers that are held to bands.
+    pub(crate) metrics: BTreeMap<String, f64>,
+}
+
+impl Results {
+    /// The tables in plain text.
+    pub(crate) fn summary(&self) -> String {
+        let mut lines = vec![format!("{:8} {:10} {:>24} {:>8}", "mask", "filled by", "accuracy", "error")];
+        for Completion { occluder, method, accuracy, error, .. } in &self.completion {
+            lines.push(format!("{occluder:8} {method:10} {:>24} {error:>8.3}", accuracy.show(3)));
+        }
+        let Overlap { pairs, pointing, ink_assignment, error, composite_error, both_found, both_first, .. } =
+            &self.overlap;
+        lines.push(format!(
+            "\nof {pairs} pictures of two shapes: pointing game {}, ink assigned {ink_assignment:.3}, error {error:.4} (the picture \
+             itself {composite_error:.4}), both labels found {} (the classifier's first two {})",
+            pointing.show(3),
+            both_found.show(3),
+            both_first.show(3)
+        ));
+        lines.join("\n")
+    }
+}
+
+/// Hidden pixels filled in.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Completion {
+    /// The family of masks.
+    pub(crate) occluder: String,
+    /// What filled them in.
+    pub(crate) method: String,
+    /// How often the classifier is right on the filled picture.
+    pub(crate) accuracy: Estimate,
+    /// The mean square error of hidden pixels.
+    pub(crate) error: f64,
+    /// Milliseconds for each picture.
+    pub(crate) milliseconds: f64,
+}
+
+/// Pictures of two shapes taken apart.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Overlap {
+    pub(crate) pairs: usize,
+    /// Both labels given.
+    pub(crate) ink_assignment: f64,
+    pub(crate) intersection_over_union: f64,
+    pub(crate) pointing: Estimate,
+    /// Of each shape, and of the picture of both in its place.
+    pub(crate) error: f64,
+    pub(crate) composite_error: f64,
+    /// How often both labels are found, and how often they are the classifier's first two.
+    pub(crate) both_found: Estimate,
+    pub(crate) both_first: Estimate,
+    pub(crate) milliseconds: f64,
+}
+
+/// Pictures side by side: names of the columns, and rows of grey pictures.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Grid {
+    pub(crate) title: String,
+    pub(crate) columns: Vec<String>,
+    /// Height and width of a picture.
+    pub(crate) size: [usize; 2],
+    pub(crate) rows: Vec<Vec<Vec<u8>>>,
+}
+
+/// A share with its 95 % interval.
+pub(crate) fn share(right: usize, of: usize) -> Estimate {
+    wilson(right as u64, of as u64, 0.95).expect("a share of at least one").into()
+}

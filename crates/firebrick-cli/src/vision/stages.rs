@@ -1,0 +1,157 @@
+//! Stages `images`, `cnn` and `model`.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, anyhow};
+use burn::module::Module;
+use firebrick_data::images::{TrainTest, read_folder, write_idx};
+use firebrick_data::synthetic::glyphs::glyphs;
+use firebrick_inference::{DecoderMode, FitConfig, GenerativeModel, PriorConfig};
+use firebrick_models::{CnnConfig, save_cnn};
+use firebrick_pipeline::{BoxError, Output, Stage, StageContext, digest};
+use firebrick_train::classify::{self, ClassifyConfig, accuracy};
+use firebrick_train::{AdamWConfig, FitConfig as Optimiser, Schedule};
+use firebrick_types::Seed;
+use serde::Serialize;
+
+use super::artifacts::{Classifier, Generative, Pictures};
+use super::recipe::{CnnRecipe, DataRecipe, ModelRecipe, Recipe};
+use crate::env::Env;
+use crate::hh::{checkpoints, keep_metrics, write_json};
+use crate::progress::Progress;
+
+/// Pictures of a folder, or made up.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Collect {
+    seed: u64,
+    data: DataRecipe,
+}
+
+impl Collect {
+    pub(crate) fn of(recipe: &Recipe) -> Self {
+        Self { seed: recipe.seed, data: recipe.data }
+    }
+}
+
+impl Stage<Env> for Collect {
+    const VERSION: u32 = 1;
+    type Inputs = ();
+    type Output = Pictures;
+
+    fn external(&self, env: &Env) -> Result<BTreeMap<String, String>, BoxError> {
+        let Some(dir) = &env.data else { return Ok(BTreeMap::new()) };
+        Ok(BTreeMap::from([("data".to_owned(), digest(dir)?)]))
+    }
+
+    fn run(&self, (): (), ctx: &StageContext, env: &Env) -> Result<(), BoxError> {
+        let DataRecipe { train, validation, test } = self.data;
+        let found = match &env.data {
+            Some(dir) => read_folder(dir)?,
+            None => {
+                let seed = Seed::new(self.seed).derive("vision/glyphs");
+                TrainTest { train: glyphs(train, seed.derive("train")), test: glyphs(test, seed.derive("test")) }
+            }
+        };
+        let (train, test) = (train.min(found.train.len()), test.min(found.test.len()));
+        if train <= validation {
+            return Err(
+                anyhow!("{train} pictures to learn from leave none beside `data.validation` = {validation}").into()
+            );
+        }
+        let known = train - validation;
+        let parts = [
+            (Pictures::TRAIN, found.train.chosen(0..known)),
+            (Pictures::VALIDATION, found.train.chosen(known..train)),
+            (Pictures::TEST, found.test.chosen(0..test)),
+        ];
+        for (part, pictures) in parts {
+            write_idx(&pictures, ctx.artifact(), part)?;
+        }
+        Ok(())
+    }
+}
+
+/// The classifier.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Train {
+    seed: u64,
+    cnn: CnnRecipe,
+}
+
+impl Train {
+    pub(crate) fn of(recipe: &Recipe) -> Self {
+        Self { seed: recipe.seed, cnn: recipe.cnn.clone() }
+    }
+}
+
+impl Stage<Env> for Train {
+    const VERSION: u32 = 1;
+    type Inputs = (Output<Pictures>,);
+    type Output = Classifier;
+
+    fn run(&self, (pictures,): (Pictures,), ctx: &StageContext, env: &Env) -> Result<(), BoxError> {
+        let TrainTest { train, test } = pictures.train_test()?;
+        let [height, width, channels] = train.size();
+        let CnnRecipe { size, hidden, .. } = self.cnn;
+        let block =
+            |plan: CnnConfig, channels: &usize| plan.conv(*channels, size, 1, size / 2).relu().max_pool(2, 2, 0);
+        let features = self.cnn.channels.iter().fold(CnnConfig::image(height, width, channels), block);
+        let plan = features.linear(hidden).relu().linear(train.classes());
+        let seed = Seed::new(self.seed).derive("vision/cnn");
+        let samples = self.cnn.epochs * train.len() as u64;
+        let fit = Optimiser {
+            learning_rate: self.cnn.learning_rate,
+            schedule: Schedule::Cosine { warmup: samples / 50, total: samples, floor: 0.05 },
+            adamw: AdamWConfig::default(),
+            ..Optimiser::default()
+        };
+        let config = ClassifyConfig {
+            epochs: self.cnn.epochs,
+            batch_size: self.cnn.batch_size,
+            micro_batch_size: self.cnn.micro_batch_size,
+            shift: self.cnn.shift,
+            fit,
+        };
+        let cnn = plan.init(seed, &env.device.clone().autodiff()).context("`cnn` does not fit the pictures")?;
+        let mut progress = Progress::new(ctx.work(), ctx.stage(), env.voice);
+        let cnn = classify::train(cnn, &train, &config, seed, Some(&mut checkpoints(ctx, env)), &mut progress)?.valid();
+        save_cnn(&cnn, ctx.artifact())?;
+        keep_metrics(ctx)?;
+        write_json(&ctx.artifact().join(Classifier::ACCURACY), &accuracy(&cnn, &test, self.cnn.micro_batch_size))?;
+        Ok(())
+    }
+}
+
+/// The generative model.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Fit {
+    seed: u64,
+    model: ModelRecipe,
+}
+
+impl Fit {
+    pub(crate) fn of(recipe: &Recipe) -> Self {
+        Self { seed: recipe.seed, model: recipe.model }
+    }
+}
+
+impl Stage<Env> for Fit {
+    const VERSION: u32 = 1;
+    type Inputs = (Output<Pictures>, Output<Classifier>);
+    type Output = Generative;
+
+    fn run(
+        &self,
+        (pictures, classifier): (Pictures, Classifier),
+        ctx: &StageContext,
+        env: &Env,
+    ) -> Result<(), BoxError> {
+        let ModelRecipe { factors, components, passes, images, shift } = self.model;
+        let prior = PriorConfig { factors, components, passes };
+        let config = FitConfig { decoder: DecoderMode::Ridge { alpha: 1e-4 }, prior, shift, images };
+        let train = pictures.train_test()?.train;
+        let seed = Seed::new(self.seed).derive("vision/model");
+        GenerativeModel::fit(classifier.cnn(&env.device)?, &train, &config, seed)?.save(ctx.artifact())?;
+        Ok(())
+    }
+}

@@ -157,13 +157,18 @@ impl GenerativeModel {
         let [batch, rows, columns, colours] = evidence.images.dims();
         let expected = rendered_top.clone().slice([0..batch, 0..rows * columns * colours]);
         let expected = expected.reshape([batch, rows, columns, colours]);
+        let uncertain = noise.clone().slice([0..batch, 0..rows * columns * colours]);
+        let uncertain = uncertain.reshape([batch, rows, columns, colours]);
         let (rendered_top, noise) = (of_top(rendered_top), of_top(noise));
         let share = noise.clone() / (noise + variance);
         let fused_top = relu(rendered_top.clone() + share * (mean - rendered_top.clone()));
         let top = self.network.blocks.last().expect("there are blocks").shape;
         let fused = fused_top.clone().reshape([labels.len(), top[0], top[1], top[2]]);
         let (layers, rendered) = self.descend(&up, fused, &labels, config);
-        let clipped = rendered.clone().clamp(0.0, 1.0);
+        // What is hidden is told twice: by the decoders, with the noise τ, and by the factors themselves, with the noise ψ.
+        let residual = self.decoders[0].noise.clone().reshape([1, 1, 1, colours]);
+        let told = rendered.clone() * uncertain.clone() + expected.clone() * residual.clone();
+        let clipped = (told / (uncertain + residual)).clamp(0.0, 1.0);
         let hidden = evidence.visible.clone().neg() + 1.0;
         let images = evidence.images.clone() * evidence.visible.clone() + clipped * hidden;
         let explanation = Explanation { labels, log_scores, images, rendered, expected, layers };

@@ -7,11 +7,12 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 fn firebrick(out: &Path, args: &[&str]) -> Command {
+    pipeline("hh", "smoke", out, args)
+}
+
+fn pipeline(name: &str, recipe: &str, out: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_firebrick"));
-    command
-        .args(["pipeline", "run", "hh", "--recipe", "smoke", "--checkpoint-every", "0", "--out"])
-        .arg(out)
-        .args(args);
+    command.args(["pipeline", "run", name, "--recipe", recipe, "--checkpoint-every", "0", "--out"]).arg(out).args(args);
     command.stdin(Stdio::null());
     command
 }
@@ -236,4 +237,31 @@ fn a_broken_row_names_its_file_and_line() {
     let data = dir.path().join("data");
     let message = fail(&dir.path().join("run"), &["--data", data.to_str().expect("a path of text")]);
     assert!(message.contains("train.jsonl") && message.contains('2') && message.contains("chosen"), "{message}");
+}
+
+#[test]
+fn vision_answers_its_questions_and_again_to_the_same_bits() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let run = |out: &Path, args: &[&str]| {
+        let output = pipeline("vision", "glyphs-smoke", out, args).output().expect("the binary was built");
+        (
+            output.status.success(),
+            [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()),
+        )
+    };
+    let [first, again] = ["first", "again"].map(|name| dir.path().join(name));
+    let (done, [told, errors]) = run(&first, &[]);
+    assert!(done, "{errors}");
+    assert!(told.contains("drop75   iterate") && told.contains("pictures of two shapes"), "{told}");
+    let report = fs::read_to_string(first.join("05-report/artifact/report.html")).expect("the report was written");
+    assert!(report.contains("What hides behind a mask") && report.contains("</svg>"), "the report holds its sections");
+    assert!(run(&first, &[]).1[0].matches("finished before, skipped").count() == 5);
+    assert!(run(&again, &[]).0);
+    assert_eq!(digests(&first), digests(&again));
+
+    let (done, [_, errors]) = run(&dir.path().join("wrong"), &["--set", "cnn.size=4"]);
+    assert!(!done && errors.contains("`cnn.size` = 4 is even"), "{errors}");
+    let empty = tempfile::tempdir().expect("a temporary folder");
+    let (done, [_, errors]) = run(&dir.path().join("none"), &["--data", empty.path().to_str().expect("text")]);
+    assert!(!done && errors.contains("no images; looked for"), "{errors}");
 }

@@ -1,7 +1,6 @@
 //! Stage `questions`: what the model answers, beside simple ways.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
 
 use anyhow::Result;
 use burn::tensor::Tensor;
@@ -120,7 +119,6 @@ impl Ask {
         ];
         let mut shown = vec![Vec::new(); SHOWN.min(test.len())];
         for (place, (method, fill)) in methods.iter().enumerate() {
-            let began = Instant::now();
             let chunks = (0..test.len()).collect::<Vec<_>>();
             let chunks = chunks.chunks(CHUNK).map(<[usize]>::to_vec).collect::<Vec<_>>();
             let measured = parallel_map(chunks, |chunk: Vec<usize>| -> Result<_> {
@@ -143,7 +141,6 @@ impl Ask {
                 let error = errors.filter(|error| error.is_finite()).sum::<f64>();
                 Ok((right, error, [found, truth, seen]))
             });
-            let seconds = began.elapsed().as_secs_f64();
             let (mut right, mut error) = (0, 0.0);
             for (index, chunk) in measured.into_iter().enumerate() {
                 let (more, errors, [found, truth, seen]) = chunk?;
@@ -167,7 +164,6 @@ impl Ask {
                 method: (*method).to_owned(),
                 accuracy: share(right, test.len()),
                 error: error / test.len() as f64,
-                milliseconds: 1e3 * seconds / test.len() as f64,
             });
         }
         let columns = ["picture", "seen"].into_iter().chain(methods.iter().skip(1).map(|(name, _)| *name));
@@ -189,7 +185,6 @@ impl Ask {
             others.into_iter().find(|&other| test.labels()[other] != test.labels()[first]).unwrap_or(first)
         };
         let chosen = (0..pairs.min(test.len())).map(|first| [first, partner(first)]).collect::<Vec<_>>();
-        let began = Instant::now();
         let chunks = chosen.chunks(CHUNK).map(<[_]>::to_vec).collect();
         let measured = parallel_map(chunks, |chunk: Vec<[usize; 2]>| -> Result<Vec<[f64; 7]>> {
             let side = |side: usize| test.chosen(chunk.iter().map(|pair| pair[side]));
@@ -240,7 +235,6 @@ impl Ask {
             };
             Ok((0..batch).map(one).collect())
         });
-        let seconds = began.elapsed().as_secs_f64();
         let rows = measured.into_iter().collect::<Result<Vec<_>>>()?.concat();
         let mean = |column: usize| {
             let finite = rows.iter().map(|row| row[column]).filter(|number| number.is_finite()).collect::<Vec<_>>();
@@ -259,7 +253,6 @@ impl Ask {
             composite_error: mean(4),
             both_found: of(5, 1.0),
             both_first: of(6, 1.0),
-            milliseconds: 1e3 * seconds / rows.len() as f64,
         })
     }
 }

@@ -69,16 +69,10 @@ fn table(caption: &str, columns: &[&str], rows: Vec<Row>) -> Block {
 
 fn completion(results: &Results) -> Section {
     let row = |one: &Completion| Row {
-        cells: vec![
-            one.occluder.clone(),
-            one.method.clone(),
-            one.accuracy.show(3),
-            format!("{:.3}", one.error),
-            format!("{:.1}", one.milliseconds),
-        ],
+        cells: vec![one.occluder.clone(), one.method.clone(), one.accuracy.show(3), format!("{:.3}", one.error)],
         emphasis: one.method == "iterate",
     };
-    let columns = ["mask", "filled by", "accuracy", "error", "ms"];
+    let columns = ["mask", "filled by", "accuracy", "error"];
     let caption = "How often the classifier is right on the filled picture, with 95 % intervals, and the mean square error of what was hidden.";
     let grid = |grid: &Grid| Figure {
         svg: PictureGrid { columns: grid.columns.clone(), size: grid.size, rows: grid.rows.clone() }.to_svg(),
@@ -99,7 +93,6 @@ fn overlap(one: &Overlap) -> Section {
         ("error of the picture of both", format!("{:.4}", one.composite_error)),
         ("both labels found", one.both_found.show(3)),
         ("both among the classifier's first two", one.both_first.show(3)),
-        ("ms a picture", format!("{:.0}", one.milliseconds)),
     ];
     let facts = facts.map(|(name, value)| (name.to_owned(), value)).to_vec();
     Section { title: "Two shapes over each other".into(), blocks: vec![Block::Facts(facts)] }

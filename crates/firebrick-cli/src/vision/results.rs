@@ -51,8 +51,6 @@ pub(crate) struct Completion {
     pub(crate) accuracy: Estimate,
     /// The mean square error of hidden pixels.
     pub(crate) error: f64,
-    /// Milliseconds for each picture.
-    pub(crate) milliseconds: f64,
 }
 
 /// Pictures of two shapes taken apart.
@@ -69,7 +67,6 @@ pub(crate) struct Overlap {
     /// How often both labels are found, and how often they are the classifier's first two.
     pub(crate) both_found: Estimate,
     pub(crate) both_first: Estimate,
-    pub(crate) milliseconds: f64,
 }
 
 /// Pictures side by side: names of the columns, and rows of grey pictures.

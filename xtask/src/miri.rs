@@ -10,9 +10,11 @@ use crate::process;
 const FLAGS: &str = "-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-tree-borrows -Zmiri-permissive-provenance";
 
 pub(crate) fn run() -> Result<()> {
-    let manifest = process::workspace_root().join("crates/firebrick-kernels/miri/Cargo.toml");
+    let root = process::workspace_root();
+    let manifest = root.join("crates/firebrick-kernels/miri/Cargo.toml");
     let mut command = Command::new("rustup");
     command.args(["run", "nightly", "cargo", "miri", "test", "--manifest-path"]).arg(manifest);
+    command.env("CARGO_TARGET_DIR", root.join("target/miri"));
     command.env("MIRIFLAGS", FLAGS).env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "true").env_remove("RUSTFLAGS");
     process::run(&mut command).context("Miri comes with `rustup toolchain install nightly --component miri rust-src`")
 }

@@ -7,7 +7,7 @@ use firebrick_tensor::{Classifier, indices};
 use crate::Error;
 use crate::model::GenerativeModel;
 use crate::pooling::unpool;
-use crate::sweep::{Evidence, Query, SweepConfig};
+use crate::sweep::{Evidence, Query, Seen, SweepConfig};
 
 /// How the energy is gone down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -225,6 +225,18 @@ impl GenerativeModel {
         sweep: &SweepConfig,
         config: &MapConfig,
     ) -> Result<Instances, Error> {
+        self.explain_seen(evidence, &self.look(evidence, sweep)?, labels, compose, sweep, config)
+    }
+
+    fn explain_seen(
+        &self,
+        evidence: &Evidence,
+        seen: &Seen,
+        labels: &[Vec<usize>],
+        compose: Compose,
+        sweep: &SweepConfig,
+        config: &MapConfig,
+    ) -> Result<Instances, Error> {
         let [batch, ..] = evidence.images.dims();
         assert!(!labels.is_empty(), "at least one instance");
         assert!(labels.iter().all(|labels| labels.len() == batch), "one label of each picture");
@@ -232,7 +244,7 @@ impl GenerativeModel {
         let trust = if labels.len() == 1 { 1.0 } else { 0.3 };
         let (mut states, mut parts) = (Vec::new(), Vec::new());
         for labels in labels {
-            let (state, part) = self.begin(evidence, labels, trust, sweep)?;
+            let (state, part) = self.begin(evidence, seen, labels, trust, sweep)?;
             states.push(state);
             parts.push(part);
         }
@@ -283,9 +295,11 @@ impl GenerativeModel {
             Query::Clamp(labels) => vec![labels.clone()],
             Query::Free => (0..self.network.classes()).map(|class| vec![class; batch]).collect(),
         };
+        let seen = self.look(evidence, sweep)?;
         let mut best: Option<Found> = None;
         for labels in candidates {
-            let found = self.explain_many(evidence, std::slice::from_ref(&labels), Compose::Max, sweep, config)?;
+            let found =
+                self.explain_seen(evidence, &seen, std::slice::from_ref(&labels), Compose::Max, sweep, config)?;
             let rendered = found.rendered[0].clone();
             let hidden = evidence.visible.clone().neg() + 1.0;
             let images = evidence.images.clone() * evidence.visible.clone() + rendered.clone() * hidden;
@@ -323,11 +337,12 @@ impl GenerativeModel {
         let candidates = candidates.min(classes);
         assert!(candidates > 1, "a pair of {candidates} labels");
         let order = logits.argsort_descending(1).into_data().iter::<i64>().collect::<Vec<_>>();
+        let seen = self.look(evidence, sweep)?;
         let mut best: Option<Instances> = None;
         for first in 0..candidates {
             for second in first + 1..candidates {
                 let of = |place: usize| (0..batch).map(|image| order[image * classes + place] as usize).collect();
-                let found = self.explain_many(evidence, &[of(first), of(second)], compose, sweep, config)?;
+                let found = self.explain_seen(evidence, &seen, &[of(first), of(second)], compose, sweep, config)?;
                 best = Some(match best {
                     None => found,
                     Some(known) => known.or_better(found),
@@ -341,12 +356,13 @@ impl GenerativeModel {
     fn begin(
         &self,
         evidence: &Evidence,
+        seen: &Seen,
         labels: &[usize],
         trust: f64,
         config: &SweepConfig,
     ) -> Result<(State, Parts), Error> {
         let [batch, ..] = evidence.images.dims();
-        let found = self.sweep_with_top(evidence, &Query::Clamp(labels.to_vec()), config)?;
+        let found = self.answer(evidence, seen, &Query::Clamp(labels.to_vec()), config)?;
         let chosen = found.components;
         let device = self.network.device();
         let top = self.network.blocks.last().expect("there are blocks").shape;

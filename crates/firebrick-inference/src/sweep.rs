@@ -112,29 +112,30 @@ impl GenerativeModel {
     /// # Errors
     /// If images or mask are of another size, or a clamped label is no class.
     pub fn sweep(&self, evidence: &Evidence, query: &Query, config: &SweepConfig) -> Result<Explanation, Error> {
-        Ok(self.sweep_with_top(evidence, query, config)?.explanation)
+        Ok(self.answer(evidence, &self.look(evidence, config)?, query, config)?.explanation)
     }
 
-    /// The same, and what the top was before the way down.
-    pub(crate) fn sweep_with_top(
-        &self,
-        evidence: &Evidence,
-        query: &Query,
-        config: &SweepConfig,
-    ) -> Result<Swept, Error> {
-        self.sweep_of(evidence, self.believed(evidence)?, query, config)
+    /// The way up and what the top says, which no question changes.
+    pub(crate) fn look(&self, evidence: &Evidence, config: &SweepConfig) -> Result<Seen, Error> {
+        Ok(self.look_at(evidence, self.believed(evidence)?, config))
     }
 
-    fn sweep_of(
-        &self,
-        evidence: &Evidence,
-        belief: Belief,
-        query: &Query,
-        config: &SweepConfig,
-    ) -> Result<Swept, Error> {
+    fn look_at(&self, evidence: &Evidence, belief: Belief, config: &SweepConfig) -> Seen {
         let up = self.network.upward(belief);
-        let Tops { posteriors, log_evidence, variance, mean } = self.tops(&up, evidence, config);
-        let tempered = activation::log_softmax(log_evidence / config.temperature, 1);
+        Seen { tops: self.tops(&up, evidence, config), up }
+    }
+
+    /// The way down.
+    pub(crate) fn answer(
+        &self,
+        evidence: &Evidence,
+        seen: &Seen,
+        query: &Query,
+        config: &SweepConfig,
+    ) -> Result<Swept, Error> {
+        let Seen { up, tops: Tops { posteriors, log_evidence, variance, mean } } = seen;
+        let (variance, mean) = (variance.clone(), mean.clone());
+        let tempered = activation::log_softmax(log_evidence.clone() / config.temperature, 1);
         let log_scores = activation::log_softmax(tempered.clone() + up.logits.clone(), 1);
         let classes = self.network.classes();
         let labels = match query {
@@ -146,8 +147,8 @@ impl GenerativeModel {
                 None => labels.clone(),
             },
         };
-        let components = self.likeliest(&posteriors, &labels);
-        let (factors, rendered_top, noise) = self.render_top(&posteriors, &components);
+        let components = self.likeliest(posteriors, &labels);
+        let (factors, rendered_top, noise) = self.render_top(posteriors, &components);
         // Precision-weighted fusion of the way down, with the noise ψ, and the way up, with the variance β.
         let [_, dims] = mean.dims();
         let of_top = |x: Tensor<2>| {
@@ -164,7 +165,7 @@ impl GenerativeModel {
         let fused_top = relu(rendered_top.clone() + share * (mean - rendered_top.clone()));
         let top = self.network.blocks.last().expect("there are blocks").shape;
         let fused = fused_top.clone().reshape([labels.len(), top[0], top[1], top[2]]);
-        let (layers, rendered) = self.descend(&up, fused, &labels, config);
+        let (layers, rendered) = self.descend(up, fused, &labels, config);
         // What is hidden is told twice: by the decoders, with the noise τ, and by the factors themselves, with the noise ψ.
         let residual = self.decoders[0].noise.clone().reshape([1, 1, 1, colours]);
         let told = rendered.clone() * uncertain.clone() + expected.clone() * residual.clone();
@@ -192,7 +193,8 @@ impl GenerativeModel {
     ) -> Result<Explanation, Error> {
         /// What is left uncertain of a pixel that was filled in.
         const FILLED: f64 = 0.03;
-        let first = self.sweep(evidence, &Query::Free, config)?;
+        let seen = self.look(evidence, config)?;
+        let first = self.answer(evidence, &seen, &Query::Free, config)?.explanation;
         let [batch, classes] = first.log_scores.dims();
         let candidates = candidates.clamp(1, classes);
         let order = first.log_scores.clone().argsort_descending(1).into_data().iter::<i64>().collect::<Vec<_>>();
@@ -200,12 +202,12 @@ impl GenerativeModel {
         for candidate in 0..candidates {
             let labels = (0..batch).map(|image| order[image * classes + candidate] as usize).collect::<Vec<_>>();
             let query = Query::Clamp(labels.clone());
-            let mut found = self.sweep_with_top(evidence, &query, config)?;
+            let mut found = self.answer(evidence, &seen, &query, config)?;
             for _ in 1..passes {
                 let hidden = evidence.visible.clone().neg() + 1.0;
                 let variance = (hidden * FILLED).expand(evidence.images.dims());
                 let belief = Belief { mean: found.explanation.images.clone(), variance };
-                found = self.sweep_of(evidence, belief, &query, config)?;
+                found = self.answer(evidence, &self.look_at(evidence, belief, config), &query, config)?;
             }
             let Swept { explanation: found, tempered, .. } = found;
             let of_label = |scores: Tensor<2>| {
@@ -351,6 +353,12 @@ pub(crate) struct Swept {
     pub(crate) rendered: Tensor<2>,
     /// `[batch, dims]`, with the way up.
     pub(crate) fused: Tensor<2>,
+}
+
+/// The way up of some images.
+pub(crate) struct Seen {
+    up: Upward,
+    tops: Tops,
 }
 
 /// What the top activations say.

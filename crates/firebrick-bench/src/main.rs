@@ -9,6 +9,7 @@ use firebrick_bench::kernels;
 use firebrick_bench::peers::{Options, run};
 use firebrick_bench::serve::serve;
 use firebrick_bench::work::Cut;
+use firebrick_kernels::Precision;
 
 /// Measure training and generation beside PyTorch.
 #[derive(Parser)]
@@ -72,7 +73,7 @@ enum Command {
         #[arg(long)]
         cut: Cut,
         #[arg(long)]
-        half: bool,
+        bf16: bool,
     },
 }
 
@@ -88,7 +89,10 @@ fn main() -> ExitCode {
             // A reader that has gone needs no table.
             table.map(|table| _ = write!(stdout(), "{table}"))
         }
-        Command::Serve { job, threads, cut, half } => serve(&job, threads, cut, half, stdin().lock(), stdout()),
+        Command::Serve { job, threads, cut, bf16 } => {
+            let precision = if bf16 { Precision::Bf16 } else { Precision::F32 };
+            serve(&job, threads, cut, precision, stdin().lock(), stdout())
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::{env, fs, io};
 
 use anyhow::{Context, Result, bail};
+use firebrick_kernels::Precision;
 use serde::{Deserialize, Serialize};
 
 use crate::agree::agreement;
@@ -108,6 +109,8 @@ pub struct Measured {
     pub trains: bool,
     /// How well the sides agreed.
     pub agreement: String,
+    /// How many times as fast ours is in BF16 as in f32, where it is faster and other settings are measured against it.
+    pub bf16: Option<Spread>,
     /// PyTorch in other settings.
     pub settings: Vec<Setting>,
 }
@@ -214,12 +217,12 @@ impl Bench<'_> {
         Ok((output.status.success() && !path.is_empty()).then(|| path.into()))
     }
 
-    fn ours(&self, dir: &Path, threads: usize, cut: Cut, half: bool) -> Result<Side> {
+    fn ours(&self, dir: &Path, threads: usize, cut: Cut, precision: Precision) -> Result<Side> {
         let mut command = bound(&self.program, threads)?;
         command.arg("serve").arg("--job").arg(dir);
         command.args(["--threads", &threads.to_string(), "--cut", &cut.to_string()]);
-        if half {
-            command.arg("--half");
+        if precision == Precision::Bf16 {
+            command.arg("--bf16");
         }
         Side::start(command, &self.options.folder.join("ours.log"))
     }
@@ -239,7 +242,7 @@ impl Bench<'_> {
         say(format_args!("  our work is cut into {cut}"));
         let agreement = self.agreement(dir, threads, cut)?;
         say(format_args!("  agreed: {agreement}"));
-        let (mut ours, mut theirs) = (self.ours(dir, threads, cut, false)?, self.theirs(dir, threads, EAGER)?);
+        let (mut ours, mut theirs) = (self.ours(dir, threads, cut, Precision::F32)?, self.theirs(dir, threads, EAGER)?);
         for (name, version) in ours.ready.about.iter().chain(&theirs.ready.about) {
             results.about.retain(|(known, _)| known != name);
             results.about.push((name.clone(), version.clone()));
@@ -249,12 +252,20 @@ impl Bench<'_> {
         let peaks: [Peak; 2] = [ours.ask(&Request::Peak)?, theirs.ask(&Request::Peak)?];
         drop(theirs);
         let mut settings = Vec::new();
-        if !job.trains() && !self.options.quick {
-            // What is not trained may be BF16 in memory on our side too.
-            ours = self.ours(dir, threads, cut, true)?;
-            self.warm_up(&mut ours)?;
+        let mut best = None;
+        if job.rounds() && !self.options.quick {
+            let gain = self.rounded(&mut ours, dir, threads, cut)?;
+            say(format_args!("  ours in bf16: {:.2} times as fast as in f32", gain.median));
+            if gain.median > 1.0 {
+                ours = self.ours(dir, threads, cut, Precision::Bf16)?;
+                self.warm_up(&mut ours)?;
+                best = Some(gain);
+            }
         }
-        for &name in if self.options.quick { &[] } else { settings_of(job) } {
+        let others = if self.options.quick { &[] } else { settings_of(job) };
+        // Against ours in BF16 the eager one is another rival.
+        let again = best.is_some().then_some(&EAGER);
+        for &name in again.into_iter().chain(others) {
             if hopeless(&results.rows, name) {
                 say(format_args!("  {name}: hopeless elsewhere, not tried"));
                 continue;
@@ -279,6 +290,7 @@ impl Bench<'_> {
             memory: memory.map(|memory| memory.bytes),
             trains: job.trains(),
             agreement,
+            bf16: best,
             settings,
         })
     }
@@ -295,7 +307,7 @@ impl Bench<'_> {
         // Twice in turn: what disturbs the machine for a while disturbs one of the two.
         for _ in 0..2 {
             for (cut, least, bytes) in &mut tried {
-                let mut side = self.ours(dir, threads, *cut, false)?;
+                let mut side = self.ours(dir, threads, *cut, Precision::F32)?;
                 let steps = self.warm_up(&mut side)?.max(3);
                 let times: Times = side.ask(&Request::Run { steps })?;
                 // The least: disturbances only ever add.
@@ -317,9 +329,25 @@ impl Bench<'_> {
             }
         }
         let [ours, theirs] = paths.clone().map(|gradients| Request::Check { gradients });
-        let ours: Answers = self.ours(dir, threads, cut, false)?.ask(&ours)?;
+        let ours: Answers = self.ours(dir, threads, cut, Precision::F32)?.ask(&ours)?;
         let theirs: Answers = self.theirs(dir, threads, EAGER)?.ask(&theirs)?;
         Ok(agreement(&ours, &theirs, [&paths[0], &paths[1]])?.to_string())
+    }
+
+    /// How many times as fast our work is with its factors rounded to BF16, having learnt the same.
+    fn rounded(&self, ours: &mut Side, dir: &Path, threads: usize, cut: Cut) -> Result<Spread> {
+        /// What eight bits of a number may change of a loss.
+        const NEAR: f64 = 0.02;
+        let check = |precision| -> Result<Answers> {
+            self.ours(dir, threads, cut, precision)?.ask(&Request::Check { gradients: dir.join("rounded.safetensors") })
+        };
+        let [exact, near] = [check(Precision::F32)?, check(Precision::Bf16)?];
+        if let Some((a, b)) = exact.losses.iter().zip(&near.losses).find(|(a, b)| (*a - *b).abs() > NEAR * a.abs()) {
+            bail!("a loss of {a} is {b} in bf16");
+        }
+        let mut half = self.ours(dir, threads, cut, Precision::Bf16)?;
+        // What takes less time stands where ours does.
+        Ok(self.alternate(&mut half, ours, threads, self.options.rounds.min(5))?.ratio())
     }
 
     /// Steps of a round, after some that do not count.

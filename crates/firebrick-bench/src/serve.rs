@@ -6,13 +6,14 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use burn::tensor::{Device, Distribution, Tensor};
+use firebrick_kernels::Precision;
 use serde_json::{Value, json};
 
 use crate::cell::Job;
 use crate::protocol::{Answers, Memory, Peak, Ready, Request, Times};
 use crate::work::{self, Bench, Checked, Cut};
 
-/// Answers requests about the job of a folder until there are no more; `half` keeps the weights of generation as BF16.
+/// Answers requests about the job of a folder until there are no more; the factors of its linear maps are rounded to this.
 ///
 /// # Errors
 /// If the job cannot be opened, or a request or an answer cannot be transferred.
@@ -20,13 +21,13 @@ pub fn serve(
     dir: &Path,
     threads: usize,
     cut: Cut,
-    half: bool,
+    precision: Precision,
     input: impl BufRead,
     mut output: impl Write,
 ) -> Result<()> {
     firebrick_kernels::keep_freed_memory();
     cut.prepare(threads)?;
-    let mut bench = work::open(&Job::open(dir)?, dir, cut, half)?;
+    let mut bench = work::open(&Job::open(dir)?, dir, cut, precision)?;
     let version = env!("CARGO_PKG_VERSION");
     let mut say = move |answer: Value| writeln!(output, "{answer}").and_then(|()| output.flush());
     say(json!(Ready { about: vec![("Firebrick".into(), version.into())] }))?;

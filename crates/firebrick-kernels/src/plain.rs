@@ -1,7 +1,7 @@
 //! The references: elementary operations, on every device.
 
 use burn::tensor::ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions};
-use burn::tensor::{Int, Tensor, TensorData, activation, module};
+use burn::tensor::{DType, Int, Tensor, TensorData, activation, module};
 
 use crate::{AdamWStep, Heads, Reach, Rotary, Window};
 
@@ -35,6 +35,12 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tenso
         Some(bias) => y + bias.unsqueeze(),
         None => y,
     }
+}
+
+/// [`crate::linear_in`] BF16.
+pub fn linear_bf16(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    let rounded = |tensor: Tensor<2>| tensor.cast(DType::BF16).cast(DType::F32);
+    linear(rounded(x), rounded(weight), bias)
 }
 
 /// [`crate::rms_norm`].

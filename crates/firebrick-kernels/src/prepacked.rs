@@ -2,6 +2,8 @@
 
 use burn::tensor::{DType, Tensor};
 
+use crate::Precision;
+
 /// A matrix of weights, and the same numbers in the order in which a product of few rows reads them.
 ///
 /// It takes as much memory again as the weights do.
@@ -9,27 +11,28 @@ use burn::tensor::{DType, Tensor};
 pub struct Prepacked {
     /// `[d_input, d_output]`
     weight: Tensor<2>,
-    /// `[panels, d_input, width]`: the columns, as many side by side as a tile is wide.
+    /// `[panels, d_input, width]`: the columns, as many side by side as a tile is wide; where they are rounded, half of `d_input`.
     panels: Tensor<3>,
+    precision: Precision,
     /// `[d_output]`, the bias of a map that has none.
     zero: Tensor<1>,
 }
 
 impl Prepacked {
     /// The weights laid out; none where that would not help: on another device than the processor, and of weights that are half
-    /// as wide in memory.
-    pub fn of(weight: Tensor<2>) -> Option<Self> {
+    /// as wide in memory. Rounded to BF16 they take half as much memory again.
+    pub fn of(weight: Tensor<2>, precision: Precision) -> Option<Self> {
         #[cfg(feature = "flex")]
-        if crate::is_flex(&weight.device()) && weight.dtype() == DType::F32 {
+        if crate::is_flex(&weight.device()) && (weight.dtype() == DType::F32 || precision == Precision::Bf16) {
             let weight = weight.without_autodiff();
             let [_, d_output] = weight.dims();
             let zero = Tensor::zeros([d_output], &weight.device());
-            return Some(Self { panels: crate::flex::panels(weight.clone()), weight, zero });
+            return Some(Self { panels: crate::flex::panels(weight.clone(), precision), weight, zero, precision });
         }
         None
     }
 
-    /// [`linear`](crate::linear), faster where there are few rows, through which nothing flows back, and these are the weights
+    /// [`linear_in`](crate::linear_in) this precision, faster where there are few rows, through which nothing flows back, and these are the weights
     /// that were laid out, not others that have taken their place since. The same bits in any case.
     ///
     /// # Panics
@@ -39,8 +42,8 @@ impl Prepacked {
         #[cfg(feature = "flex")]
         if ![&x, &weight].iter().any(|tensor| tensor.is_autodiff()) {
             let bias = bias.unwrap_or_else(|| self.zero.clone());
-            return crate::flex::linear_of_panels(x, weight, bias, self.weight.clone(), self.panels.clone());
+            return crate::flex::linear_of_panels(x, weight, bias, self.weight.clone(), self.panels.clone(), self.precision);
         }
-        crate::linear(x, weight, bias)
+        crate::linear_in(self.precision, x, weight, bias)
     }
 }

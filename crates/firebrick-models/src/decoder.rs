@@ -2,7 +2,7 @@
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Int, Tensor};
-use firebrick_kernels::{Chunk, Prepacked, Reach, Rotary, gelu, gelu_tanh, swiglu};
+use firebrick_kernels::{Chunk, Precision, Prepacked, Reach, Rotary, gelu, gelu_tanh, swiglu};
 use firebrick_tensor::{CausalLm, Feed, Incremental, PackedBatch, PackedLm, indices};
 use firebrick_types::Seed;
 
@@ -29,6 +29,8 @@ pub struct Decoder {
     /// The table of embeddings, where it is the head too.
     #[module(skip)]
     prepacked: Option<Prepacked>,
+    #[module(skip)]
+    precision: Precision,
 }
 
 #[derive(Module, Debug)]
@@ -134,6 +136,7 @@ impl Decoder {
             context,
             angles,
             prepacked: None,
+            precision: Precision::F32,
         }
     }
 
@@ -180,6 +183,16 @@ impl Decoder {
         self.no_grad().map(&mut Halve)
     }
 
+    /// The same decoder, which rounds the factors of its linear maps, of their gradients and of its logits to this.
+    ///
+    /// Its weights stay f32, and what is sampled stays what is trained, to the bit.
+    #[must_use]
+    pub fn in_precision(self, precision: Precision) -> Self {
+        let lm_head = self.lm_head.clone().map(|head| head.in_precision(precision));
+        let body = self.with_maps(|_, _, map| map.in_precision(precision));
+        Self { lm_head, precision, prepacked: None, ..body }
+    }
+
     fn with_maps(self, mut f: impl FnMut(usize, Part<'_>, Projection) -> Projection) -> Self {
         let block = |(layer, block): (usize, Block)| Block {
             attn: block.attn.with_maps(|name, map| f(layer, Part::Attention(name), map)),
@@ -216,7 +229,7 @@ impl Decoder {
                 let table = self.wte.weight.val().transpose();
                 match &self.prepacked {
                     Some(prepacked) => prepacked.linear(hidden, table, None),
-                    None => firebrick_kernels::linear(hidden, table, None),
+                    None => firebrick_kernels::linear_in(self.precision, hidden, table, None),
                 }
             }
         }
@@ -280,7 +293,7 @@ impl Incremental for Decoder {
     /// themselves again.
     fn prepacked(self) -> Self {
         let tied = self.lm_head.is_none().then(|| self.wte.weight.val().transpose());
-        let prepacked = tied.and_then(Prepacked::of);
+        let prepacked = tied.and_then(|table| Prepacked::of(table, self.precision));
         let lm_head = self.lm_head.clone().map(Projection::prepacked);
         Self { lm_head, prepacked, ..self.with_maps(|_, _, map| map.prepacked()) }
     }

@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use firebrick_kernels::{Prepacked, Window};
+use firebrick_kernels::{Precision, Prepacked, Window};
 use firebrick_types::Seed;
 use rand::Rng;
 
@@ -87,6 +87,8 @@ pub(crate) struct Projection {
     lora: Option<Lora>,
     #[module(skip)]
     prepacked: Option<Prepacked>,
+    #[module(skip)]
+    precision: Precision,
 }
 
 impl Projection {
@@ -98,6 +100,7 @@ impl Projection {
             bias: bias.then(|| Param::from_tensor(Tensor::zeros([d_output], device))),
             lora: None,
             prepacked: None,
+            precision: Precision::F32,
         }
     }
 
@@ -108,6 +111,7 @@ impl Projection {
             bias: Some(Param::from_tensor(Tensor::zeros([d_output], device))),
             lora: None,
             prepacked: None,
+            precision: Precision::F32,
         }
     }
 
@@ -131,7 +135,12 @@ impl Projection {
 
     /// The same map, faster for a few rows at a time.
     pub(crate) fn prepacked(self) -> Self {
-        Self { prepacked: Prepacked::of(self.weight.val()), ..self }
+        Self { prepacked: Prepacked::of(self.weight.val(), self.precision), ..self }
+    }
+
+    /// The same map, whose factors are rounded to this.
+    pub(crate) fn in_precision(self, precision: Precision) -> Self {
+        Self { precision, prepacked: None, ..self }
     }
 
     /// The map without its adapter; it shares the weights.
@@ -161,7 +170,7 @@ impl Projection {
         let (weight, bias) = (self.weight.val(), self.bias.as_ref().map(Param::val));
         let y = match &self.prepacked {
             Some(prepacked) => prepacked.linear(x.clone(), weight, bias),
-            None => firebrick_kernels::linear(x.clone(), weight, bias),
+            None => firebrick_kernels::linear_in(self.precision, x.clone(), weight, bias),
         };
         match &self.lora {
             Some(lora) => y + lora.forward(x),

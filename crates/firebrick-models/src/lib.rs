@@ -22,4 +22,5 @@ pub use files::{open_cnn, open_decoder, open_scored, save_cnn, save_decoder, sav
 pub use gguf::{GgufTokenizer, open_gguf, read_gguf_formats, read_gguf_tokenizer};
 pub use hugging_face::{open_hugging_face, save_hugging_face};
 pub use lora::LoraConfig;
+pub use firebrick_kernels::Precision;
 pub use scored::ScoredDecoder;

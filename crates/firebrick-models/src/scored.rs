@@ -2,6 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
+use firebrick_kernels::Precision;
 use firebrick_tensor::{CausalLm, ScoringLm, SequenceScorer, TokenBatch, TokenValues, indices};
 use firebrick_types::Seed;
 
@@ -41,6 +42,12 @@ impl ScoredDecoder {
     #[must_use]
     pub fn half_width(self) -> Self {
         Self { body: self.body.half_width(), ..self }
+    }
+
+    /// The same model, the linear maps of whose decoder [round their factors](Decoder::in_precision).
+    #[must_use]
+    pub fn in_precision(self, precision: Precision) -> Self {
+        Self { body: self.body.in_precision(precision), ..self }
     }
 
     /// The decoder without its head.

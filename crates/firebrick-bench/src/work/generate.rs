@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use burn::tensor::Device;
+use firebrick_kernels::Precision;
 use firebrick_models::{Decoder, open_decoder};
 use firebrick_sampling::{Sampler, Stop, generate};
 use firebrick_tensor::{Incremental, TokenBatch, masked};
@@ -23,10 +24,10 @@ pub(super) struct Generate {
 }
 
 impl Generate {
-    pub(super) fn open(job: &Job, dir: &Path, together: usize, half: bool) -> Result<Self> {
+    pub(super) fn open(job: &Job, dir: &Path, together: usize, precision: Precision) -> Result<Self> {
         let Task::Generate { prompts, new_tokens } = &job.task else { bail!("the job holds no prompts") };
         let (model, _) = open_decoder(&dir.join("model"), &Device::flex())?;
-        let model = if half { model.half_width() } else { model.prepacked() };
+        let model = model.in_precision(precision).prepacked();
         let stop = Stop { max_tokens: *new_tokens, ..Stop::default() };
         Ok(Self { model, prompts: prompts.clone(), stop, together })
     }

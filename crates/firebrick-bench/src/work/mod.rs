@@ -4,6 +4,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
+use firebrick_kernels::Precision;
 use firebrick_tensor::Parameters;
 use firebrick_types::TokenId;
 
@@ -94,18 +95,18 @@ impl Cut {
     }
 }
 
-/// The job of a folder, ready to run; `half` keeps the weights of generation as BF16.
+/// The job of a folder, ready to run, with the factors of linear maps rounded to this.
 ///
 /// # Errors
 /// If a model cannot be read.
-pub fn open(job: &Job, dir: &Path, cut: Cut, half: bool) -> Result<Box<dyn Bench>> {
+pub fn open(job: &Job, dir: &Path, cut: Cut, precision: Precision) -> Result<Box<dyn Bench>> {
     let micro_batch = cut.micro_batch(job.rows());
     Ok(match &job.task {
-        Task::Lm { .. } => train::lm(job, dir, micro_batch)?,
-        Task::Pairs { .. } => train::pairs(job, dir, micro_batch)?,
-        Task::Ppo { .. } => Box::new(ppo::Ppo::open(job, dir, micro_batch)?),
+        Task::Lm { .. } => train::lm(job, dir, micro_batch, precision)?,
+        Task::Pairs { .. } => train::pairs(job, dir, micro_batch, precision)?,
+        Task::Ppo { .. } => Box::new(ppo::Ppo::open(job, dir, micro_batch, precision)?),
         Task::Images { .. } => train::images(job, dir, micro_batch)?,
-        Task::Generate { .. } => Box::new(generate::Generate::open(job, dir, micro_batch, half)?),
+        Task::Generate { .. } => Box::new(generate::Generate::open(job, dir, micro_batch, precision)?),
     })
 }
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 use burn::tensor::Device;
+use firebrick_kernels::Precision;
 use firebrick_models::{Decoder, ScoredDecoder, open_decoder, open_scored};
 use firebrick_rl::ppo::{PpoConfig, Turns, train};
 use firebrick_tensor::{SequenceScorer, TokenBatch, TokenValues, masked};
@@ -25,13 +26,13 @@ pub(super) struct Ppo {
 }
 
 impl Ppo {
-    pub(super) fn open(job: &Job, dir: &Path, micro_batch: usize) -> Result<Self> {
+    pub(super) fn open(job: &Job, dir: &Path, micro_batch: usize, precision: Precision) -> Result<Self> {
         let Task::Ppo { prompts, ppo, eoc } = &job.task else { bail!("the job holds no PPO") };
         let learning = Device::flex().autodiff();
         Ok(Self {
-            policy: open_decoder(&dir.join("model"), &learning)?.0,
-            critic: open_scored(&dir.join("critic"), &learning)?.0,
-            scorer: open_scored(&dir.join("scorer"), &Device::flex())?.0,
+            policy: open_decoder(&dir.join("model"), &learning)?.0.in_precision(precision),
+            critic: open_scored(&dir.join("critic"), &learning)?.0.in_precision(precision),
+            scorer: open_scored(&dir.join("scorer"), &Device::flex())?.0.in_precision(precision),
             prompts: prompts.clone(),
             turns: Turns { eoc: *eoc, stop: Vec::new() },
             config: PpoConfig { micro_batch_size: micro_batch, ..*ppo },

@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::{Result, bail};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
+use firebrick_kernels::Precision;
 use firebrick_models::{Cnn, open_cnn, open_decoder, open_scored};
 use firebrick_preference::PairLosses;
 use firebrick_tensor::{Classifier, PackedBatch, Parameters, TokenBatch};
@@ -89,10 +90,10 @@ pub(super) fn timed(steps: usize, mut step: impl FnMut()) -> Vec<f64> {
 }
 
 /// Language modelling, as `pretrain` does it.
-pub(super) fn lm(job: &Job, dir: &Path, micro_batch: usize) -> Result<Box<dyn Bench>> {
+pub(super) fn lm(job: &Job, dir: &Path, micro_batch: usize, precision: Precision) -> Result<Box<dyn Bench>> {
     let Task::Lm { rows } = job.task.clone() else { bail!("the job holds no rows") };
     let device = Device::flex().autodiff();
-    let (model, _) = open_decoder(&dir.join("model"), &device)?;
+    let model = open_decoder(&dir.join("model"), &device)?.0.in_precision(precision);
     let targets = rows.iter().map(|row| row.len() - 1).sum::<usize>() as f32;
     let micro_batches = move || rows.chunks(micro_batch).map(|rows| PackedBatch::of(rows, &device)).collect();
     Ok(Box::new(Training::new(model, job.fit, micro_batches, move |model, batch| {
@@ -101,7 +102,7 @@ pub(super) fn lm(job: &Job, dir: &Path, micro_batch: usize) -> Result<Box<dyn Be
 }
 
 /// Preference modelling, as `firebrick_preference::train` does it.
-pub(super) fn pairs(job: &Job, dir: &Path, micro_batch: usize) -> Result<Box<dyn Bench>> {
+pub(super) fn pairs(job: &Job, dir: &Path, micro_batch: usize, precision: Precision) -> Result<Box<dyn Bench>> {
     let Task::Pairs { better, worse, ranked_weight, lm_weight, lora } = job.task.clone() else {
         bail!("the job holds no pairs")
     };
@@ -111,6 +112,7 @@ pub(super) fn pairs(job: &Job, dir: &Path, micro_batch: usize) -> Result<Box<dyn
         Some(lora) => model.half_width().with_lora(lora, Seed::new(ADAPTERS)),
         None => model,
     };
+    let model = model.in_precision(precision);
     let pairs = better.len() as f64;
     let micro_batches = move || {
         let chunks = better.chunks(micro_batch).zip(worse.chunks(micro_batch));

@@ -4,9 +4,13 @@ use burn::backend::flex::{FlexTensor, Layout};
 use burn::tensor::DType;
 use half::bf16;
 
-use super::product::{Matrix, Start, few_rows, prepacked, product, product_of_prepacked};
+use super::product::{
+    Matrix, Start, few_rows, prepacked, prepacked_pairs, product, product_of_pairs, product_of_prepacked,
+    product_of_prepacked_pairs,
+};
 use super::vjp::Vjp;
 use super::{dims, elements, tensor, vector};
+use crate::Precision;
 
 /// The matrix of a tensor of two dimensions, wherever its elements lie.
 fn matrix(tensor: &FlexTensor) -> Matrix<'_> {
@@ -31,18 +35,29 @@ pub(super) fn laid(tensor: FlexTensor) -> FlexTensor {
 }
 
 /// `x W + b`, or without `b`; the weights may be half as wide in memory.
-pub(super) fn linear_forward(x: &FlexTensor, weight: &FlexTensor, bias: Option<&FlexTensor>) -> FlexTensor {
+pub(super) fn linear_forward(
+    x: &FlexTensor,
+    weight: &FlexTensor,
+    bias: Option<&FlexTensor>,
+    precision: Precision,
+) -> FlexTensor {
     let start = bias.map_or(Start::Zero, |bias| Start::Row(elements(bias)));
-    let y = match weight.dtype() {
-        DType::BF16 => product(start, matrix(x), half_matrix(weight)),
-        _ => product(start, matrix(x), matrix(weight)),
+    let y = match (precision, weight.dtype()) {
+        (Precision::Bf16, DType::BF16) => product_of_pairs(start, matrix(x), half_matrix(weight)),
+        (Precision::Bf16, _) => product_of_pairs(start, matrix(x), matrix(weight)),
+        (Precision::F32, DType::BF16) => product(start, matrix(x), half_matrix(weight)),
+        (Precision::F32, _) => product(start, matrix(x), matrix(weight)),
     };
     tensor(y, vec![dims(x)[0], dims(weight)[1]])
 }
 
-/// The weights in panels, `[panels, d_input, width]`.
-pub(super) fn prepack(weight: &FlexTensor) -> FlexTensor {
-    let (panels, dims) = prepacked(matrix(weight));
+/// The weights in panels, `[panels, d_input, width]`, half as many links where they are rounded.
+pub(super) fn prepack(weight: &FlexTensor, precision: Precision) -> FlexTensor {
+    let (panels, dims) = match precision {
+        Precision::F32 => prepacked(matrix(weight)),
+        Precision::Bf16 if weight.dtype() == DType::BF16 => prepacked_pairs(half_matrix(weight)),
+        Precision::Bf16 => prepacked_pairs(matrix(weight)),
+    };
     tensor(panels, dims.to_vec())
 }
 
@@ -53,13 +68,24 @@ pub(super) fn linear_prepacked(
     bias: &FlexTensor,
     of: &FlexTensor,
     panels: &FlexTensor,
+    precision: Precision,
 ) -> FlexTensor {
-    let place = |tensor: &FlexTensor| (tensor.storage::<f32>().as_ptr_range(), tensor.layout().clone());
+    let place = |tensor: &FlexTensor| {
+        let bytes = match tensor.dtype() {
+            DType::BF16 => tensor.storage::<bf16>().as_ptr().cast::<u8>(),
+            _ => tensor.storage::<f32>().as_ptr().cast(),
+        };
+        (bytes, tensor.dtype(), tensor.layout().clone())
+    };
     // What the panels were made of is still held, so that nothing else can lie in its place, nor be written there.
-    if dims(x)[0] > few_rows() || weight.dtype() != DType::F32 || place(weight) != place(of) {
-        return linear_forward(x, weight, Some(bias));
+    if dims(x)[0] > few_rows() || place(weight) != place(of) {
+        return linear_forward(x, weight, Some(bias), precision);
     }
-    let y = product_of_prepacked(elements(bias), matrix(x), elements(panels));
+    let product = match precision {
+        Precision::F32 => product_of_prepacked,
+        Precision::Bf16 => product_of_prepacked_pairs,
+    };
+    let y = product(elements(bias), matrix(x), elements(panels));
     tensor(y, vec![dims(x)[0], dims(weight)[1]])
 }
 
@@ -68,38 +94,45 @@ pub(super) fn linear_prepacked(
 pub(super) struct LinearKept {
     pub(super) x: FlexTensor,
     pub(super) weight: FlexTensor,
+    pub(super) precision: Precision,
 }
 
 /// The gradients of `x` and `weight`, those that are wanted.
-fn linear_backward(x: &FlexTensor, weight: &FlexTensor, g: &FlexTensor, wanted: [bool; 2]) -> [Option<FlexTensor>; 2] {
+fn linear_backward(kept: &LinearKept, g: &FlexTensor, wanted: [bool; 2]) -> [Option<FlexTensor>; 2] {
+    let LinearKept { x, weight, precision } = kept;
     let [d_input, d_output] = [0, 1].map(|axis| dims(weight)[axis]);
+    let product_of = |a, b| match precision {
+        Precision::F32 => product(Start::Zero, a, b),
+        Precision::Bf16 => product_of_pairs(Start::Zero, a, b),
+    };
     let dx = || {
-        let dx = match weight.dtype() {
-            DType::BF16 => product(Start::Zero, matrix(g), half_matrix(weight).transposed()),
-            _ => product(Start::Zero, matrix(g), matrix(weight).transposed()),
+        let dx = match (precision, weight.dtype()) {
+            (Precision::F32, DType::BF16) => product(Start::Zero, matrix(g), half_matrix(weight).transposed()),
+            (Precision::Bf16, DType::BF16) => product_of_pairs(Start::Zero, matrix(g), half_matrix(weight).transposed()),
+            _ => product_of(matrix(g), matrix(weight).transposed()),
         };
         tensor(dx, dims(x))
     };
     let dweight = || {
         assert_eq!(weight.dtype(), DType::F32, "weights that are half as wide in memory are not trained");
         if weight.layout().strides()[1] == 1 {
-            return tensor(product(Start::Zero, matrix(x).transposed(), matrix(g)), dims(weight));
+            return tensor(product_of(matrix(x).transposed(), matrix(g)), dims(weight));
         }
         // A table that is read the other way round gets its gradient the other way round.
-        tensor(product(Start::Zero, matrix(g).transposed(), matrix(x)), vec![d_output, d_input]).transpose(0, 1)
+        tensor(product_of(matrix(g).transposed(), matrix(x)), vec![d_output, d_input]).transpose(0, 1)
     };
     [wanted[0].then(dx), wanted[1].then(dweight)]
 }
 
 impl Vjp<2> for LinearKept {
     fn vjp(self, g: FlexTensor, wanted: [bool; 2]) -> [Option<FlexTensor>; 2] {
-        linear_backward(&self.x, &self.weight, &g, wanted)
+        linear_backward(&self, &g, wanted)
     }
 }
 
 impl Vjp<3> for LinearKept {
     fn vjp(self, g: FlexTensor, [of_x, of_weight, of_bias]: [bool; 3]) -> [Option<FlexTensor>; 3] {
-        let [dx, dweight] = linear_backward(&self.x, &self.weight, &g, [of_x, of_weight]);
+        let [dx, dweight] = linear_backward(&self, &g, [of_x, of_weight]);
         [dx, dweight, of_bias.then(|| column_sums(&g, dims(&self.weight)[1]))]
     }
 }

@@ -25,7 +25,7 @@ use linear::{LinearKept, laid, linear_forward, linear_prepacked, prepack};
 use norm::{LayerNormKept, RmsNormKept, layer_norm_forward, rms_norm_forward};
 use vjp::{Vjp, tracked};
 
-use crate::{AdamWStep, Heads, Reach, Rotary, Window};
+use crate::{AdamWStep, Heads, Precision, Reach, Rotary, Window};
 
 /// What the backends are asked for.
 #[backend_extension(Flex, Autodiff)]
@@ -33,11 +33,12 @@ trait Fused: Backend {
     fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self>;
     fn fused_gelu_tanh(x: FloatTensor<Self>) -> FloatTensor<Self>;
     fn fused_swiglu(x: FloatTensor<Self>) -> FloatTensor<Self>;
-    fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>, precision: Precision) -> FloatTensor<Self>;
     fn fused_linear_with_bias(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
+        precision: Precision,
     ) -> FloatTensor<Self>;
     fn fused_rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self>;
     fn fused_rotary(qkv: FloatTensor<Self>, turn: Turn) -> FloatTensor<Self>;
@@ -71,18 +72,19 @@ trait Fused: Backend {
 /// What the processor alone is asked for, where nothing flows back.
 #[backend_extension(Flex)]
 trait Prepack: Backend {
-    fn prepack(weight: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn prepack(weight: FloatTensor<Self>, precision: Precision) -> FloatTensor<Self>;
     fn linear_prepacked(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         of: FloatTensor<Self>,
         panels: FloatTensor<Self>,
+        precision: Precision,
     ) -> FloatTensor<Self>;
 }
 
-pub(crate) fn panels(weight: Tensor<2>) -> Tensor<3> {
-    Tensor::from_dispatch(<Dispatch as Prepack>::prepack(weight.into_dispatch()))
+pub(crate) fn panels(weight: Tensor<2>, precision: Precision) -> Tensor<3> {
+    Tensor::from_dispatch(<Dispatch as Prepack>::prepack(weight.into_dispatch(), precision))
 }
 
 pub(crate) fn linear_of_panels(
@@ -91,10 +93,11 @@ pub(crate) fn linear_of_panels(
     bias: Tensor<1>,
     of: Tensor<2>,
     panels: Tensor<3>,
+    precision: Precision,
 ) -> Tensor<2> {
     let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
     let (of, panels) = (of.into_dispatch(), panels.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as Prepack>::linear_prepacked(x, weight, bias, of, panels))
+    Tensor::from_dispatch(<Dispatch as Prepack>::linear_prepacked(x, weight, bias, of, panels, precision))
 }
 
 pub(crate) fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
@@ -109,11 +112,11 @@ pub(crate) fn swiglu(x: Tensor<2>) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as Fused>::fused_swiglu(x.into_dispatch()))
 }
 
-pub(crate) fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+pub(crate) fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>, precision: Precision) -> Tensor<2> {
     let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
     Tensor::from_dispatch(match bias {
-        Some(bias) => <Dispatch as Fused>::fused_linear_with_bias(x, weight, bias.into_dispatch()),
-        None => <Dispatch as Fused>::fused_linear(x, weight),
+        Some(bias) => <Dispatch as Fused>::fused_linear_with_bias(x, weight, bias.into_dispatch(), precision),
+        None => <Dispatch as Fused>::fused_linear(x, weight, precision),
     })
 }
 
@@ -312,12 +315,17 @@ impl Fused for Flex {
         swiglu_forward(&contiguous(x))
     }
 
-    fn fused_linear(x: FlexTensor, weight: FlexTensor) -> FlexTensor {
-        linear_forward(&laid(x), &laid(weight), None)
+    fn fused_linear(x: FlexTensor, weight: FlexTensor, precision: Precision) -> FlexTensor {
+        linear_forward(&laid(x), &laid(weight), None, precision)
     }
 
-    fn fused_linear_with_bias(x: FlexTensor, weight: FlexTensor, bias: FlexTensor) -> FlexTensor {
-        linear_forward(&laid(x), &laid(weight), Some(&contiguous(bias)))
+    fn fused_linear_with_bias(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+        precision: Precision,
+    ) -> FlexTensor {
+        linear_forward(&laid(x), &laid(weight), Some(&contiguous(bias)), precision)
     }
 
     fn fused_rms_norm(x: FlexTensor, weight: FlexTensor, epsilon: f32) -> FlexTensor {
@@ -377,8 +385,8 @@ impl Fused for Flex {
 }
 
 impl Prepack for Flex {
-    fn prepack(weight: FlexTensor) -> FlexTensor {
-        prepack(&laid(weight))
+    fn prepack(weight: FlexTensor, precision: Precision) -> FlexTensor {
+        prepack(&laid(weight), precision)
     }
 
     fn linear_prepacked(
@@ -387,8 +395,9 @@ impl Prepack for Flex {
         bias: FlexTensor,
         of: FlexTensor,
         panels: FlexTensor,
+        precision: Precision,
     ) -> FlexTensor {
-        linear_prepacked(&laid(x), &laid(weight), &contiguous(bias), &laid(of), &panels)
+        linear_prepacked(&laid(x), &laid(weight), &contiguous(bias), &laid(of), &panels, precision)
     }
 }
 
@@ -500,22 +509,23 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
         tracked::<C, _, _>([node], y, SwigluKept(x))
     }
 
-    fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+    fn fused_linear(x: FloatTensor<Self>, weight: FloatTensor<Self>, precision: Precision) -> FloatTensor<Self> {
         let nodes = [x.node(), weight.node()];
         let [x, weight] = [x, weight].map(|tensor| laid(tensor.into_primitive()));
-        let y = linear_forward(&x, &weight, None);
-        tracked::<C, _, _>(nodes, y, LinearKept { x, weight })
+        let y = linear_forward(&x, &weight, None, precision);
+        tracked::<C, _, _>(nodes, y, LinearKept { x, weight, precision })
     }
 
     fn fused_linear_with_bias(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
+        precision: Precision,
     ) -> FloatTensor<Self> {
         let nodes = [x.node(), weight.node(), bias.node()];
         let [x, weight] = [x, weight].map(|tensor| laid(tensor.into_primitive()));
-        let y = linear_forward(&x, &weight, Some(&contiguous(bias.into_primitive())));
-        tracked::<C, _, _>(nodes, y, LinearKept { x, weight })
+        let y = linear_forward(&x, &weight, Some(&contiguous(bias.into_primitive())), precision);
+        tracked::<C, _, _>(nodes, y, LinearKept { x, weight, precision })
     }
 
     fn fused_rms_norm(x: FloatTensor<Self>, weight: FloatTensor<Self>, epsilon: f32) -> FloatTensor<Self> {

@@ -6,6 +6,7 @@ use std::arch::x86_64::*;
 use half::bf16;
 
 use super::pack::TURNED;
+use super::pairs::{Join, Zip};
 use super::tile::{Copy as CopyRows, Grow, Kernel, Turn};
 
 /// Numbers that a processor treats at once.
@@ -89,7 +90,13 @@ pub(in crate::flex) trait Lanes: Copy {
 
 /// An element of the second factor: what is computed with is its f32.
 pub(in crate::flex) trait Element: Copy + Send + Sync {
+    const ZERO: Self;
+
     fn f32(self) -> f32;
+
+    fn join(kernel: &Kernel) -> Join<Self>;
+
+    fn zip(kernel: &Kernel) -> Zip<Self>;
 
     /// The strips of a kernel whose second factor is made of these.
     fn sweeps(kernel: &Kernel, turned: bool) -> &[Grow<Self>];
@@ -108,6 +115,16 @@ pub(in crate::flex) trait Element: Copy + Send + Sync {
 }
 
 impl Element for f32 {
+    const ZERO: Self = 0.0;
+
+    fn join(kernel: &Kernel) -> Join<Self> {
+        kernel.join
+    }
+
+    fn zip(kernel: &Kernel) -> Zip<Self> {
+        kernel.zip
+    }
+
     fn f32(self) -> f32 {
         self
     }
@@ -138,6 +155,16 @@ impl Element for f32 {
 }
 
 impl Element for bf16 {
+    const ZERO: Self = bf16::ZERO;
+
+    fn join(kernel: &Kernel) -> Join<Self> {
+        kernel.half_join
+    }
+
+    fn zip(kernel: &Kernel) -> Zip<Self> {
+        kernel.half_zip
+    }
+
     fn f32(self) -> f32 {
         self.to_f32()
     }
@@ -404,4 +431,149 @@ impl Lanes for Avx512 {
             }
         }
     }
+}
+
+/// Eight words of two numbers each, in plain Rust: [`pairs`](super::pairs) says what their product is.
+#[derive(Clone, Copy)]
+pub(super) struct PlainPairs(Plain);
+
+impl Lanes for PlainPairs {
+    const WIDTH: usize = Plain::WIDTH;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        // SAFETY: the caller's.
+        Self(unsafe { Plain::splat(value) })
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller's.
+        Self(unsafe { Plain::load(from) })
+    }
+
+    #[inline(always)]
+    unsafe fn widen(from: *const bf16) -> Self {
+        // SAFETY: the caller's.
+        Self(unsafe { Plain::widen(from) })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller's.
+        unsafe { self.0.store(to) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add(self, b: Self, c: Self) -> Self {
+        let later = |word: f32| f32::from_bits(word.to_bits() & 0xffff_0000);
+        let earlier = |word: f32| f32::from_bits(word.to_bits() << 16);
+        let flushed = |x: f32| if x.abs() < f32::MIN_POSITIVE { 0.0 * x } else { x };
+        Self(Plain(std::array::from_fn(|lane| {
+            let [a, b, c] = [self.0.0[lane], b.0.0[lane], c.0.0[lane]];
+            let c = flushed(later(a).mul_add(later(b), c));
+            flushed(earlier(a).mul_add(earlier(b), c))
+        })))
+    }
+}
+
+/// Sixteen words of two numbers each, which one instruction multiplies and sums.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(super) struct Avx512Pairs(__m512);
+
+#[cfg(target_arch = "x86_64")]
+impl Lanes for Avx512Pairs {
+    const WIDTH: usize = Avx512::WIDTH;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        // SAFETY: the caller's.
+        Self(unsafe { Avx512::splat(value) }.0)
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller's.
+        Self(unsafe { Avx512::load(from) }.0)
+    }
+
+    #[inline(always)]
+    unsafe fn widen(from: *const bf16) -> Self {
+        // SAFETY: the caller's.
+        Self(unsafe { Avx512::widen(from) }.0)
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller's.
+        unsafe { Avx512(self.0).store(to) }
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add(self, b: Self, c: Self) -> Self {
+        // SAFETY: the caller runs where AVX-512's BF16 is. The types differ in name alone.
+        Self(unsafe { _mm512_dpbf16_ps(c.0, std::mem::transmute::<__m512, __m512bh>(self.0), std::mem::transmute::<__m512, __m512bh>(b.0)) })
+    }
+
+    #[inline(always)]
+    fn fetch<T>(from: *const T) {
+        Avx512::fetch(from);
+    }
+
+    #[inline(always)]
+    unsafe fn copy_some(count: usize, from: *const f32, to: *mut f32) {
+        // SAFETY: the caller's.
+        unsafe { Avx512::copy_some(count, from, to) }
+    }
+
+    #[inline(always)]
+    unsafe fn turn<T: Element>(columns: usize, from: *const T, from_stride: usize, to: *mut f32, to_stride: usize) {
+        // SAFETY: the caller's.
+        unsafe { Avx512::turn(columns, from, from_stride, to, to_stride) }
+    }
+}
+
+/// [`Join`](super::pairs::Join) by the instruction that rounds.
+///
+/// # Safety
+/// AVX-512's BF16 is there.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub(super) unsafe fn join(from: &[f32], to: &mut [f32]) {
+    const WIDTH: usize = 32;
+    let whole = from.len() / WIDTH;
+    for (from, to) in from.chunks_exact(WIDTH).zip(to.chunks_exact_mut(WIDTH / 2)) {
+        // SAFETY: there are 32 numbers, and room for 16 words.
+        unsafe {
+            let (earlier, later) = (_mm512_loadu_ps(from.as_ptr()), _mm512_loadu_ps(from[WIDTH / 2..].as_ptr()));
+            let words = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(later, earlier));
+            _mm512_storeu_si512(to.as_mut_ptr().cast(), words);
+        }
+    }
+    super::pairs::join(&from[whole * WIDTH..], &mut to[whole * WIDTH / 2..]);
+}
+
+/// [`Zip`](super::pairs::Zip) by the instruction that rounds.
+///
+/// # Safety
+/// AVX-512's BF16 is there.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+pub(super) unsafe fn zip(earlier: &[f32], later: &[f32], to: &mut [f32]) {
+    const WIDTH: usize = 16;
+    let whole = to.len() / WIDTH * WIDTH;
+    let rows = earlier.chunks_exact(WIDTH).zip(later.chunks_exact(WIDTH));
+    for ((earlier, later), to) in rows.zip(to.chunks_exact_mut(WIDTH)) {
+        // SAFETY: there are 16 numbers of each, and room for 16 words.
+        unsafe {
+            let half = |from: &[f32]| {
+                let rounded = _mm512_cvtneps_pbh(_mm512_loadu_ps(from.as_ptr()));
+                _mm512_cvtepu16_epi32(std::mem::transmute::<__m256bh, __m256i>(rounded))
+            };
+            let words = _mm512_or_si512(half(earlier), _mm512_slli_epi32::<16>(half(later)));
+            _mm512_storeu_si512(to.as_mut_ptr().cast(), words);
+        }
+    }
+    super::pairs::zip(&earlier[whole..], &later[whole..], &mut to[whole..]);
 }

@@ -11,12 +11,14 @@
 
 mod lanes;
 mod pack;
+mod pairs;
 mod panels;
 mod tile;
 
 use std::cell::RefCell;
 
 pub(super) use lanes::Element;
+pub(super) use pairs::{prepacked_pairs, product_of_pairs, product_of_prepacked_pairs};
 pub(super) use panels::{Panels, few_rows, place_product_of_panels, prepacked, product_of_prepacked};
 use tile::Kernel;
 
@@ -131,6 +133,16 @@ impl Place<*const f32> {
 /// # Panics
 /// If the shapes disagree or a matrix reaches beyond its slice.
 pub(super) fn product<T: Element>(start: Start<'_>, a: Matrix<'_>, b: Matrix<'_, T>) -> Vec<f32> {
+    product_with(Kernel::best(), start, a, b)
+}
+
+/// The same by this kernel.
+fn product_with<T: Element>(
+    kernel: &'static Kernel,
+    start: Start<'_>,
+    a: Matrix<'_>,
+    b: Matrix<'_, T>,
+) -> Vec<f32> {
     let length = a.rows * b.columns;
     let begins = match start {
         Start::Zero => Place::ZERO,
@@ -144,7 +156,7 @@ pub(super) fn product<T: Element>(start: Start<'_>, a: Matrix<'_>, b: Matrix<'_,
     check(length, b.columns, &a, &b);
     // SAFETY: the factors were checked; the vector has room for the product, and every element of it is written.
     unsafe {
-        divided(Kernel::best(), rayon::current_num_threads(), place, begins, a, b);
+        divided(kernel, rayon::current_num_threads(), place, begins, a, b);
         out.set_len(length);
     }
     out

@@ -71,13 +71,18 @@ pub(in crate::flex) fn place_product_of_panels(
 /// # Panics
 /// If the shapes disagree.
 pub(in crate::flex) fn product_of_prepacked(start: &[f32], a: Matrix<'_>, b: &[f32]) -> Vec<f32> {
+    product_of_laid_out(Kernel::best(), start, a, b)
+}
+
+/// The same by this kernel.
+pub(super) fn product_of_laid_out(kernel: &Kernel, start: &[f32], a: Matrix<'_>, b: &[f32]) -> Vec<f32> {
     let columns = start.len();
     let mut out = Vec::with_capacity(a.rows * columns);
     let place = Place { data: out.as_mut_ptr(), stride: columns };
     let start = Place { data: start.as_ptr(), stride: 0 };
     // SAFETY: the vector has room for the product, every element of which is written.
     unsafe {
-        panelled(Kernel::best(), rayon::current_num_threads(), place, start, a, b, columns);
+        panelled(kernel, rayon::current_num_threads(), place, start, a, b, columns);
         out.set_len(a.rows * columns);
     }
     out
@@ -85,7 +90,11 @@ pub(in crate::flex) fn product_of_prepacked(start: &[f32], a: Matrix<'_>, b: &[f
 
 /// All columns in panels as wide as a tile, one after another: `[panels, links, width]`.
 pub(in crate::flex) fn prepacked(b: Matrix<'_>) -> (Vec<f32>, [usize; 3]) {
-    let kernel = Kernel::best();
+    laid_out(Kernel::best(), b)
+}
+
+/// The same for the tiles of this kernel.
+pub(super) fn laid_out(kernel: &Kernel, b: Matrix<'_>) -> (Vec<f32>, [usize; 3]) {
     let mut panels = Vec::new();
     super::pack::columns(kernel, &mut panels, b);
     (panels, [b.columns.div_ceil(kernel.columns), b.rows, kernel.columns])

@@ -5,9 +5,10 @@ use std::sync::LazyLock;
 use half::bf16;
 
 #[cfg(target_arch = "x86_64")]
-use super::lanes::{Avx2, Avx512};
-use super::lanes::{Element, Lanes, Plain};
-use super::{Place, STREAMS};
+use super::lanes::{Avx2, Avx512, Avx512Pairs};
+use super::lanes::{Element, Lanes, Plain, PlainPairs};
+use super::pairs::{Join, Zip};
+use super::{Place, STREAMS, lanes, pairs};
 
 /// Lets `links` links grow on a tile, or on every tile of a strip: links, rows or columns of the first factor and rows of the
 /// second, where the chains begin, where they go, columns.
@@ -52,6 +53,14 @@ pub(in crate::flex) struct Kernel {
     pub(super) turn: Turn<f32>,
     /// The same of numbers half as wide in memory.
     pub(super) half_turn: Turn<bf16>,
+    /// What makes words of neighbours.
+    pub(super) join: Join<f32>,
+    /// The same of numbers half as wide in memory.
+    pub(super) half_join: Join<bf16>,
+    /// What makes words of two rows.
+    pub(super) zip: Zip<f32>,
+    /// The same of numbers half as wide in memory.
+    pub(super) half_zip: Zip<bf16>,
 }
 
 /// One tile: `R` rows of `VECTORS` vectors; the first factor lies row by row or, if `TURNED`, column by column.
@@ -169,7 +178,7 @@ unsafe fn sweep<V: Lanes, T: Element, const TURNED: bool, const R: usize>(
 
 /// The functions of an instruction set, and the kernel made of them.
 macro_rules! kernel {
-    ($name:ident, $module:ident, $lanes:ty, $most:literal, [$($rows:literal),*], $(#[$feature:meta])?) => {
+    ($name:ident, $module:ident, $lanes:ty, $words:ident, $most:literal, [$($rows:literal),*], $(#[$feature:meta])?) => {
         mod $module {
             use super::*;
 
@@ -206,6 +215,16 @@ macro_rules! kernel {
                 // SAFETY: the caller's.
                 unsafe { <$lanes>::turn(columns, from, from_stride, to, to_stride) }
             }
+
+            $(#[$feature])?
+            pub(super) unsafe fn join<T: Element>(from: &[T], to: &mut [f32]) {
+                pairs::join(from, to);
+            }
+
+            $(#[$feature])?
+            pub(super) unsafe fn zip<T: Element>(earlier: &[T], later: &[T], to: &mut [f32]) {
+                pairs::zip(earlier, later, to);
+            }
         }
 
         pub(super) static $name: Kernel = Kernel {
@@ -218,15 +237,22 @@ macro_rules! kernel {
             half_copy: $module::copy::<bf16>,
             turn: $module::turn::<f32>,
             half_turn: $module::turn::<bf16>,
+            join: $words::join,
+            half_join: $module::join,
+            zip: $words::zip,
+            half_zip: $module::zip,
         };
     };
 }
 
-kernel!(PLAIN, plain, Plain, 4, [1, 2, 3, 4, 4, 4, 4, 4, 4, 4, 4, 4],);
+kernel!(PLAIN, plain, Plain, plain, 4, [1, 2, 3, 4, 4, 4, 4, 4, 4, 4, 4, 4],);
 #[cfg(target_arch = "x86_64")]
-kernel!(AVX2, avx2, Avx2, 6, [1, 2, 3, 4, 5, 6, 6, 6, 6, 6, 6, 6], #[target_feature(enable = "avx2,fma")]);
+kernel!(AVX2, avx2, Avx2, avx2, 6, [1, 2, 3, 4, 5, 6, 6, 6, 6, 6, 6, 6], #[target_feature(enable = "avx2,fma")]);
 #[cfg(target_arch = "x86_64")]
-kernel!(AVX512, avx512, Avx512, 12, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], #[target_feature(enable = "avx512f")]);
+kernel!(AVX512, avx512, Avx512, avx512, 12, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], #[target_feature(enable = "avx512f")]);
+kernel!(PLAIN_PAIRS, plain_pairs, PlainPairs, plain_pairs, 4, [1, 2, 3, 4, 4, 4, 4, 4, 4, 4, 4, 4],);
+#[cfg(target_arch = "x86_64")]
+kernel!(AVX512_PAIRS, avx512_pairs, Avx512Pairs, lanes, 12, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], #[target_feature(enable = "avx512f,avx512bf16")]);
 
 impl Kernel {
     /// The fastest that runs on this processor.
@@ -247,6 +273,27 @@ impl Kernel {
             if is_x86_feature_detected!("avx512f") {
                 kernels.push(&AVX512);
             }
+        }
+        kernels
+    }
+
+    /// The fastest on this processor whose factors are words.
+    pub(super) fn best_of_pairs() -> &'static Self {
+        static BEST: LazyLock<&Kernel> =
+            LazyLock::new(|| Kernel::all_of_pairs().pop().expect("the plain one runs everywhere"));
+        *BEST
+    }
+
+    /// All on this processor whose factors are words, the fastest last.
+    pub(super) fn all_of_pairs() -> Vec<&'static Self> {
+        #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut, reason = "another is added there"))]
+        let mut kernels = vec![&PLAIN_PAIRS];
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512bf16")
+        {
+            kernels.push(&AVX512_PAIRS);
         }
         kernels
     }

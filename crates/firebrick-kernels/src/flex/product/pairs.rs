@@ -1,0 +1,204 @@
+//! Products of factors that are rounded to BF16, summed in f32.
+//!
+//! Two links that follow each other are one word: the earlier in its lower half, the later in its upper. So a matrix becomes one of
+//! words with half as many links, which the tiles of [`tile`](super::tile) multiply as they do numbers:
+//!
+//! ```text
+//! c ← fma(a₂ₚ₊₁, b₂ₚ₊₁, c)        c ← fma(a₂ₚ, b₂ₚ, c)        p = 0, 1, 2, …
+//! ```
+//!
+//! That is the order of the processors that have an instruction for it; like it, plain Rust takes what is smaller than the least
+//! normal number for 0. An element is again one chain, the same in every product.
+
+use rayon::prelude::*;
+
+use super::tile::Kernel;
+use super::{Element, Matrix, Start, WORTH};
+
+/// Rounds neighbours, and makes words of them: `to[p]` of `from[2p]` and `from[2p + 1]`.
+pub(in crate::flex) type Join<T> = unsafe fn(&[T], &mut [f32]);
+/// Rounds two rows, and makes words of what stands in the same place: the first is earlier.
+pub(in crate::flex) type Zip<T> = unsafe fn(&[T], &[T], &mut [f32]);
+
+/// The bits of a number's BF16: the nearest one, of two as near the even one; 0 below the least normal number.
+#[inline(always)]
+fn rounded(x: f32) -> u32 {
+    let bits = x.to_bits();
+    let magnitude = bits & 0x7fff_ffff;
+    if magnitude > 0x7f80_0000 {
+        return (bits >> 16) | 0x40;
+    }
+    if magnitude < 0x0080_0000 {
+        return (bits >> 16) & 0x8000;
+    }
+    (bits + 0x7fff + ((bits >> 16) & 1)) >> 16
+}
+
+/// The word of an earlier and a later number.
+#[inline(always)]
+fn word(earlier: f32, later: f32) -> f32 {
+    f32::from_bits(rounded(earlier) | (rounded(later) << 16))
+}
+
+/// [`Join`] in plain Rust.
+#[inline(always)]
+pub(super) fn join<T: Element>(from: &[T], to: &mut [f32]) {
+    let (pairs, last) = from.as_chunks::<2>();
+    for (&[earlier, later], to) in pairs.iter().zip(&mut *to) {
+        *to = word(earlier.f32(), later.f32());
+    }
+    if let [last] = last {
+        to[pairs.len()] = word(last.f32(), 0.0);
+    }
+}
+
+/// [`Zip`] in plain Rust.
+#[inline(always)]
+pub(super) fn zip<T: Element>(earlier: &[T], later: &[T], to: &mut [f32]) {
+    for ((earlier, later), to) in earlier.iter().zip(later).zip(to) {
+        *to = word(earlier.f32(), later.f32());
+    }
+}
+
+/// A matrix of words: `[rows, ⌈columns / 2⌉]`, in memory as the matrix lies.
+pub(super) struct Words {
+    data: Vec<f32>,
+    rows: usize,
+    pairs: usize,
+    turned: bool,
+}
+
+impl Words {
+    /// Of neighbours in each row.
+    ///
+    /// # Panics
+    /// If neither rows nor columns of the matrix are of neighbours, or it reaches beyond its slice.
+    pub(super) fn of<T: Element>(kernel: &Kernel, m: Matrix<'_, T>) -> Self {
+        assert!(m.extent() <= m.data.len(), "a factor reaches beyond its slice");
+        let (_, turned) = m.place();
+        let pairs = m.columns.div_ceil(2);
+        let mut data = vec![0.0; m.rows * pairs];
+        if data.is_empty() {
+            return Self { data, rows: m.rows, pairs, turned };
+        }
+        let each = |length: usize| (WORTH / 8 / length.max(1)).max(1);
+        if turned {
+            let none = vec![T::ZERO; m.rows];
+            let link = |link: usize| {
+                if link < m.columns { &m.data[link * m.column_stride..][..m.rows] } else { &none[..] }
+            };
+            let chunks = data.par_chunks_mut(m.rows).with_min_len(each(m.rows)).enumerate();
+            // SAFETY: the kernel runs on this processor.
+            chunks.for_each(|(pair, to)| unsafe { T::zip(kernel)(link(2 * pair), link(2 * pair + 1), to) });
+        } else {
+            let row = |row: usize| &m.data[row * m.row_stride..][..m.columns];
+            let chunks = data.par_chunks_mut(pairs).with_min_len(each(pairs)).enumerate();
+            // SAFETY: the kernel runs on this processor.
+            chunks.for_each(|(index, to)| unsafe { T::join(kernel)(row(index), to) });
+        }
+        Self { data, rows: m.rows, pairs, turned }
+    }
+
+    /// Rows of words, one for every two links.
+    pub(super) fn matrix(&self) -> Matrix<'_> {
+        if self.turned {
+            Matrix::rows(&self.data, self.pairs, self.rows, self.rows).transposed()
+        } else {
+            Matrix::rows(&self.data, self.rows, self.pairs, self.pairs)
+        }
+    }
+}
+
+/// The elements of `a b` with both rounded, row after row, computed on the threads of the current pool.
+///
+/// # Panics
+/// If the shapes disagree or a matrix reaches beyond its slice.
+pub(in crate::flex) fn product_of_pairs<T: Element>(start: Start<'_>, a: Matrix<'_>, b: Matrix<'_, T>) -> Vec<f32> {
+    assert_eq!(a.columns, b.rows, "shapes of a product");
+    let kernel = Kernel::best_of_pairs();
+    let (a, b) = (Words::of(kernel, a), Words::of(kernel, b.transposed()));
+    super::product_with(kernel, start, a.matrix(), b.matrix().transposed())
+}
+
+/// As [`prepacked`](super::prepacked), of words.
+pub(in crate::flex) fn prepacked_pairs<T: Element>(b: Matrix<'_, T>) -> (Vec<f32>, [usize; 3]) {
+    let kernel = Kernel::best_of_pairs();
+    super::panels::laid_out(kernel, Words::of(kernel, b.transposed()).matrix().transposed())
+}
+
+/// As [`product_of_prepacked`](super::product_of_prepacked), of panels that [`prepacked_pairs`] laid out.
+pub(in crate::flex) fn product_of_prepacked_pairs(start: &[f32], a: Matrix<'_>, b: &[f32]) -> Vec<f32> {
+    let kernel = Kernel::best_of_pairs();
+    super::panels::product_of_laid_out(kernel, start, Words::of(kernel, a).matrix(), b)
+}
+
+#[cfg(test)]
+mod tests {
+    use half::bf16;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The chain as the module's words have it.
+    fn chains(start: &[f32], a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
+        let flushed = |x: f32| if x.abs() < f32::MIN_POSITIVE { 0.0 * x } else { x };
+        let half = |x: f32| flushed(bf16::from_f32(flushed(x)).to_f32());
+        let mut out = Vec::new();
+        for row in 0..a.rows {
+            for column in 0..b.columns {
+                let link = |c: f32, k: usize| {
+                    if k >= a.columns {
+                        return c;
+                    }
+                    let a = half(a.data[row * a.row_stride + k * a.column_stride]);
+                    flushed(a.mul_add(half(b.data[k * b.row_stride + column * b.column_stride]), c))
+                };
+                out.push((0..a.columns.div_ceil(2)).fold(start[column], |c, p| link(link(c, 2 * p + 1), 2 * p)));
+            }
+        }
+        out
+    }
+
+    fn numbers(length: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state as f32 / u32::MAX as f32 - 0.5
+        };
+        (0..length).map(|_| next()).collect()
+    }
+
+    #[test]
+    fn numbers_are_rounded_to_the_nearest() {
+        for x in numbers(1000, 4).into_iter().chain([1.0, -2.5, 3.0e38, f32::INFINITY, 1.005_859_4, 1.009_765_6]) {
+            assert_eq!(rounded(x), u32::from(bf16::from_f32(x).to_bits()), "{x}");
+        }
+        assert_eq!([1e-39, -1e-39].map(rounded), [0, 0x8000]);
+        assert!(f32::from_bits(rounded(f32::NAN) << 16).is_nan());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 3 } else { 150 }))]
+
+        #[test]
+        fn every_element_is_its_chain_of_pairs_to_the_bit(
+            rows in 0..30_usize, links in 0..50_usize, columns in 0..70_usize, turns: [bool; 2],
+        ) {
+            let (a, b, start) = (numbers(rows * links, 1), numbers(links * columns, 2), numbers(columns, 3));
+            let of = |data, rows, columns, turn: bool| if turn {
+                Matrix::rows(data, columns, rows, rows).transposed()
+            } else {
+                Matrix::rows(data, rows, columns, columns)
+            };
+            let (a, b) = (of(&a, rows, links, turns[0]), of(&b, links, columns, turns[1]));
+            let expected = chains(&start, a, b);
+            for kernel in Kernel::all_of_pairs() {
+                let (a, b) = (Words::of(kernel, a), Words::of(kernel, b.transposed()));
+                let found = super::super::product_with(kernel, Start::Row(&start), a.matrix(), b.matrix().transposed());
+                prop_assert_eq!(&found, &expected);
+            }
+            let (panels, _) = prepacked_pairs(b);
+            prop_assert_eq!(product_of_prepacked_pairs(&start, a, &panels), expected);
+        }
+    }
+}

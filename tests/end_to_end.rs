@@ -253,15 +253,71 @@ fn vision_answers_its_questions_and_again_to_the_same_bits() {
     let (done, [told, errors]) = run(&first, &[]);
     assert!(done, "{errors}");
     assert!(told.contains("drop75   iterate") && told.contains("pictures of two shapes"), "{told}");
-    let report = fs::read_to_string(first.join("05-report/artifact/report.html")).expect("the report was written");
+    let report = fs::read_to_string(first.join("07-report/artifact/report.html")).expect("the report was written");
     assert!(report.contains("What hides behind a mask") && report.contains("</svg>"), "the report holds its sections");
-    assert!(run(&first, &[]).1[0].matches("finished before, skipped").count() == 5);
+    assert!(run(&first, &[]).1[0].matches("finished before, skipped").count() == 7);
     assert!(run(&again, &[]).0);
     assert_eq!(digests(&first), digests(&again));
+
+    infer_answers_about_pictures(&first, dir.path());
 
     let (done, [_, errors]) = run(&dir.path().join("wrong"), &["--set", "cnn.size=4"]);
     assert!(!done && errors.contains("`cnn.size` = 4 is even"), "{errors}");
     let empty = tempfile::tempdir().expect("a temporary folder");
     let (done, [_, errors]) = run(&dir.path().join("none"), &["--data", empty.path().to_str().expect("text")]);
     assert!(!done && errors.contains("no images; looked for"), "{errors}");
+}
+
+/// A grey picture as a PNG file, white where the function says so.
+fn png(path: &Path, size: usize, white: impl Fn(usize, usize) -> bool) {
+    let pixel = |index: usize| if white(index / size, index % size) { 255 } else { 0 };
+    let bytes = (0..size * size).map(pixel).collect::<Vec<u8>>();
+    image::GrayImage::from_raw(size as u32, size as u32, bytes)
+        .expect("a byte of each pixel")
+        .save(path)
+        .expect("a file");
+}
+
+fn infer_answers_about_pictures(run: &Path, dir: &Path) {
+    let infer = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_firebrick"));
+        let output = command.arg("infer").args(args).arg("--model").arg(run).current_dir(dir).output();
+        let output = output.expect("the binary was built");
+        (
+            output.status.success(),
+            [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()),
+        )
+    };
+    const SIZE: usize = 28;
+    png(&dir.join("in.png"), SIZE, |row, column| (8..20).contains(&row) && (12..15).contains(&column));
+    png(&dir.join("hidden.png"), SIZE, |row, _| row >= SIZE / 2);
+    png(&dir.join("small.png"), 20, |_, _| true);
+
+    let (done, [told, errors]) = infer(&["complete", "--image", "in.png", "--mask", "hidden.png", "--out", "done.png"]);
+    assert!(done && told.contains("392 of 784 pixels filled in, as class "), "{told}{errors}");
+    // What is seen is left as it is.
+    let [before, after] =
+        ["in.png", "done.png"].map(|name| image::open(dir.join(name)).expect("a picture").into_luma8());
+    assert!((0..14).all(|row| (0..28).all(|column| before.get_pixel(column, row) == after.get_pixel(column, row))));
+
+    let (done, [told, errors]) = infer(&["explain", "--image", "in.png", "--label", "1", "--out", "explained"]);
+    assert!(done && told.contains("class 1\n") && dir.join("explained/mask.png").is_file(), "{told}{errors}");
+    let (done, [told, errors]) = infer(&["separate", "--image", "in.png", "--labels", "0,1"]);
+    assert!(done && told.contains("classes 0 and 1, energy "), "{told}{errors}");
+    assert!(dir.join("separated/1-class-0.png").is_file() && dir.join("separated/2-class-1-mask.png").is_file());
+    for method in ["excitation", "grad-cam", "occlusion", "integrated-gradients"] {
+        let (done, [told, errors]) = infer(&["attribute", "--image", "in.png", "--method", method]);
+        assert!(done && told.contains("wrote attribution.png"), "{method}: {told}{errors}");
+    }
+
+    let refused = |args: &[&str], expected: &str| {
+        let (done, [_, errors]) = infer(args);
+        assert!(!done && errors.contains(expected) && !errors.contains("panicked"), "{errors}");
+    };
+    refused(&["explain", "--image", "small.png"], "small.png is 20 pixels high and 20 wide, the model reads 28 x 28");
+    refused(&["explain", "--image", "in.png", "--label", "99"], "class 99: the classifier has");
+    refused(&["attribute", "--image", "in.png", "--label", "99"], "--label 99: the classifier has");
+    refused(&["separate", "--image", "in.png", "--labels", "1"], "--labels takes two classes");
+    refused(&["complete", "--image", "in.png", "--mask", "small.png", "--out", "x.png"], "small.png is 20 pixels");
+    refused(&["explain", "--image", "none.png"], "none.png cannot be read");
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use firebrick_models::Precision;
 use firebrick_pretrained::{GenerationConfig, Message, Pretrained};
 use firebrick_sampling::{Finish, Sampler};
 use firebrick_serve::{Engine, Job, Limits, Piece, Update, random_seed, sampler};
@@ -108,6 +109,9 @@ pub(crate) struct Way {
     /// are finer.
     #[arg(long)]
     half: bool,
+    /// Round matrices and what they multiply to BF16: half the memory, and faster on processors with AVX-512's BF16.
+    #[arg(long, conflicts_with = "half")]
+    bf16: bool,
 }
 
 impl Way {
@@ -120,7 +124,11 @@ impl Way {
         pool.build_global().context("the threads cannot be started; give fewer with --threads")?;
         let opened = firebrick_pretrained::open(source, &self.on.device);
         let opened = opened.with_context(|| format!("`{source}` cannot be opened as a model with its tokenizer"))?;
-        let model = if self.half { opened.model.half_width() } else { opened.model.prepacked() };
+        let model = match self {
+            Self { half: true, .. } => opened.model.half_width(),
+            Self { bf16: true, .. } => opened.model.half_width().in_precision(Precision::Bf16).prepacked(),
+            _ => opened.model.prepacked(),
+        };
         Ok(Pretrained { model, ..opened })
     }
 }

@@ -6,7 +6,9 @@ mod device;
 mod env;
 mod generate;
 mod hh;
+mod infer;
 mod model;
+mod picture;
 mod pipeline;
 mod progress;
 mod recipe;
@@ -45,6 +47,9 @@ enum Command {
     /// Serve a checkpoint over HTTP as OpenAI does.
     #[command(after_help = serve::EXAMPLES)]
     Serve(serve::Serve),
+    /// Ask a generative model of a classifier's activations about a picture.
+    #[command(subcommand)]
+    Infer(infer::Command),
 }
 
 fn main() -> ExitCode {
@@ -61,6 +66,7 @@ fn main() -> ExitCode {
         Command::Generate(command) => generate::execute(&command),
         Command::Chat(command) => chat::execute(&command),
         Command::Serve(command) => serve::execute(command),
+        Command::Infer(command) => infer::execute(&command),
     };
     match done {
         Ok(code) => code,

@@ -20,6 +20,14 @@ pub fn zero(evidence: &Evidence) -> Tensor<4> {
     evidence.images.clone() * evidence.visible.clone()
 }
 
+/// Filled with the mean of the images that are known, pixel by pixel.
+///
+/// # Panics
+/// If they are of another size.
+pub fn mean(evidence: &Evidence, known: &Tensor<4>) -> Tensor<4> {
+    filled(evidence, known.clone().mean_dim(0).expand(evidence.images.dims()))
+}
+
 /// Filled with the mean of the images that are nearest where pixels are seen.
 ///
 /// ```text
@@ -78,6 +86,7 @@ mod tests {
         // The last pixel is not seen, and what stands there does not count.
         let evidence = Evidence { images: images(&[[1.0, 0.0, 0.0, 9.0]]), visible: images(&[[1.0, 1.0, 1.0, 0.0]]) };
         assert_close(zero(&evidence), images(&[[1.0, 0.0, 0.0, 0.0]]), 0.0);
+        assert_close(mean(&evidence, &known), images(&[[1.0, 0.0, 0.0, 0.375]]), 1e-6);
         assert_close(nearest(&evidence, &known, 1), images(&[[1.0, 0.0, 0.0, 0.25]]), 0.0);
         assert_close(nearest(&evidence, &known, 2), images(&[[1.0, 0.0, 0.0, 0.5]]), 1e-6);
         assert_close(nearest(&evidence, &known, 4), images(&[[1.0, 0.0, 0.0, 0.375]]), 1e-6);

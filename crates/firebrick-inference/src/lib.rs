@@ -7,7 +7,10 @@ pub mod complete;
 mod decoder;
 mod energy;
 mod error;
+#[cfg(test)]
+mod exact;
 mod files;
+mod impute;
 pub mod metrics;
 mod model;
 mod network;
@@ -20,6 +23,7 @@ pub use belief::{Belief, Level, Upward, rectified};
 pub use decoder::{Decoder, DecoderMode};
 pub use energy::{Compose, Descent, Found, Instances, MapConfig};
 pub use error::Error;
+pub use impute::Imputed;
 pub use model::{FitConfig, GenerativeModel};
 pub use network::Network;
 pub use prior::{Component, Posterior, PriorConfig};

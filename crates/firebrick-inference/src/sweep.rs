@@ -52,7 +52,7 @@ pub struct SweepConfig {
 
 impl Default for SweepConfig {
     fn default() -> Self {
-        Self { temperature: 40.0, inflation: 1.0, reading: Reading::Pixels, outliers: 0.0 }
+        Self { temperature: 20.0, inflation: 10.0, reading: Reading::Pixels, outliers: 0.0 }
     }
 }
 
@@ -136,7 +136,7 @@ impl GenerativeModel {
         let Seen { up, tops: Tops { posteriors, log_evidence, variance, mean } } = seen;
         let (variance, mean) = (variance.clone(), mean.clone());
         let tempered = activation::log_softmax(log_evidence.clone() / config.temperature, 1);
-        let log_scores = activation::log_softmax(tempered.clone() + up.logits.clone(), 1);
+        let log_scores = self.scores(evidence, tempered.clone(), up.logits.clone());
         let classes = self.network.classes();
         let labels = match query {
             Query::Free => {
@@ -161,15 +161,14 @@ impl GenerativeModel {
         let uncertain = noise.clone().slice([0..batch, 0..rows * columns * colours]);
         let uncertain = uncertain.reshape([batch, rows, columns, colours]);
         let (rendered_top, noise) = (of_top(rendered_top), of_top(noise));
-        let share = noise.clone() / (noise + variance);
-        let fused_top = relu(rendered_top.clone() + share * (mean - rendered_top.clone()));
+        let fused_top = relu(Belief::fused([rendered_top.clone(), noise], [mean, variance]));
         let top = self.network.blocks.last().expect("there are blocks").shape;
         let fused = fused_top.clone().reshape([labels.len(), top[0], top[1], top[2]]);
         let (layers, rendered) = self.descend(up, fused, &labels, config);
         // What is hidden is told twice: by the decoders, with the noise τ, and by the factors themselves, with the noise ψ.
-        let residual = self.decoders[0].noise.clone().reshape([1, 1, 1, colours]);
-        let told = rendered.clone() * uncertain.clone() + expected.clone() * residual.clone();
-        let clipped = (told / (uncertain + residual)).clamp(0.0, 1.0);
+        let residual = self.decoders[0].noise.clone().reshape([1, 1, 1, colours]).expand(rendered.dims());
+        let told = Belief::fused([rendered.clone(), residual], [expected.clone(), uncertain]);
+        let clipped = told.clamp(0.0, 1.0);
         let hidden = evidence.visible.clone().neg() + 1.0;
         let images = evidence.images.clone() * evidence.visible.clone() + clipped * hidden;
         let explanation = Explanation { labels, log_scores, images, rendered, expected, layers };
@@ -229,6 +228,22 @@ impl GenerativeModel {
         Ok(best.expect("there is a candidate").1)
     }
 
+    /// What evidence and classifier say of the labels together: the classifier counts as far as it sees, and alone where nothing is hidden.
+    ///
+    /// ```text
+    /// h = Σ_hidden v / Σ v        v: the variance that a pixel has
+    /// log p(y) ∝ [h > 0] log p(y | evidence)^(1/T) + (1 − h) log p_CNN(y)
+    /// ```
+    fn scores(&self, evidence: &Evidence, tempered: Tensor<2>, classified: Tensor<2>) -> Tensor<2> {
+        let [batch, ..] = evidence.images.dims();
+        let variance = self.pixels.variance.clone();
+        let hidden = (evidence.visible.clone().neg() + 1.0) * variance.clone();
+        let each = hidden.shape().num_elements() / batch;
+        let hidden = hidden.reshape([batch, each]).sum_dim(1) / variance.sum().reshape([1, 1]);
+        let asked = hidden.clone().greater_elem(0.0).float();
+        activation::log_softmax(tempered * asked + classified * (hidden.neg() + 1.0).clamp_min(0.0), 1)
+    }
+
     fn tops(&self, up: &Upward, evidence: &Evidence, config: &SweepConfig) -> Tops {
         let top = &up.levels.last().expect("there are blocks").after;
         let [batch, height, width, channels] = top.mean.dims();
@@ -279,7 +294,11 @@ impl GenerativeModel {
     }
 
     /// The factors of each image's component, what it renders, and its noise.
-    fn render_top(&self, posteriors: &[Posterior], components: &[usize]) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
+    pub(crate) fn render_top(
+        &self,
+        posteriors: &[Posterior],
+        components: &[usize],
+    ) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
         let device = self.network.device();
         let (mut rows, mut factors, mut rendered, mut noise) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (index, component) in self.prior.iter().enumerate() {
@@ -330,7 +349,8 @@ impl GenerativeModel {
             let [channels] = self.decoders[index].noise.dims();
             let noise = self.decoders[index].noise.clone().reshape([1, 1, 1, channels]);
             let total = uncertain.clone() + noise.clone();
-            fused = (rendered.clone() * uncertain + mean.clone() * noise) / total.clone();
+            let noise = noise.expand(rendered.dims());
+            fused = Belief::fused([rendered.clone(), noise], [mean.clone(), uncertain]);
             responsibility = responsibilities(&mean, &rendered, &total, config.outliers);
             if config.outliers > 0.0 {
                 fused = responsibility.clone() * fused + (responsibility.clone().neg() + 1.0) * rendered;
@@ -359,6 +379,13 @@ pub(crate) struct Swept {
 pub(crate) struct Seen {
     up: Upward,
     tops: Tops,
+}
+
+impl Seen {
+    /// What every component makes of the images.
+    pub(crate) fn posteriors(self) -> Vec<Posterior> {
+        self.tops.posteriors
+    }
 }
 
 /// What the top activations say.

@@ -105,6 +105,47 @@ fn a_sweep_fills_in_what_is_hidden() {
 }
 
 #[test]
+fn p7_the_true_label_fills_in_better_than_another() {
+    let images = batch(&shapes(60, 5));
+    let evidence = occluded(images.clone());
+    let error = |turn: usize| {
+        let labels = (0..60).map(|index| (index + turn) % CLASSES).collect();
+        let found = MODEL.sweep(&evidence, &Query::Clamp(labels), &SweepConfig::default()).unwrap();
+        (found.images - images.clone()).square().sum().into_scalar::<f32>()
+    };
+    let [truth, others @ ..] = [0, 1, 2].map(error);
+    assert!(others.iter().all(|other| truth < 0.7 * other), "{truth}, as others {others:?}");
+}
+
+#[test]
+fn fillings_of_several_components_are_right_in_the_mean() {
+    let images = batch(&shapes(90, 5));
+    let evidence = occluded(images.clone());
+    let config = SweepConfig { temperature: 2.0, ..SweepConfig::default() };
+    let found = MODEL.impute(&evidence, 4, &config).unwrap();
+    let right = found.labels.iter().enumerate().filter(|(index, label)| index % CLASSES == **label).count();
+    assert!(right >= 85, "{right} of 90");
+    let sums = found.log_scores.exp().sum_dim(1).into_data();
+    assert!(sums.iter::<f32>().all(|sum| (sum - 1.0).abs() < 1e-5));
+    let error = |filled: Tensor<4>| (filled - images.clone()).square().sum().into_scalar::<f32>();
+    assert!(error(found.images.clone()) < 0.5 * error(images.clone() * evidence.visible.clone()));
+    assert_close(found.images * evidence.visible.clone(), images.clone() * evidence.visible, 0.0);
+    // Where nothing is hidden there is one way to fill it in.
+    let alone = MODEL.impute(&seen(images.clone()), 4, &config).unwrap();
+    let logits = MODEL.network().cnn().logits(images.clone());
+    assert_close(alone.log_scores.exp(), burn::tensor::activation::softmax(logits, 1), 1e-5);
+    assert_close(alone.images, images, 0.0);
+}
+
+#[test]
+fn where_nothing_is_hidden_the_classifier_answers_alone() {
+    let evidence = seen(batch(&shapes(30, 5)));
+    let found = MODEL.sweep(&evidence, &Query::Free, &SweepConfig::default()).unwrap();
+    let alone = burn::tensor::activation::log_softmax(MODEL.network().cnn().logits(evidence.images), 1);
+    assert_close(found.log_scores, alone, 1e-5);
+}
+
+#[test]
 fn p2_energy_never_rises_under_backtracking() {
     let evidence = occluded(batch(&shapes(6, 5)));
     let config = MapConfig { steps: 15, learning_rate: 0.01, descent: Descent::Backtracking, ..MapConfig::default() };

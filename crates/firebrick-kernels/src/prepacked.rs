@@ -42,7 +42,14 @@ impl Prepacked {
         #[cfg(feature = "flex")]
         if ![&x, &weight].iter().any(|tensor| tensor.is_autodiff()) {
             let bias = bias.unwrap_or_else(|| self.zero.clone());
-            return crate::flex::linear_of_panels(x, weight, bias, self.weight.clone(), self.panels.clone(), self.precision);
+            return crate::flex::linear_of_panels(
+                x,
+                weight,
+                bias,
+                self.weight.clone(),
+                self.panels.clone(),
+                self.precision,
+            );
         }
         crate::linear_in(self.precision, x, weight, bias)
     }

@@ -2,9 +2,9 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use firebrick_kernels::{
-    AdamWStep, Chunk, Heads, KeyValues, Reach, Rotary, Window, adamw, attention, attention_cached, avg_pool2d, conv2d,
-    conv2d_adjoint, embedding, gelu, gelu_tanh, layer_norm, linear, max_pool2d, plain, relu, rms_norm, rotary,
-    square_sum, swiglu, token_log_probs,
+    AdamWStep, Chunk, Heads, KeyValues, Precision, Reach, Rotary, Window, adamw, attention, attention_cached,
+    avg_pool2d, conv2d, conv2d_adjoint, embedding, gelu, gelu_tanh, layer_norm, linear, linear_in, max_pool2d, plain,
+    relu, rms_norm, rotary, square_sum, swiglu, token_log_probs,
 };
 use firebrick_testkit::{assert_close, grad_check, gradient};
 
@@ -231,6 +231,34 @@ fn a_row_gives_the_same_bits_whatever_stands_beside_it() {
 fn a_target_outside_the_vocabulary_is_a_bug_of_the_caller() {
     let targets = Tensor::<1, Int>::from_data(TensorData::new(vec![7_i64], [1]), &Device::flex());
     let _ = token_log_probs(numbers([1, 7], 1), targets);
+}
+
+#[test]
+fn a_linear_map_of_rounded_factors_is_its_reference_in_every_argument() {
+    for [tokens, d_input, d_output] in [[1, 1, 1], [3, 7, 5], [13, 64, 33], [40, 31, 70]] {
+        let [x, weight] = [numbers([tokens, d_input], 1), numbers([d_input, d_output], 2)];
+        let bias = numbers([d_output], 3);
+        let of = |x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>| linear_in(Precision::Bf16, x, weight, Some(bias));
+        assert_close(
+            of(x.clone(), weight.clone(), bias.clone()),
+            plain::linear_bf16(x.clone(), weight.clone(), Some(bias.clone())),
+            2e-6,
+        );
+        // What flows back is rounded too, to eight bits.
+        let exact = gradient(x.clone(), |x| linear(x, weight.clone().autodiff(), None).square().sum());
+        let found = gradient(x.clone(), |x| {
+            of(x, weight.clone().autodiff(), Tensor::zeros([d_output], &Device::flex()).autodiff()).square().sum()
+        });
+        let relative = |found: Tensor<2>, exact: Tensor<2>| {
+            let size = exact.clone().square().mean().sqrt().into_scalar::<f32>();
+            f64::from((found - exact).square().mean().sqrt().into_scalar::<f32>() / size)
+        };
+        assert!(relative(found, exact) < 0.01);
+        let exact = gradient(weight.clone(), |w| linear(x.clone().autodiff(), w, None).square().sum());
+        let found =
+            gradient(weight.clone(), |w| linear_in(Precision::Bf16, x.clone().autodiff(), w, None).square().sum());
+        assert!(relative(found, exact) < 0.01);
+    }
 }
 
 #[test]

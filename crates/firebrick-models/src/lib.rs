@@ -19,8 +19,8 @@ pub use config::{Architecture, Biases, DecoderConfig, FeedForward, Norm, Positio
 pub use decoder::Decoder;
 pub use error::Error;
 pub use files::{open_cnn, open_decoder, open_scored, save_cnn, save_decoder, save_scored};
+pub use firebrick_kernels::Precision;
 pub use gguf::{GgufTokenizer, open_gguf, read_gguf_formats, read_gguf_tokenizer};
 pub use hugging_face::{open_hugging_face, save_hugging_face};
 pub use lora::LoraConfig;
-pub use firebrick_kernels::Precision;
 pub use scored::ScoredDecoder;

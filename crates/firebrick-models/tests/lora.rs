@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use firebrick_models::{Decoder, DecoderConfig, LoraConfig, ScoredDecoder};
+use firebrick_models::{Decoder, DecoderConfig, LoraConfig, Precision, ScoredDecoder};
 use firebrick_tensor::{CausalLm, Feed, Incremental, Parameters, SequenceScorer, TokenBatch};
 use firebrick_testkit::{assert_close, cpu};
 use firebrick_train::{AdamW, AdamWConfig, Gradients};
@@ -122,7 +122,8 @@ fn matrices_laid_out_for_sampling_give_the_same_bits_until_they_are_replaced() {
         [whole, last].map(|data| data.iter::<f32>().map(f32::to_bits).collect::<Vec<_>>())
     };
     let adapted = trained(&LoraConfig::default()).valid();
-    for model in [decoder(&cpu()), decoder(&cpu()).half_width(), adapted] {
+    let rounded = || decoder(&cpu()).in_precision(Precision::Bf16);
+    for model in [decoder(&cpu()), decoder(&cpu()).half_width(), adapted, rounded(), rounded().half_width()] {
         assert_eq!(bits(&model.clone().prepacked()), bits(&model));
     }
     let other = DecoderConfig::family(2, 16, 40).init(Seed::new(8), &cpu());

@@ -28,6 +28,11 @@ impl Pictures {
         Ok(read_idx(&path("images-idx3"), &path("labels-idx1"))?)
     }
 
+    /// To choose constants on.
+    pub(crate) fn validation(&self) -> Result<Images> {
+        self.part(Self::VALIDATION)
+    }
+
     /// To learn from and to measure on.
     pub(crate) fn train_test(&self) -> Result<TrainTest> {
         Ok(TrainTest { train: self.part(Self::TRAIN)?, test: self.part(Self::TEST)? })

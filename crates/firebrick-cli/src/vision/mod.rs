@@ -1,6 +1,7 @@
 //! The pipeline `vision`: from pictures to a classifier, a generative model of its activations, and what it answers.
 
 mod artifacts;
+mod blends;
 mod questions;
 mod recipe;
 mod report;
@@ -27,7 +28,9 @@ pub(crate) fn pipeline(recipe: &Recipe) -> Pipeline<Env> {
     let pictures = p.add("images", stages::Collect::of(recipe), ());
     let classifier = p.add("cnn", stages::Train::of(recipe), (pictures,));
     let model = p.add("model", stages::Fit::of(recipe), (pictures, classifier));
-    let answers: Output<Answers> = p.add("questions", questions::Ask::of(recipe), (pictures, model));
+    let judge = p.add("judge", stages::Train::judge(recipe), (pictures,));
+    let masked = p.add("masked", stages::Train::masked(recipe), (pictures,));
+    let answers: Output<Answers> = p.add("questions", questions::Ask::of(recipe), (pictures, model, judge, masked));
     p.add("report", report::Write::of(recipe), (pictures, classifier, answers));
     p
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use burn::tensor::Tensor;
-use firebrick_inference::complete::{filled, nearest, zero};
+use firebrick_inference::complete::{filled, mean, nearest, zero};
 use firebrick_inference::metrics::{ink_assignment, intersection_over_union, mean_square, points_at};
 use firebrick_inference::tasks::Occluder;
 use firebrick_inference::{Compose, Evidence, GenerativeModel, MapConfig, Query, SweepConfig};
+use firebrick_models::Cnn;
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
 use firebrick_tensor::Classifier;
 use firebrick_train::classify::pixels;
@@ -15,7 +16,8 @@ use firebrick_train::parallel_map;
 use firebrick_types::{Images, Seed};
 use serde::Serialize;
 
-use super::artifacts::{Answers, Generative, Pictures};
+use super::artifacts::{Answers, Classifier as Trained, Generative, Pictures};
+use super::blends::blends;
 use super::recipe::{CompleteRecipe, OverlapRecipe, Recipe, SweepRecipe};
 use super::results::{Completion, Grid, Overlap, Results, share};
 use crate::env::{Env, Voice};
@@ -23,7 +25,7 @@ use crate::hh::write_json;
 use crate::say::remark;
 
 /// Pictures that are computed at a time.
-const CHUNK: usize = 25;
+pub(super) const CHUNK: usize = 25;
 /// Brightness from which on a pixel is ink.
 const INK: f32 = 0.3;
 /// Rows of a grid.
@@ -45,34 +47,45 @@ impl Ask {
 }
 
 impl Stage<Env> for Ask {
-    const VERSION: u32 = 1;
-    type Inputs = (Output<Pictures>, Output<Generative>);
+    const VERSION: u32 = 2;
+    type Inputs = (Output<Pictures>, Output<Generative>, Output<Trained>, Output<Trained>);
     type Output = Answers;
 
-    fn run(&self, (pictures, model): (Pictures, Generative), ctx: &StageContext, env: &Env) -> Result<(), BoxError> {
+    fn run(
+        &self,
+        (pictures, model, judge, trained): (Pictures, Generative, Trained, Trained),
+        ctx: &StageContext,
+        env: &Env,
+    ) -> Result<(), BoxError> {
+        let [judge, trained] = [judge.cnn(&env.device)?, trained.cnn(&env.device)?];
         let model = model.model(&env.device)?;
         let found = pictures.train_test()?;
         let known = all(&found.train, &model);
         let mut results = Results {
             completion: Vec::new(),
             overlap: self.overlaps(&found.test, &model)?,
+            ambiguity: blends(&found.test, self.overlap.pairs, &model, &judge, &self.sweep(), &self.descent())?,
+            temperature: self.temperature(&pictures.validation()?, &model)?,
             grids: Vec::new(),
             metrics: BTreeMap::new(),
         };
         for occluder in Occluder::ALL {
-            self.complete(occluder, &found.test, &known, &model, &mut results)?;
+            self.complete(occluder, &found.test, &known, &model, &trained, &mut results)?;
             if env.voice > Voice::Quiet {
                 let told = results.completion.iter().filter(|one| one.occluder == occluder.name());
-                let told = told.map(|one| format!("{} {:.3} {:.3}", one.method, one.accuracy.mean, one.error));
+                let told = told.map(|one| format!("{} {:.3} {}", one.method, one.accuracy.mean, one.told_error()));
                 remark(format_args!("  {}: {}", occluder.name(), told.collect::<Vec<_>>().join(", ")));
             }
         }
         for one in &results.completion {
             let name = format!("{}/{}", one.occluder, one.method);
             results.metrics.insert(format!("accuracy/{name}"), one.accuracy.mean);
-            results.metrics.insert(format!("error/{name}"), one.error);
+            if let Some(error) = one.error {
+                results.metrics.insert(format!("error/{name}"), error);
+            }
         }
         results.metrics.insert("overlap/pointing".into(), results.overlap.pointing.mean);
+        results.metrics.insert("ambiguity/judged".into(), results.ambiguity.judged.mean);
         results.metrics.insert("overlap/ink_assignment".into(), results.overlap.ink_assignment);
         write_json(&ctx.artifact().join(Answers::FILE), &results)?;
         Ok(())
@@ -80,17 +93,76 @@ impl Stage<Env> for Ask {
 }
 
 /// Pictures as the classifier reads them.
-fn all(images: &Images, model: &GenerativeModel) -> Tensor<4> {
+pub(super) fn all(images: &Images, model: &GenerativeModel) -> Tensor<4> {
     let bytes = (0..images.len()).flat_map(|index| images.image(index)).copied().collect::<Vec<_>>();
     pixels(&bytes, images.size(), &model.network().device())
 }
 
-/// A way to fill in what is hidden.
-type Fill<'a> = Box<dyn Fn(&Evidence) -> Result<Tensor<4>> + Sync + 'a>;
+/// Each picture, of so many, with the next one of another class.
+pub(super) fn pairs(test: &Images, count: usize) -> Vec<[usize; 2]> {
+    let partner = |first: usize| {
+        let mut others = (1..test.len()).map(|step| (first + step) % test.len());
+        others.find(|&other| test.labels()[other] != test.labels()[first]).unwrap_or(first)
+    };
+    (0..count.min(test.len())).map(|first| [first, partner(first)]).collect()
+}
+
+/// What a way to deal with hidden pixels says.
+struct Answer {
+    labels: Vec<usize>,
+    /// The pictures filled in, where that is part of it.
+    images: Option<Tensor<4>>,
+}
+
+type Way<'a> = Box<dyn Fn(&Evidence) -> Result<Answer> + Sync + 'a>;
+
+/// A classifier's likeliest classes.
+fn answers(cnn: &Cnn, images: Tensor<4>) -> Vec<usize> {
+    cnn.logits(images).argmax(1).into_data().iter::<i64>().map(|label| label as usize).collect()
+}
 
 impl Ask {
     fn sweep(&self) -> SweepConfig {
         self.sweep.config()
+    }
+
+    fn descent(&self) -> MapConfig {
+        MapConfig { steps: self.overlap.steps, ..MapConfig::default() }
+    }
+
+    /// The temperature of the components' weights that is right most often on pictures kept apart, over all masks.
+    fn temperature(&self, validation: &Images, model: &GenerativeModel) -> Result<f64> {
+        const CHOICES: [f64; 5] = [1.0, 2.0, 4.0, 8.0, 16.0];
+        /// Pictures of each family of masks.
+        const TRIED: usize = 200;
+        let seed = Seed::new(self.seed).derive("vision/validation");
+        let [height, width, _] = validation.size();
+        let indices = (0..TRIED.min(validation.len())).collect::<Vec<_>>();
+        let work = Occluder::ALL
+            .iter()
+            .flat_map(|&occluder| indices.chunks(CHUNK).map(move |chunk| (occluder, chunk.to_vec())));
+        let counted = parallel_map(work.collect(), |(occluder, chunk): (Occluder, Vec<usize>)| -> Result<_> {
+            let part = validation.chosen(chunk.iter().copied());
+            let seeds = chunk.iter().map(|&index| seed.at(&[index as u64])).collect::<Vec<_>>();
+            let visible = occluder.masks(height, width, &seeds, &model.network().device());
+            let evidence = Evidence { images: all(&part, model), visible };
+            let right = |temperature: f64| -> Result<usize> {
+                let config = SweepConfig { temperature, ..self.sweep() };
+                let found = model.impute(&evidence, self.complete.imputations, &config)?;
+                Ok(found
+                    .labels
+                    .iter()
+                    .zip(part.labels())
+                    .filter(|(found, label)| **found == usize::from(**label))
+                    .count())
+            };
+            CHOICES.iter().map(|&temperature| right(temperature)).collect::<Result<Vec<_>>>()
+        });
+        let counted = counted.into_iter().collect::<Result<Vec<_>>>()?;
+        let right = |choice: usize| counted.iter().map(|counts| counts[choice]).sum::<usize>();
+        // Of choices that are right as often the first.
+        let best = (0..CHOICES.len()).rev().max_by_key(|&choice| right(choice)).expect("there are choices");
+        Ok(CHOICES[best])
     }
 
     fn complete(
@@ -99,26 +171,42 @@ impl Ask {
         test: &Images,
         known: &Tensor<4>,
         model: &GenerativeModel,
+        trained: &Cnn,
         results: &mut Results,
     ) -> Result<()> {
         let seed = Seed::new(self.seed).derive("vision/occluder");
         let [height, width, _] = test.size();
-        let CompleteRecipe { neighbours, candidates, passes } = self.complete;
-        let methods: [(&str, Fill<'_>); 5] = [
-            ("zero", Box::new(|evidence| Ok(zero(evidence)))),
-            ("nearest", Box::new(|evidence| Ok(nearest(evidence, known, neighbours)))),
+        let CompleteRecipe { neighbours, candidates, passes, imputations } = self.complete;
+        let tuned = SweepConfig { temperature: results.temperature, ..self.sweep() };
+        let judged =
+            |filled: Tensor<4>| Answer { labels: answers(model.network().cnn(), filled.clone()), images: Some(filled) };
+        let methods: [(&str, Way<'_>); 8] = [
+            ("zero", Box::new(|evidence| Ok(judged(zero(evidence))))),
+            ("mean", Box::new(|evidence| Ok(judged(mean(evidence, known))))),
+            ("nearest", Box::new(|evidence| Ok(judged(nearest(evidence, known, neighbours))))),
+            ("trained", Box::new(|evidence| Ok(Answer { labels: answers(trained, zero(evidence)), images: None }))),
             (
                 "prior",
                 Box::new(|evidence| {
                     let swept = model.sweep(evidence, &Query::Free, &self.sweep())?;
-                    Ok(filled(evidence, swept.expected.clamp(0.0, 1.0)))
+                    Ok(judged(filled(evidence, swept.expected.clamp(0.0, 1.0))))
                 }),
             ),
-            ("sweep", Box::new(|evidence| Ok(model.sweep(evidence, &Query::Free, &self.sweep())?.images))),
-            ("iterate", Box::new(|evidence| Ok(model.iterate(evidence, candidates, passes, &self.sweep())?.images))),
+            ("sweep", Box::new(|evidence| Ok(judged(model.sweep(evidence, &Query::Free, &self.sweep())?.images)))),
+            (
+                "impute",
+                Box::new(|evidence| {
+                    let found = model.impute(evidence, imputations, &tuned)?;
+                    Ok(Answer { labels: found.labels, images: Some(found.images) })
+                }),
+            ),
+            (
+                "iterate",
+                Box::new(|evidence| Ok(judged(model.iterate(evidence, candidates, passes, &self.sweep())?.images))),
+            ),
         ];
         let mut shown = vec![Vec::new(); SHOWN.min(test.len())];
-        for (place, (method, fill)) in methods.iter().enumerate() {
+        for (place, (method, way)) in methods.iter().enumerate() {
             let chunks = (0..test.len()).collect::<Vec<_>>();
             let chunks = chunks.chunks(CHUNK).map(<[usize]>::to_vec).collect::<Vec<_>>();
             let measured = parallel_map(chunks, |chunk: Vec<usize>| -> Result<_> {
@@ -126,10 +214,11 @@ impl Ask {
                 let seeds = chunk.iter().map(|&index| seed.at(&[index as u64])).collect::<Vec<_>>();
                 let visible = occluder.masks(height, width, &seeds, &model.network().device());
                 let evidence = Evidence { images: all(&part, model), visible };
-                let found = fill(&evidence)?;
-                let judged = model.network().cnn().logits(found.clone()).argmax(1).into_data();
-                let judged = judged.iter::<i64>().zip(part.labels());
-                let right = judged.filter(|&(found, &label)| found == i64::from(label)).count();
+                let Answer { labels, images } = way(&evidence)?;
+                let right =
+                    labels.iter().zip(part.labels()).filter(|(found, label)| **found == usize::from(**label)).count();
+                let drawn = images.is_some();
+                let found = images.unwrap_or_else(|| zero(&evidence));
                 let host = |x: Tensor<4>| x.into_data().iter::<f32>().collect::<Vec<_>>();
                 let each = evidence.images.shape().num_elements() / part.len();
                 let hidden = host((evidence.visible.clone().neg() + 1.0).expand(evidence.images.dims()));
@@ -139,13 +228,13 @@ impl Ask {
                     mean_square(&of(&found), &of(&truth), &of(&hidden))
                 });
                 let error = errors.filter(|error| error.is_finite()).sum::<f64>();
-                Ok((right, error, [found, truth, seen]))
+                Ok((right, drawn.then_some(error), [found, truth, seen]))
             });
-            let (mut right, mut error) = (0, 0.0);
+            let (mut right, mut error) = (0, Some(0.0));
             for (index, chunk) in measured.into_iter().enumerate() {
                 let (more, errors, [found, truth, seen]) = chunk?;
                 right += more;
-                error += errors;
+                error = error.zip(errors).map(|(error, more)| error + more);
                 let each = truth.len() / CHUNK.min(test.len() - index * CHUNK);
                 for row in (0..shown.len()).filter(|row| row / CHUNK == index) {
                     let bytes = |numbers: &[f32]| {
@@ -154,7 +243,7 @@ impl Ask {
                     };
                     if place == 0 {
                         shown[row].extend([bytes(&truth), bytes(&seen)]);
-                    } else {
+                    } else if *method != "trained" {
                         shown[row].push(bytes(&found));
                     }
                 }
@@ -163,10 +252,12 @@ impl Ask {
                 occluder: occluder.name(),
                 method: (*method).to_owned(),
                 accuracy: share(right, test.len()),
-                error: error / test.len() as f64,
+                error: error.map(|error| error / test.len() as f64),
             });
         }
-        let columns = ["picture", "seen"].into_iter().chain(methods.iter().skip(1).map(|(name, _)| *name));
+        let columns = ["picture", "seen"]
+            .into_iter()
+            .chain(methods.iter().skip(1).map(|(name, _)| *name).filter(|name| *name != "trained"));
         results.grids.push(Grid {
             title: occluder.name(),
             columns: columns.map(str::to_owned).collect(),
@@ -177,15 +268,9 @@ impl Ask {
     }
 
     fn overlaps(&self, test: &Images, model: &GenerativeModel) -> Result<Overlap> {
-        let OverlapRecipe { pairs, candidates, steps } = self.overlap;
-        let config = MapConfig { steps, ..MapConfig::default() };
-        // Each picture with the next one of another class.
-        let partner = |first: usize| {
-            let others = (1..test.len()).map(|step| (first + step) % test.len());
-            others.into_iter().find(|&other| test.labels()[other] != test.labels()[first]).unwrap_or(first)
-        };
-        let chosen = (0..pairs.min(test.len())).map(|first| [first, partner(first)]).collect::<Vec<_>>();
-        let chunks = chosen.chunks(CHUNK).map(<[_]>::to_vec).collect();
+        let OverlapRecipe { pairs: count, candidates, .. } = self.overlap;
+        let config = self.descent();
+        let chunks = pairs(test, count).chunks(CHUNK).map(<[_]>::to_vec).collect();
         let measured = parallel_map(chunks, |chunk: Vec<[usize; 2]>| -> Result<Vec<[f64; 7]>> {
             let side = |side: usize| test.chosen(chunk.iter().map(|pair| pair[side]));
             let sides = [side(0), side(1)];

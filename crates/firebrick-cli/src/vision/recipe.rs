@@ -90,6 +90,8 @@ pub(crate) struct CompleteRecipe {
     pub(crate) candidates: usize,
     /// Passes for each of them.
     pub(crate) passes: usize,
+    /// Components of the prior that fill in at once.
+    pub(crate) imputations: usize,
 }
 
 /// Two shapes over each other.
@@ -121,6 +123,8 @@ impl Recipe {
             ("complete.neighbours", self.complete.neighbours),
             ("complete.candidates", self.complete.candidates),
             ("complete.passes", self.complete.passes),
+            ("complete.imputations", self.complete.imputations),
+            ("data.validation", self.data.validation),
             ("overlap.pairs", self.overlap.pairs),
             ("overlap.steps", self.overlap.steps),
         ];

@@ -8,8 +8,9 @@ use serde::Serialize;
 
 use super::artifacts::{Answers, Classifier, Page, Pictures};
 use super::recipe::Recipe;
-use super::results::{Completion, Grid, Overlap, Results};
+use super::results::{Ambiguity, Completion, Grid, Overlap, Results};
 use crate::env::Env;
+use crate::hh::Estimate;
 
 /// The recipe of the stage: the whole run's, which the page states.
 #[derive(Clone, Debug, Serialize)]
@@ -48,6 +49,7 @@ impl Stage<Env> for Write {
             sections: vec![
                 completion(&results),
                 overlap(&results.overlap),
+                ambiguity(&results.ambiguity),
                 training(&classifier)?,
                 Section {
                     title: "Recipe".into(),
@@ -69,17 +71,27 @@ fn table(caption: &str, columns: &[&str], rows: Vec<Row>) -> Block {
 
 fn completion(results: &Results) -> Section {
     let row = |one: &Completion| Row {
-        cells: vec![one.occluder.clone(), one.method.clone(), one.accuracy.show(3), format!("{:.3}", one.error)],
-        emphasis: one.method == "iterate",
+        cells: vec![one.occluder.clone(), one.method.clone(), one.accuracy.show(3), one.told_error()],
+        emphasis: one.method == "impute",
     };
     let columns = ["mask", "filled by", "accuracy", "error"];
-    let caption = "How often the classifier is right on the filled picture, with 95 % intervals, and the mean square error of what was hidden.";
+    let caption = "How often the label is right, with 95 % intervals, and the mean square error of what was hidden. The label is the \
+                   classifier's on the filled picture, but for `trained`, another classifier that learnt from pictures under the same families \
+                   of masks, and `impute`, which averages the classifier's answers to several fillings.";
     let grid = |grid: &Grid| Figure {
         svg: PictureGrid { columns: grid.columns.clone(), size: grid.size, rows: grid.rows.clone() }.to_svg(),
         caption: grid.title.clone(),
     };
     let figures = results.grids.iter().map(grid).collect();
-    let blocks = vec![table(caption, &columns, results.completion.iter().map(row).collect()), Block::Figures(figures)];
+    let tuned = format!(
+        "`impute` divides the evidence of components by {}, chosen on pictures that nothing was learnt from.",
+        results.temperature
+    );
+    let blocks = vec![
+        table(caption, &columns, results.completion.iter().map(row).collect()),
+        Block::Paragraph(tuned),
+        Block::Figures(figures),
+    ];
     Section { title: "What hides behind a mask".into(), blocks }
 }
 
@@ -96,6 +108,21 @@ fn overlap(one: &Overlap) -> Section {
     ];
     let facts = facts.map(|(name, value)| (name.to_owned(), value)).to_vec();
     Section { title: "Two shapes over each other".into(), blocks: vec![Block::Facts(facts)] }
+}
+
+fn ambiguity(one: &Ambiguity) -> Section {
+    let row = |way: &str, judged: &Estimate, closer: &Estimate, error: f64, emphasis: bool| Row {
+        cells: vec![way.to_owned(), one.pictures.to_string(), judged.show(3), closer.show(3), format!("{error:.4}")],
+        emphasis,
+    };
+    let rows = vec![
+        row("its own label", &one.judged_alone, &one.closer_alone, one.error_alone, false),
+        row("both labels", &one.judged, &one.closer, one.error, true),
+    ];
+    let columns = ["given", "pictures", "judged as its label", "nearer to its own half", "error"];
+    let caption = "Each half of a blend, drawn from what was given: how often another classifier, trained apart, sees the label, with 95 % \
+                   intervals; how often it is nearer to its own half than to the other; its mean square error.";
+    Section { title: "One picture, two readings".into(), blocks: vec![table(caption, &columns, rows)] }
 }
 
 fn training(classifier: &Classifier) -> Result<Section> {

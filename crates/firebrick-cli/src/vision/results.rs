@@ -14,6 +14,10 @@ pub(crate) struct Results {
     pub(crate) completion: Vec<Completion>,
     /// What became of pictures of two shapes.
     pub(crate) overlap: Overlap,
+    /// What became of blends of two shapes.
+    pub(crate) ambiguity: Ambiguity,
+    /// What evidence of components is divided by, chosen on pictures kept apart.
+    pub(crate) temperature: f64,
     /// Pictures to look at.
     pub(crate) grids: Vec<Grid>,
     /// The numbers that are held to bands.
@@ -24,8 +28,9 @@ impl Results {
     /// The tables in plain text.
     pub(crate) fn summary(&self) -> String {
         let mut lines = vec![format!("{:8} {:10} {:>24} {:>8}", "mask", "filled by", "accuracy", "error")];
-        for Completion { occluder, method, accuracy, error, .. } in &self.completion {
-            lines.push(format!("{occluder:8} {method:10} {:>24} {error:>8.3}", accuracy.show(3)));
+        for one in &self.completion {
+            let Completion { occluder, method, accuracy, .. } = one;
+            lines.push(format!("{occluder:8} {method:10} {:>24} {:>8}", accuracy.show(3), one.told_error()));
         }
         let Overlap { pairs, pointing, ink_assignment, error, composite_error, both_found, both_first, .. } =
             &self.overlap;
@@ -35,6 +40,15 @@ impl Results {
             pointing.show(3),
             both_found.show(3),
             both_first.show(3)
+        ));
+        let Ambiguity { pictures, judged, judged_alone, closer, closer_alone, error, error_alone } = &self.ambiguity;
+        lines.push(format!(
+            "of the halves of {pictures} blends of two shapes, with both labels (with its own alone): judged as their label {} ({}), nearer \
+             to themselves {} ({}), error {error:.4} ({error_alone:.4})",
+            judged.show(3),
+            judged_alone.show(3),
+            closer.show(3),
+            closer_alone.show(3)
         ));
         lines.join("\n")
     }
@@ -49,8 +63,14 @@ pub(crate) struct Completion {
     pub(crate) method: String,
     /// How often the classifier is right on the filled picture.
     pub(crate) accuracy: Estimate,
-    /// The mean square error of hidden pixels.
-    pub(crate) error: f64,
+    /// The mean square error of hidden pixels, where they are drawn at all.
+    pub(crate) error: Option<f64>,
+}
+
+impl Completion {
+    pub(crate) fn told_error(&self) -> String {
+        self.error.map_or("–".to_owned(), |error| format!("{error:.3}"))
+    }
 }
 
 /// Pictures of two shapes taken apart.
@@ -67,6 +87,21 @@ pub(crate) struct Overlap {
     /// How often both labels are found, and how often they are the classifier's first two.
     pub(crate) both_found: Estimate,
     pub(crate) both_first: Estimate,
+}
+
+/// Blends of two shapes, each half drawn with both labels given, and with its own alone.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Ambiguity {
+    pub(crate) pictures: usize,
+    /// How often an independent classifier sees the label that was given.
+    pub(crate) judged: Estimate,
+    pub(crate) judged_alone: Estimate,
+    /// How often what is drawn is nearer to its own half than to the other.
+    pub(crate) closer: Estimate,
+    pub(crate) closer_alone: Estimate,
+    /// The mean square difference from its own half.
+    pub(crate) error: f64,
+    pub(crate) error_alone: f64,
 }
 
 /// Pictures side by side: names of the columns, and rows of grey pictures.

@@ -6,12 +6,14 @@ use anyhow::{Context, Result, anyhow};
 use burn::module::Module;
 use firebrick_data::images::{TrainTest, read_folder, write_idx};
 use firebrick_data::synthetic::glyphs::glyphs;
+use firebrick_inference::tasks::Occluder;
 use firebrick_inference::{DecoderMode, FitConfig, GenerativeModel, PriorConfig};
 use firebrick_models::{CnnConfig, save_cnn};
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext, digest};
 use firebrick_train::classify::{self, ClassifyConfig, accuracy};
 use firebrick_train::{AdamWConfig, FitConfig as Optimiser, Schedule};
-use firebrick_types::Seed;
+use firebrick_types::{Images, Seed};
+use rand::Rng;
 use serde::Serialize;
 
 use super::artifacts::{Classifier, Generative, Pictures};
@@ -74,14 +76,58 @@ impl Stage<Env> for Collect {
 /// The classifier.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Train {
+    /// What its seed is derived for.
+    name: &'static str,
+    /// Whether it learns from pictures under masks.
+    masked: bool,
     seed: u64,
     cnn: CnnRecipe,
 }
 
 impl Train {
     pub(crate) fn of(recipe: &Recipe) -> Self {
-        Self { seed: recipe.seed, cnn: recipe.cnn.clone() }
+        Self { name: "vision/cnn", masked: false, seed: recipe.seed, cnn: recipe.cnn.clone() }
     }
+
+    /// Another classifier of the same pictures, who judges what the model draws: narrower windows, another width, another seed.
+    pub(crate) fn judge(recipe: &Recipe) -> Self {
+        let channels = recipe.cnn.channels.iter().map(|channels| channels + channels / 2).collect();
+        let size = if recipe.cnn.size > 3 { recipe.cnn.size - 2 } else { recipe.cnn.size + 2 };
+        Self {
+            name: "vision/judge",
+            masked: false,
+            seed: recipe.seed,
+            cnn: CnnRecipe { channels, size, ..recipe.cnn.clone() },
+        }
+    }
+}
+
+impl Train {
+    /// The same classifier, that learns twice as long from pictures under the families of masks that questions are asked with.
+    pub(crate) fn masked(recipe: &Recipe) -> Self {
+        let cnn = CnnRecipe { epochs: 2 * recipe.cnn.epochs, ..recipe.cnn.clone() };
+        Self { name: "vision/masked", masked: true, seed: recipe.seed, cnn }
+    }
+}
+
+/// So many copies of every picture, each under a mask of any family, or none.
+fn under_masks(pictures: &Images, copies: u64, seed: Seed) -> Images {
+    let [height, width, channels] = pictures.size();
+    let mut masked = Images::new(pictures.size());
+    for copy in 0..copies {
+        for index in 0..pictures.len() {
+            let seed = seed.at(&[copy, index as u64]);
+            let family = seed.derive("family").rng().random_range(0..=Occluder::ALL.len());
+            let mut picture = pictures.image(index).to_vec();
+            if let Some(occluder) = Occluder::ALL.get(family) {
+                let seen = occluder.mask(height, width, seed);
+                let hidden = picture.chunks_exact_mut(channels).zip(seen).filter(|(_, seen)| !seen);
+                hidden.for_each(|(pixel, _)| pixel.fill(0));
+            }
+            masked.push(&picture, pictures.labels()[index]);
+        }
+    }
+    masked
 }
 
 impl Stage<Env> for Train {
@@ -97,8 +143,11 @@ impl Stage<Env> for Train {
             |plan: CnnConfig, channels: &usize| plan.conv(*channels, size, 1, size / 2).relu().max_pool(2, 2, 0);
         let features = self.cnn.channels.iter().fold(CnnConfig::image(height, width, channels), block);
         let plan = features.linear(hidden).relu().linear(train.classes());
-        let seed = Seed::new(self.seed).derive("vision/cnn");
+        let seed = Seed::new(self.seed).derive(self.name);
         let samples = self.cnn.epochs * train.len() as u64;
+        // Every passage sees other masks.
+        let (train, epochs) =
+            if self.masked { (under_masks(&train, self.cnn.epochs, seed), 1) } else { (train, self.cnn.epochs) };
         let fit = Optimiser {
             learning_rate: self.cnn.learning_rate,
             schedule: Schedule::Cosine { warmup: samples / 50, total: samples, floor: 0.05 },
@@ -106,7 +155,7 @@ impl Stage<Env> for Train {
             ..Optimiser::default()
         };
         let config = ClassifyConfig {
-            epochs: self.cnn.epochs,
+            epochs,
             batch_size: self.cnn.batch_size,
             micro_batch_size: self.cnn.micro_batch_size,
             shift: self.cnn.shift,

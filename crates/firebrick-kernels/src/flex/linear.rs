@@ -108,7 +108,9 @@ fn linear_backward(kept: &LinearKept, g: &FlexTensor, wanted: [bool; 2]) -> [Opt
     let dx = || {
         let dx = match (precision, weight.dtype()) {
             (Precision::F32, DType::BF16) => product(Start::Zero, matrix(g), half_matrix(weight).transposed()),
-            (Precision::Bf16, DType::BF16) => product_of_pairs(Start::Zero, matrix(g), half_matrix(weight).transposed()),
+            (Precision::Bf16, DType::BF16) => {
+                product_of_pairs(Start::Zero, matrix(g), half_matrix(weight).transposed())
+            }
             _ => product_of(matrix(g), matrix(weight).transposed()),
         };
         tensor(dx, dims(x))

@@ -319,12 +319,7 @@ impl Fused for Flex {
         linear_forward(&laid(x), &laid(weight), None, precision)
     }
 
-    fn fused_linear_with_bias(
-        x: FlexTensor,
-        weight: FlexTensor,
-        bias: FlexTensor,
-        precision: Precision,
-    ) -> FlexTensor {
+    fn fused_linear_with_bias(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, precision: Precision) -> FlexTensor {
         linear_forward(&laid(x), &laid(weight), Some(&contiguous(bias)), precision)
     }
 

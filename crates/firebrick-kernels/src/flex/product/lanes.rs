@@ -513,7 +513,13 @@ impl Lanes for Avx512Pairs {
     #[inline(always)]
     unsafe fn mul_add(self, b: Self, c: Self) -> Self {
         // SAFETY: the caller runs where AVX-512's BF16 is. The types differ in name alone.
-        Self(unsafe { _mm512_dpbf16_ps(c.0, std::mem::transmute::<__m512, __m512bh>(self.0), std::mem::transmute::<__m512, __m512bh>(b.0)) })
+        Self(unsafe {
+            _mm512_dpbf16_ps(
+                c.0,
+                std::mem::transmute::<__m512, __m512bh>(self.0),
+                std::mem::transmute::<__m512, __m512bh>(b.0),
+            )
+        })
     }
 
     #[inline(always)]

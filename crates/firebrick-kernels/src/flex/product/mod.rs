@@ -137,12 +137,7 @@ pub(super) fn product<T: Element>(start: Start<'_>, a: Matrix<'_>, b: Matrix<'_,
 }
 
 /// The same by this kernel.
-fn product_with<T: Element>(
-    kernel: &'static Kernel,
-    start: Start<'_>,
-    a: Matrix<'_>,
-    b: Matrix<'_, T>,
-) -> Vec<f32> {
+fn product_with<T: Element>(kernel: &'static Kernel, start: Start<'_>, a: Matrix<'_>, b: Matrix<'_, T>) -> Vec<f32> {
     let length = a.rows * b.columns;
     let begins = match start {
         Start::Zero => Place::ZERO,

@@ -1,0 +1,319 @@
+//! `firebrick infer …`
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use burn::tensor::{Tensor, activation};
+use clap::{Args, Subcommand, ValueEnum};
+use firebrick_inference::{Compose, Evidence, GenerativeModel, MapConfig, Query, SweepConfig, attribution};
+use firebrick_models::CnnLayer;
+use firebrick_tensor::Classifier;
+
+use crate::device::On;
+use crate::picture;
+use crate::say::say;
+
+pub(crate) const EXAMPLES: &str = "Examples:
+  firebrick infer complete  --model runs/vision-mnist --image in.png --mask mask.png --out done.png
+  firebrick infer explain   --model runs/vision-mnist --image in.png --label 4
+  firebrick infer separate  --model runs/vision-mnist --image two.png --labels 3,8
+  firebrick infer attribute --model runs/vision-mnist --image in.png --method grad-cam
+A model is a run of `firebrick pipeline run vision`, or a folder that GenerativeModel::save wrote.";
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Fill in what a mask hides.
+    #[command(after_help = EXAMPLES)]
+    Complete(Complete),
+    /// Say which class a picture is of, and draw what of it belongs to that class.
+    #[command(after_help = EXAMPLES)]
+    Explain(Explain),
+    /// Take two instances apart that lie over each other.
+    #[command(after_help = EXAMPLES)]
+    Separate(Separate),
+    /// Draw which pixels speak for a class.
+    #[command(after_help = EXAMPLES)]
+    Attribute(Attribute),
+}
+
+/// A model and a picture.
+#[derive(Args)]
+struct Asked {
+    /// A run of the pipeline vision, or the folder of a generative model.
+    #[arg(long, value_name = "RUN")]
+    model: PathBuf,
+    /// A PNG or JPEG file of the size that the model reads.
+    #[arg(long, value_name = "FILE")]
+    image: PathBuf,
+    #[command(flatten)]
+    on: On,
+}
+
+#[derive(Args)]
+pub(crate) struct Complete {
+    #[command(flatten)]
+    asked: Asked,
+    /// A picture of the same size: what is white (128 of 255 and more) is filled in. All white leaves what the model likes best.
+    #[arg(long, value_name = "FILE")]
+    mask: PathBuf,
+    /// The class to fill it in as; the likeliest where it is left out.
+    #[arg(long)]
+    label: Option<usize>,
+    /// Labels that are iterated on, where none is given.
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    candidates: usize,
+    /// Where the picture goes.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct Explain {
+    #[command(flatten)]
+    asked: Asked,
+    /// The class to look for; the likeliest where it is left out.
+    #[arg(long)]
+    label: Option<usize>,
+    /// The folder that the pictures go to.
+    #[arg(long, value_name = "DIR", default_value = "explained")]
+    out: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct Separate {
+    #[command(flatten)]
+    asked: Asked,
+    /// The two classes, with a comma between; searched for where they are left out.
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    labels: Option<Vec<usize>>,
+    /// Labels of the classifier whose pairs are searched.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    candidates: usize,
+    /// How the two make the picture together.
+    #[arg(long, default_value = "max")]
+    compose: Composition,
+    /// The folder that the pictures go to.
+    #[arg(long, value_name = "DIR", default_value = "separated")]
+    out: PathBuf,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Composition {
+    /// The brighter one.
+    Max,
+    /// The mean.
+    Mean,
+    /// The sum.
+    Sum,
+    /// The first before the second.
+    Over,
+}
+
+impl From<Composition> for Compose {
+    fn from(composition: Composition) -> Self {
+        match composition {
+            Composition::Max => Self::Max,
+            Composition::Mean => Self::Mean,
+            Composition::Sum => Self::Sum,
+            Composition::Over => Self::Over,
+        }
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct Attribute {
+    #[command(flatten)]
+    asked: Asked,
+    /// How.
+    #[arg(long, default_value = "excitation")]
+    method: Method,
+    /// The class; the classifier's own answer where it is left out.
+    #[arg(long)]
+    label: Option<usize>,
+    /// Where the map goes: red speaks for the class, blue against it.
+    #[arg(long, value_name = "FILE", default_value = "attribution.png")]
+    out: PathBuf,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Method {
+    Gradient,
+    GradientTimesInput,
+    IntegratedGradients,
+    Deconvnet,
+    GuidedBackprop,
+    Excitation,
+    ContrastiveExcitation,
+    GradCam,
+    Occlusion,
+}
+
+/// # Errors
+/// If the command cannot be carried out.
+pub(crate) fn execute(command: &Command) -> Result<ExitCode> {
+    match command {
+        Command::Complete(command) => complete(command)?,
+        Command::Explain(command) => explain(command)?,
+        Command::Separate(command) => separate(command)?,
+        Command::Attribute(command) => attribute(command)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Asked {
+    /// The model and the picture, all of it seen.
+    fn open(&self) -> Result<(GenerativeModel, Evidence)> {
+        let model = open(&self.model, &self.on)?;
+        let [height, width, channels] = model.network().image();
+        let images = picture::read(&self.image, [height, width, channels], &self.on.device)?;
+        let visible = Tensor::ones([1, height, width, 1], &self.on.device);
+        Ok((model, Evidence { images, visible }))
+    }
+}
+
+/// The model of a folder, or of the run that the folder is.
+fn open(dir: &Path, on: &On) -> Result<GenerativeModel> {
+    let holds = |dir: &PathBuf| dir.join("model.json").is_file();
+    let stages = fs::read_dir(dir).with_context(|| format!("cannot read the folder {}", dir.display()))?;
+    let stages = stages.filter_map(|entry| Some(entry.ok()?.path().join("artifact")));
+    let found = [dir.to_owned(), dir.join("artifact")].into_iter().chain(stages).find(holds);
+    let Some(found) = found else {
+        bail!(
+            "{} holds no generative model; `firebrick pipeline run vision --out {}` makes one",
+            dir.display(),
+            dir.display()
+        )
+    };
+    Ok(GenerativeModel::open(&found, &on.device)?)
+}
+
+/// What a label that was given asks.
+fn query(label: Option<usize>) -> Query {
+    label.map_or(Query::Free, |label| Query::Clamp(vec![label]))
+}
+
+/// The likeliest classes of log-probabilities `[1, classes]`, in words.
+fn likeliest(log_scores: Tensor<2>, count: usize) -> String {
+    let scores = log_scores.into_data().iter::<f64>().collect::<Vec<_>>();
+    let mut order = (0..scores.len()).collect::<Vec<_>>();
+    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+    let told = order.iter().take(count).map(|&class| format!("{class} ({:.3})", scores[class].exp()));
+    told.collect::<Vec<_>>().join(", ")
+}
+
+fn classified(model: &GenerativeModel, images: Tensor<4>) -> Tensor<2> {
+    activation::log_softmax(model.network().cnn().logits(images), 1)
+}
+
+/// The folder, made where it is not there.
+fn folder(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))
+}
+
+fn wrote(path: &Path, picture: Tensor<4>) -> Result<()> {
+    picture::write(path, picture)?;
+    say(format_args!("wrote {}", path.display()));
+    Ok(())
+}
+
+fn complete(command: &Complete) -> Result<()> {
+    let (model, seen) = command.asked.open()?;
+    let [height, width, _] = model.network().image();
+    let mask = picture::read(&command.mask, [height, width, 1], &command.asked.on.device)?;
+    let visible = mask.lower_elem(127.5 / 255.0).float();
+    let hidden = height * width - visible.clone().sum().into_scalar::<f32>() as usize;
+    let evidence = Evidence { visible, ..seen };
+    let config = SweepConfig::default();
+    let found = match query(command.label) {
+        Query::Free => model.iterate(&evidence, command.candidates, 3, &config)?,
+        clamped @ Query::Clamp(_) => model.sweep(&evidence, &clamped, &config)?,
+    };
+    say(format_args!("{hidden} of {} pixels filled in, as class {}", height * width, found.labels[0]));
+    say(format_args!(
+        "the classifier on the filled picture: {}",
+        likeliest(classified(&model, found.images.clone()), 3)
+    ));
+    wrote(&command.out, found.images)
+}
+
+fn explain(command: &Explain) -> Result<()> {
+    /// Brightness from which on a rendered pixel belongs to the instance.
+    const INK: f64 = 0.3;
+    let (model, evidence) = command.asked.open()?;
+    let found = model.sweep(&evidence, &query(command.label), &SweepConfig::default())?;
+    let label = found.labels[0];
+    say(format_args!("class {label}"));
+    say(format_args!("the classifier: {}", likeliest(classified(&model, evidence.images.clone()), 3)));
+    say(format_args!("classifier and evidence together: {}", likeliest(found.log_scores, 3)));
+    folder(&command.out)?;
+    let rendered = found.rendered.clamp(0.0, 1.0);
+    let mask = rendered.clone().mean_dim(3).greater_elem(INK).float();
+    wrote(&command.out.join("instance.png"), evidence.images * mask.clone())?;
+    wrote(&command.out.join("mask.png"), mask)?;
+    wrote(&command.out.join("rendered.png"), rendered)
+}
+
+fn separate(command: &Separate) -> Result<()> {
+    let (model, evidence) = command.asked.open()?;
+    let (sweep, config, compose) = (SweepConfig::default(), MapConfig::default(), command.compose.into());
+    let found = match &command.labels {
+        Some(labels) => {
+            let [first, second] = labels[..] else {
+                bail!("--labels takes two classes, as 3,8; {} were given", labels.len())
+            };
+            model.explain_many(&evidence, &[vec![first], vec![second]], compose, &sweep, &config)?
+        }
+        None if command.candidates < 2 => bail!("--candidates is {}; a pair needs 2", command.candidates),
+        None => model.pair_search(&evidence, command.candidates, compose, &sweep, &config)?,
+    };
+    let labels = [found.labels[0][0], found.labels[1][0]];
+    say(format_args!("classes {} and {}, energy {:.1} nats", labels[0], labels[1], found.energy[0]));
+    say(format_args!("the classifier: {}", likeliest(classified(&model, evidence.images), 3)));
+    folder(&command.out)?;
+    for (instance, label) in labels.into_iter().enumerate() {
+        let name = |what: &str| command.out.join(format!("{}-class-{label}{what}.png", instance + 1));
+        wrote(&name(""), found.rendered[instance].clone())?;
+        wrote(&name("-mask"), found.mask(instance, 0.3))?;
+    }
+    Ok(())
+}
+
+fn attribute(command: &Attribute) -> Result<()> {
+    /// Points on the way from black, and the square that is moved over the picture.
+    const NODES: usize = 32;
+    const SQUARE: [usize; 2] = [5, 2];
+    let (model, evidence) = command.asked.open()?;
+    let network = model.network();
+    let (cnn, images, [height, width, _]) = (network.cnn(), evidence.images, network.image());
+    let scores = classified(&model, images.clone());
+    let answer = scores.clone().argmax(1).into_data().iter::<i64>().next().expect("a picture") as usize;
+    let label = command.label.unwrap_or(answer);
+    if label >= network.classes() {
+        bail!("--label {label}: the classifier has {} classes, counted from 0", network.classes());
+    }
+    let classes = [label];
+    let map = match command.method {
+        Method::Gradient => attribution::gradient(cnn, images, &classes),
+        Method::GradientTimesInput => attribution::gradient_times_input(cnn, images, &classes),
+        Method::IntegratedGradients => attribution::integrated_gradients(cnn, images, &classes, NODES),
+        Method::Deconvnet => attribution::deconvnet(cnn, images, &classes),
+        Method::GuidedBackprop => attribution::guided_backprop(cnn, images, &classes),
+        Method::Excitation => attribution::excitation_backprop(cnn, images, &classes),
+        Method::ContrastiveExcitation => attribution::contrastive_excitation_backprop(cnn, images, &classes),
+        Method::GradCam => {
+            let layers = &cnn.config().layers;
+            let last = layers.iter().rposition(|layer| matches!(layer, CnnLayer::Conv { .. }));
+            // What the rectifier after the last convolution gives.
+            let layer = last.expect("a model has a convolution") + 1;
+            picture::stretched(attribution::grad_cam(cnn, images, &classes, layer), [height, width])
+        }
+        Method::Occlusion => {
+            let [size, stride] = SQUARE;
+            attribution::occlusion(cnn, images, &classes, size.min(height).min(width), stride)
+        }
+    };
+    say(format_args!("the classifier: {}; for class {label}", likeliest(scores, 3)));
+    wrote(&command.out, picture::heat(map))
+}

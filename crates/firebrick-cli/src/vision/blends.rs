@@ -1,0 +1,91 @@
+//! Pictures of two shapes, half of each: what does one look like as the label that somebody gives it?
+
+use anyhow::Result;
+use burn::tensor::Tensor;
+use firebrick_inference::{Compose, Evidence, GenerativeModel, MapConfig, SweepConfig};
+use firebrick_models::Cnn;
+use firebrick_tensor::Classifier;
+use firebrick_train::parallel_map;
+use firebrick_types::Images;
+
+use super::questions::{CHUNK, all, pairs};
+use super::results::{Ambiguity, share};
+
+/// What is drawn of each half of a picture: alone with its label, and beside the other half with both labels.
+///
+/// The judge is a classifier that the model knows nothing of.
+///
+/// # Errors
+/// If the model cannot be asked.
+pub(super) fn blends(
+    test: &Images,
+    count: usize,
+    model: &GenerativeModel,
+    judge: &Cnn,
+    sweep: &SweepConfig,
+    config: &MapConfig,
+) -> Result<Ambiguity> {
+    let chunks = pairs(test, count).chunks(CHUNK).map(<[_]>::to_vec).collect();
+    let measured = parallel_map(chunks, |chunk: Vec<[usize; 2]>| -> Result<Vec<[Drawn; 2]>> {
+        let sides = [0, 1].map(|side| test.chosen(chunk.iter().map(|pair| pair[side])));
+        let pictures = sides.each_ref().map(|side| all(side, model));
+        let blend = (pictures[0].clone() + pictures[1].clone()) / 2.0;
+        let [batch, height, width, _] = blend.dims();
+        let visible = Tensor::ones([batch, height, width, 1], &blend.device());
+        let evidence = Evidence { images: blend, visible };
+        let labels =
+            sides.each_ref().map(|side| side.labels().iter().map(|&label| usize::from(label)).collect::<Vec<_>>());
+        let both = model.explain_many(&evidence, &labels, Compose::Mean, sweep, config)?.rendered;
+        let mut drawn = Vec::new();
+        for side in 0..2 {
+            let own = labels[side].clone();
+            let alone =
+                model.explain_many(&evidence, &[own.clone()], Compose::Mean, sweep, config)?.rendered.swap_remove(0);
+            let truths = [&pictures[side], &pictures[1 - side]];
+            let ways = [alone, both[side].clone()].map(|picture| judged(judge, picture, truths, &own));
+            let [alone, beside] = ways;
+            drawn.extend(alone.into_iter().zip(beside).map(|(alone, beside)| [alone, beside]));
+        }
+        Ok(drawn)
+    });
+    let drawn = measured.into_iter().collect::<Result<Vec<_>>>()?.concat();
+    let count =
+        |way: usize, of: fn(&Drawn) -> bool| share(drawn.iter().filter(|drawn| of(&drawn[way])).count(), drawn.len());
+    let error = |way: usize| drawn.iter().map(|drawn| drawn[way].error).sum::<f64>() / drawn.len() as f64;
+    Ok(Ambiguity {
+        pictures: drawn.len() / 2,
+        judged_alone: count(0, |drawn| drawn.judged),
+        judged: count(1, |drawn| drawn.judged),
+        closer_alone: count(0, |drawn| drawn.closer),
+        closer: count(1, |drawn| drawn.closer),
+        error_alone: error(0),
+        error: error(1),
+    })
+}
+
+/// What became of a half.
+#[derive(Clone, Copy)]
+struct Drawn {
+    /// The judge sees the label that was given.
+    judged: bool,
+    /// It is nearer to its own half than to the other.
+    closer: bool,
+    /// The mean square difference from its own.
+    error: f64,
+}
+
+fn judged(judge: &Cnn, pictures: Tensor<4>, [own, other]: [&Tensor<4>; 2], labels: &[usize]) -> Vec<Drawn> {
+    let [batch, ..] = pictures.dims();
+    let found = judge.logits(pictures.clone()).argmax(1).into_data().iter::<i64>().collect::<Vec<_>>();
+    let errors = [own, other].map(|truth| {
+        let squares = (pictures.clone() - truth.clone()).square();
+        let each = squares.shape().num_elements() / batch;
+        squares.reshape([batch, each]).mean_dim(1).into_data().iter::<f64>().collect::<Vec<_>>()
+    });
+    let one = |index: usize| Drawn {
+        judged: found[index] == labels[index] as i64,
+        closer: errors[0][index] < errors[1][index],
+        error: errors[0][index],
+    };
+    (0..batch).map(one).collect()
+}

@@ -39,8 +39,10 @@ pub(super) fn blends(
         let mut drawn = Vec::new();
         for side in 0..2 {
             let own = labels[side].clone();
-            let alone =
-                model.explain_many(&evidence, &[own.clone()], Compose::Mean, sweep, config)?.rendered.swap_remove(0);
+            let alone = model
+                .explain_many(&evidence, std::slice::from_ref(&own), Compose::Mean, sweep, config)?
+                .rendered
+                .swap_remove(0);
             let truths = [&pictures[side], &pictures[1 - side]];
             let ways = [alone, both[side].clone()].map(|picture| judged(judge, picture, truths, &own));
             let [alone, beside] = ways;

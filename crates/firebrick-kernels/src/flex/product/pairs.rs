@@ -145,7 +145,7 @@ mod tests {
         let half = |x: f32| flushed(bf16::from_f32(flushed(x)).to_f32());
         let mut out = Vec::new();
         for row in 0..a.rows {
-            for column in 0..b.columns {
+            for (column, &start) in start.iter().enumerate() {
                 let link = |c: f32, k: usize| {
                     if k >= a.columns {
                         return c;
@@ -153,7 +153,7 @@ mod tests {
                     let a = half(a.data[row * a.row_stride + k * a.column_stride]);
                     flushed(a.mul_add(half(b.data[k * b.row_stride + column * b.column_stride]), c))
                 };
-                out.push((0..a.columns.div_ceil(2)).fold(start[column], |c, p| link(link(c, 2 * p + 1), 2 * p)));
+                out.push((0..a.columns.div_ceil(2)).fold(start, |c, p| link(link(c, 2 * p + 1), 2 * p)));
             }
         }
         out

@@ -23,7 +23,8 @@ impl GenerativeModel {
     /// The mean of the classifier's answers to a picture filled in by each of the likeliest components of the prior, of any class.
     ///
     /// ```text
-    /// w_c ∝ p(x_seen, c)^(1/T)        p(y | x_seen) = Σ_c w_c p_CNN(y | x_seen, E[x_hidden | x_seen, c])
+    /// w_c ∝ p(x_seen, c)^(1/T) p_CNN(class of c | x_seen)^(1 − h)        h: the share that is hidden
+    /// p(y | x_seen) = Σ_c w_c p_CNN(y | x_seen, E[x_hidden | x_seen, c])
     /// ```
     ///
     /// Multiple imputation (Rubin 1987, *Multiple imputation for nonresponse in surveys*) with the components as what is drawn: where
@@ -36,23 +37,28 @@ impl GenerativeModel {
     /// If there are to be no components.
     pub fn impute(&self, evidence: &Evidence, components: usize, config: &SweepConfig) -> Result<Imputed, Error> {
         assert!(components > 0, "no filling to average");
-        let posteriors = self.look(evidence, config)?.posteriors();
+        let (posteriors, classified) = self.look(evidence, config)?.parts();
+        let classified = self.as_far_as_seen(evidence, classified).into_data().iter::<f64>().collect::<Vec<_>>();
+        let classes = self.network().classes();
         let [batch, height, width, colours] = evidence.images.dims();
         let count = components.min(posteriors.len());
         let ranked = (0..batch).map(|image| {
-            let evidence = |component: usize| posteriors[component].evidence[image];
+            let weight = |component: usize| {
+                let class = self.prior[component].class;
+                posteriors[component].evidence[image] / config.temperature + classified[image * classes + class]
+            };
             let mut order = (0..posteriors.len()).collect::<Vec<_>>();
-            order.sort_by(|&a, &b| evidence(b).total_cmp(&evidence(a)));
+            order.sort_by(|&a, &b| weight(b).total_cmp(&weight(a)));
             order.truncate(count);
-            let most = evidence(order[0]);
-            let weights = order.iter().map(|&c| ((evidence(c) - most) / config.temperature).exp()).collect::<Vec<_>>();
+            let most = weight(order[0]);
+            let weights = order.iter().map(|&component| (weight(component) - most).exp()).collect::<Vec<_>>();
             let total = weights.iter().sum::<f64>();
             (order, weights.into_iter().map(|weight| (weight / total) as f32).collect::<Vec<_>>())
         });
         let ranked = ranked.collect::<Vec<_>>();
         let device = evidence.images.device();
         let mut images = evidence.images.zeros_like();
-        let mut scores = Tensor::<2>::zeros([batch, self.network().classes()], &device);
+        let mut scores = Tensor::<2>::zeros([batch, classes], &device);
         for rank in 0..count {
             let chosen = ranked.iter().map(|(order, _)| order[rank]).collect::<Vec<_>>();
             let weights = ranked.iter().map(|(_, weights)| weights[rank]).collect::<Vec<_>>();

@@ -231,17 +231,25 @@ impl GenerativeModel {
     /// What evidence and classifier say of the labels together: the classifier counts as far as it sees, and alone where nothing is hidden.
     ///
     /// ```text
-    /// h = Σ_hidden v / Σ v        v: the variance that a pixel has
-    /// log p(y) ∝ [h > 0] log p(y | evidence)^(1/T) + (1 − h) log p_CNN(y)
+    /// log p(y) ∝ [h > 0] log p(y | evidence)^(1/T) + (1 − h) log p_CNN(y)        h: the share that is hidden
     /// ```
     fn scores(&self, evidence: &Evidence, tempered: Tensor<2>, classified: Tensor<2>) -> Tensor<2> {
+        let asked = self.hidden(evidence).greater_elem(0.0).float();
+        activation::log_softmax(tempered * asked + self.as_far_as_seen(evidence, classified), 1)
+    }
+
+    /// The classifier's log-probabilities of what was filled in with means, counted by the share that is seen.
+    pub(crate) fn as_far_as_seen(&self, evidence: &Evidence, classified: Tensor<2>) -> Tensor<2> {
+        classified * (self.hidden(evidence).neg() + 1.0).clamp_min(0.0)
+    }
+
+    /// The share of the pixels' variance that is hidden of each picture, `[batch, 1]`.
+    fn hidden(&self, evidence: &Evidence) -> Tensor<2> {
         let [batch, ..] = evidence.images.dims();
         let variance = self.pixels.variance.clone();
         let hidden = (evidence.visible.clone().neg() + 1.0) * variance.clone();
         let each = hidden.shape().num_elements() / batch;
-        let hidden = hidden.reshape([batch, each]).sum_dim(1) / variance.sum().reshape([1, 1]);
-        let asked = hidden.clone().greater_elem(0.0).float();
-        activation::log_softmax(tempered * asked + classified * (hidden.neg() + 1.0).clamp_min(0.0), 1)
+        hidden.reshape([batch, each]).sum_dim(1) / variance.sum().reshape([1, 1])
     }
 
     fn tops(&self, up: &Upward, evidence: &Evidence, config: &SweepConfig) -> Tops {
@@ -382,9 +390,9 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// What every component makes of the images.
-    pub(crate) fn posteriors(self) -> Vec<Posterior> {
-        self.tops.posteriors
+    /// What every component makes of the images, and the classifier's log-probabilities of what is seen.
+    pub(crate) fn parts(self) -> (Vec<Posterior>, Tensor<2>) {
+        (self.tops.posteriors, self.up.logits)
     }
 }
 

@@ -132,7 +132,7 @@ impl Ask {
 
     /// The temperature of the components' weights that is right most often on pictures kept apart, over all masks.
     fn temperature(&self, validation: &Images, model: &GenerativeModel) -> Result<f64> {
-        const CHOICES: [f64; 5] = [1.0, 2.0, 4.0, 8.0, 16.0];
+        const CHOICES: [f64; 5] = [2.0, 4.0, 8.0, 16.0, 32.0];
         /// Pictures of each family of masks.
         const TRIED: usize = 200;
         let seed = Seed::new(self.seed).derive("vision/validation");

@@ -371,7 +371,7 @@ mod tests {
         product(Start::Zero, Matrix::rows(&[1.0; 3], 2, 2, 2), Matrix::rows(&[1.0_f32; 4], 2, 2, 2));
     }
 
-    fn numbers(length: usize, seed: u32) -> Vec<f32> {
+    pub(super) fn numbers(length: usize, seed: u32) -> Vec<f32> {
         let mut state = seed;
         let mut next = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);

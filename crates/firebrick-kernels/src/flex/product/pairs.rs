@@ -137,6 +137,7 @@ mod tests {
     use half::bf16;
     use proptest::prelude::*;
 
+    use super::super::tests::numbers;
     use super::*;
 
     /// The chain as the module's words have it.
@@ -157,15 +158,6 @@ mod tests {
             }
         }
         out
-    }
-
-    fn numbers(length: usize, seed: u32) -> Vec<f32> {
-        let mut state = seed;
-        let mut next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            state as f32 / u32::MAX as f32 - 0.5
-        };
-        (0..length).map(|_| next()).collect()
     }
 
     #[test]

@@ -73,7 +73,7 @@ impl Words {
     ///
     /// # Panics
     /// If neither rows nor columns of the matrix are of neighbours, or it reaches beyond its slice.
-    pub(super) fn of<T: Element>(kernel: &Kernel, m: Matrix<'_, T>) -> Self {
+    fn of<T: Element>(kernel: &Kernel, m: Matrix<'_, T>) -> Self {
         assert!(m.extent() <= m.data.len(), "a factor reaches beyond its slice");
         let (_, turned) = m.place();
         let pairs = m.columns.div_ceil(2);
@@ -81,20 +81,27 @@ impl Words {
         if data.is_empty() {
             return Self { data, rows: m.rows, pairs, turned };
         }
-        let each = |length: usize| (WORTH / 8 / length.max(1)).max(1);
-        if turned {
-            let none = vec![T::ZERO; m.rows];
+        let none = vec![T::ZERO; if turned { m.rows } else { 0 }];
+        let fill = |index: usize, to: &mut [f32]| {
             let link = |link: usize| {
                 if link < m.columns { &m.data[link * m.column_stride..][..m.rows] } else { &none[..] }
             };
-            let chunks = data.par_chunks_mut(m.rows).with_min_len(each(m.rows)).enumerate();
             // SAFETY: the kernel runs on this processor.
-            chunks.for_each(|(pair, to)| unsafe { T::zip(kernel)(link(2 * pair), link(2 * pair + 1), to) });
+            unsafe {
+                if turned {
+                    T::zip(kernel)(link(2 * index), link(2 * index + 1), to);
+                } else {
+                    T::join(kernel)(&m.data[index * m.row_stride..][..m.columns], to);
+                }
+            }
+        };
+        let length = if turned { m.rows } else { pairs };
+        // A pool of one thread would have every other one wait for it.
+        if rayon::current_num_threads() > 1 {
+            let chunks = data.par_chunks_mut(length).with_min_len((WORTH / 8 / length).max(1)).enumerate();
+            chunks.for_each(|(index, to)| fill(index, to));
         } else {
-            let row = |row: usize| &m.data[row * m.row_stride..][..m.columns];
-            let chunks = data.par_chunks_mut(pairs).with_min_len(each(pairs)).enumerate();
-            // SAFETY: the kernel runs on this processor.
-            chunks.for_each(|(index, to)| unsafe { T::join(kernel)(row(index), to) });
+            data.chunks_mut(length).enumerate().for_each(|(index, to)| fill(index, to));
         }
         Self { data, rows: m.rows, pairs, turned }
     }

@@ -1,5 +1,7 @@
 //! Classification of images: cross-entropy over their classes.
 
+use std::ops::Range;
+
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use firebrick_kernels::token_log_probs;
@@ -87,20 +89,12 @@ pub fn train<M: Classifier + Module + Send>(
     let count = images.len() as u64;
     let samples = config.epochs * count;
     let per_step = config.batch_size as u64;
-    let mut order: (u64, Vec<usize>) = (u64::MAX, Vec::new());
+    let mut order = Order::new(images.len(), seed.derive("classify/order"));
     let batch = |step: u64| {
         let places = step * per_step..samples.min((step + 1) * per_step);
         let whole = (places.end - places.start) as f32;
-        let drawn = places.map(|place| {
-            let epoch = place / count;
-            if order.0 != epoch {
-                order = (epoch, (0..images.len()).collect());
-                order.1.shuffle(&mut seed.derive("classify/order").at(&[epoch]).rng());
-            }
-            let index = order.1[(place % count) as usize];
-            let seed = seed.derive("classify/image").at(&[epoch, index as u64]);
-            (index, seed)
-        });
+        let drawn =
+            order.at(places).map(|(epoch, index)| (index, seed.derive("classify/image").at(&[epoch, index as u64])));
         let drawn = drawn.collect::<Vec<_>>();
         let micro_batch = |drawn: &[(usize, Seed)]| {
             let mut bytes = Vec::new();
@@ -123,8 +117,35 @@ pub fn train<M: Classifier + Module + Send>(
     })
 }
 
+/// Images again and again, in every epoch in an order of its own.
+pub(crate) struct Order {
+    seed: Seed,
+    epoch: u64,
+    images: Vec<usize>,
+}
+
+impl Order {
+    pub(crate) fn new(count: usize, seed: Seed) -> Self {
+        Self { seed, epoch: u64::MAX, images: (0..count).collect() }
+    }
+
+    /// The epochs and images at these places of all that are seen.
+    pub(crate) fn at(&mut self, places: Range<u64>) -> impl Iterator<Item = (u64, usize)> + '_ {
+        places.map(|place| {
+            let count = self.images.len() as u64;
+            let epoch = place / count;
+            if self.epoch != epoch {
+                self.epoch = epoch;
+                self.images = (0..count as usize).collect();
+                self.images.shuffle(&mut self.seed.at(&[epoch]).rng());
+            }
+            (epoch, self.images[(place % count) as usize])
+        })
+    }
+}
+
 /// An observer that is told of images where the loop speaks of tokens.
-struct InImages<'a>(&'a mut dyn Observer);
+pub(crate) struct InImages<'a>(pub(crate) &'a mut dyn Observer);
 
 impl Observer for InImages<'_> {
     fn on(&mut self, event: Event<'_>) -> Result<(), ObserverError> {

@@ -2,6 +2,7 @@
 
 mod checkpoint;
 pub mod classify;
+pub mod denoise;
 pub mod distill;
 mod error;
 mod fit;

@@ -127,7 +127,7 @@ impl Normal {
 
 /// What a window covers at each of its places, `[batch · height · width, size · size · channels]`; it keeps the size, and beyond the edges
 /// there is 0.
-fn patches(x: Tensor<4>, window: Window) -> Tensor<2> {
+pub(crate) fn patches(x: Tensor<4>, window: Window) -> Tensor<2> {
     let Window { size, padding, .. } = window;
     let [batch, height, width, channels] = x.dims();
     let device = x.device();

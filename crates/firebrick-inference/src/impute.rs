@@ -5,10 +5,28 @@ use firebrick_tensor::Classifier;
 
 use crate::Error;
 use crate::complete::filled;
+use crate::exemplars::{Exemplars, Filling};
 use crate::model::GenerativeModel;
-use crate::sweep::{Evidence, SweepConfig};
+use crate::sweep::Evidence;
 
-/// Pictures filled in as several components of the prior have it.
+/// The constants of an imputation; to be chosen on a validation split.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ImputeConfig {
+    /// Remembered images of each class that its prior is made of.
+    pub neighbours: usize,
+    /// λ, the variance of a pixel beyond what neighbours say.
+    pub noise: f64,
+    /// What evidence is divided by: pixels are not independent.
+    pub temperature: f64,
+}
+
+impl Default for ImputeConfig {
+    fn default() -> Self {
+        Self { neighbours: 120, noise: 0.02, temperature: 8.0 }
+    }
+}
+
+/// Pictures filled in as every class has it.
 #[derive(Clone, Debug)]
 pub struct Imputed {
     /// The likeliest label of each.
@@ -20,53 +38,41 @@ pub struct Imputed {
 }
 
 impl GenerativeModel {
-    /// The mean of the classifier's answers to a picture filled in by each of the likeliest components of the prior, of any class.
+    /// The mean of the classifier's answers to a picture filled in as every class would have it, whose prior is made of the remembered
+    /// images that are nearest to what is seen.
     ///
     /// ```text
-    /// w_c ∝ p(x_seen, c)^(1/T) p_CNN(class of c | x_seen)^(1 − h)        h: the share that is hidden
+    /// w_c ∝ p(x_seen | c)^(1/T)
     /// p(y | x_seen) = Σ_c w_c p_CNN(y | x_seen, E[x_hidden | x_seen, c])
     /// ```
     ///
-    /// Multiple imputation (Rubin 1987, *Multiple imputation for nonresponse in surveys*) with the components as what is drawn: where
+    /// Multiple imputation (Rubin 1987, *Multiple imputation for nonresponse in surveys*) with the classes as what is drawn: where
     /// nothing is hidden it is the classifier's own answer. The mean of the fillings has the least square error that the prior allows.
+    /// A prior that is made when a picture is seen (locally weighted learning, Atkeson, Moore and Schaal 1997) is a mixture with as many
+    /// components as there are pictures to ask about.
     ///
     /// # Errors
     /// If images or mask are of another size.
     ///
     /// # Panics
-    /// If there are to be no components.
-    pub fn impute(&self, evidence: &Evidence, components: usize, config: &SweepConfig) -> Result<Imputed, Error> {
-        assert!(components > 0, "no filling to average");
-        let (posteriors, classified) = self.look(evidence, config)?.parts();
-        let classified = self.as_far_as_seen(evidence, classified).into_data().iter::<f64>().collect::<Vec<_>>();
-        let classes = self.network().classes();
-        let [batch, height, width, colours] = evidence.images.dims();
-        let count = components.min(posteriors.len());
-        let ranked = (0..batch).map(|image| {
-            let weight = |component: usize| {
-                let class = self.prior[component].class;
-                posteriors[component].evidence[image] / config.temperature + classified[image * classes + class]
-            };
-            let mut order = (0..posteriors.len()).collect::<Vec<_>>();
-            order.sort_by(|&a, &b| weight(b).total_cmp(&weight(a)));
-            order.truncate(count);
-            let most = weight(order[0]);
-            let weights = order.iter().map(|&component| (weight(component) - most).exp()).collect::<Vec<_>>();
-            let total = weights.iter().sum::<f64>();
-            (order, weights.into_iter().map(|weight| (weight / total) as f32).collect::<Vec<_>>())
-        });
-        let ranked = ranked.collect::<Vec<_>>();
+    /// If the remembered images are of another size, or a number of the constants is not positive.
+    pub fn impute(&self, evidence: &Evidence, exemplars: &Exemplars, config: &ImputeConfig) -> Result<Imputed, Error> {
+        let ImputeConfig { neighbours, noise, temperature } = *config;
+        assert!(neighbours > 0 && noise > 0.0 && temperature > 0.0, "{config:?} must be positive");
+        self.checked(evidence)?;
+        let [batch, ..] = evidence.images.dims();
+        let fillings = exemplars.fillings(evidence, neighbours, noise);
+        let most =
+            |image: usize| fillings.iter().map(|filling| filling.evidence[image]).fold(f64::NEG_INFINITY, f64::max);
+        let weight = |filling: &Filling, image: usize| ((filling.evidence[image] - most(image)) / temperature).exp();
+        let total = |image: usize| fillings.iter().map(|filling| weight(filling, image)).sum::<f64>();
         let device = evidence.images.device();
         let mut images = evidence.images.zeros_like();
-        let mut scores = Tensor::<2>::zeros([batch, classes], &device);
-        for rank in 0..count {
-            let chosen = ranked.iter().map(|(order, _)| order[rank]).collect::<Vec<_>>();
-            let weights = ranked.iter().map(|(_, weights)| weights[rank]).collect::<Vec<_>>();
+        let mut scores = Tensor::<2>::zeros([batch, self.network().classes()], &device);
+        for filling in &fillings {
+            let weights = (0..batch).map(|image| (weight(filling, image) / total(image)) as f32).collect::<Vec<_>>();
             let weights = Tensor::<1>::from_data(TensorData::new(weights, [batch]), &device);
-            let (_, rendered, _) = self.render_top(&posteriors, &chosen);
-            let pixels = rendered.slice([0..batch, 0..height * width * colours]);
-            let filling = pixels.reshape([batch, height, width, colours]).clamp(0.0, 1.0);
-            let filled = filled(evidence, filling);
+            let filled = filled(evidence, filling.expected.clone().clamp(0.0, 1.0));
             let answers = activation::softmax(self.network().cnn().logits(filled.clone()), 1);
             scores = scores + answers * weights.clone().reshape([batch, 1]);
             images = images + filled * weights.reshape([batch, 1, 1, 1]);

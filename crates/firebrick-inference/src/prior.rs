@@ -38,6 +38,18 @@ pub struct Posterior {
 }
 
 impl Component {
+    /// Of some of its numbers alone.
+    pub(crate) fn part(&self, dims: std::ops::Range<usize>) -> Self {
+        let [_, factors] = self.loadings.dims();
+        Self {
+            class: self.class,
+            log_weight: self.log_weight,
+            mean: self.mean.clone().slice([dims.clone()]),
+            loadings: self.loadings.clone().slice([dims.clone(), 0..factors]),
+            noise: self.noise.clone().slice([dims]),
+        }
+    }
+
     /// The evidence of measurements `[batch, dims]` and the factors behind them.
     ///
     /// ```text

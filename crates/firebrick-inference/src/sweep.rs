@@ -8,7 +8,7 @@ use crate::Error;
 use crate::belief::{Belief, Upward};
 use crate::model::GenerativeModel;
 use crate::pooling::{unpool, windows};
-use crate::prior::Posterior;
+use crate::prior::{Component, Posterior};
 
 /// What is known of some images.
 #[derive(Clone, Debug)]
@@ -93,6 +93,15 @@ impl GenerativeModel {
     /// # Errors
     /// If images or mask are of another size.
     fn believed(&self, evidence: &Evidence) -> Result<Belief, Error> {
+        self.checked(evidence)?;
+        let hidden = evidence.visible.clone().neg() + 1.0;
+        let mean = evidence.images.clone() * evidence.visible.clone() + self.pixels.mean.clone() * hidden.clone();
+        Ok(Belief { mean, variance: self.pixels.variance.clone() * hidden })
+    }
+
+    /// # Errors
+    /// If images or mask are of another size.
+    pub(crate) fn checked(&self, evidence: &Evidence) -> Result<(), Error> {
         let [batch, height, width, channels] = evidence.images.dims();
         let expected = self.network.image();
         if [height, width, channels] != expected {
@@ -102,9 +111,12 @@ impl GenerativeModel {
         if [masks, down, across] != [batch, height, width] {
             return Err(Error::Mask { found: [down, across], expected: [height, width] });
         }
-        let hidden = evidence.visible.clone().neg() + 1.0;
-        let mean = evidence.images.clone() * evidence.visible.clone() + self.pixels.mean.clone() * hidden.clone();
-        Ok(Belief { mean, variance: self.pixels.variance.clone() * hidden })
+        Ok(())
+    }
+
+    /// The way up from what is seen.
+    pub(crate) fn upward(&self, evidence: &Evidence) -> Result<Upward, Error> {
+        Ok(self.network.upward(self.believed(evidence)?))
     }
 
     /// One backward pass: the label, what hides behind what is not seen, and what belongs to the label.
@@ -239,7 +251,7 @@ impl GenerativeModel {
     }
 
     /// The classifier's log-probabilities of what was filled in with means, counted by the share that is seen.
-    pub(crate) fn as_far_as_seen(&self, evidence: &Evidence, classified: Tensor<2>) -> Tensor<2> {
+    fn as_far_as_seen(&self, evidence: &Evidence, classified: Tensor<2>) -> Tensor<2> {
         classified * (self.hidden(evidence).neg() + 1.0).clamp_min(0.0)
     }
 
@@ -262,14 +274,13 @@ impl GenerativeModel {
         let images = evidence.images.clone().reshape([batch, pixels]);
         let hidden = evidence.visible.clone().expand([batch, rows, columns, colours]).reshape([batch, pixels]);
         let hidden = hidden.lower_elem(0.5);
-        let unmeasured = |x: &Tensor<2>| x.zeros_like() + f32::INFINITY;
-        let spread = match config.reading {
-            Reading::Pixels => [images.zeros_like().mask_fill(hidden, f32::INFINITY), unmeasured(&mean)],
-            Reading::Activations => [unmeasured(&images), variance.clone()],
+        // What is not measured drops out: only the part of the prior that is has to be asked.
+        let (measured, spread, part) = match config.reading {
+            Reading::Pixels => (images.clone(), images.zeros_like().mask_fill(hidden, f32::INFINITY), 0..pixels),
+            Reading::Activations => (mean.clone(), variance.clone(), pixels..pixels + height * width * channels),
         };
-        let measured = Tensor::cat(vec![images, mean.clone()], 1);
-        let spread = Tensor::cat(spread.to_vec(), 1);
-        let posteriors = self.prior.iter().map(|component| component.posterior(&measured, &spread)).collect::<Vec<_>>();
+        let posterior = |component: &Component| component.part(part.clone()).posterior(&measured, &spread);
+        let posteriors = self.prior.iter().map(posterior).collect::<Vec<_>>();
         let classes = self.network.classes();
         let mut log_evidence = Vec::with_capacity(batch * classes);
         for image in 0..batch {
@@ -302,11 +313,7 @@ impl GenerativeModel {
     }
 
     /// The factors of each image's component, what it renders, and its noise.
-    pub(crate) fn render_top(
-        &self,
-        posteriors: &[Posterior],
-        components: &[usize],
-    ) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
+    fn render_top(&self, posteriors: &[Posterior], components: &[usize]) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
         let device = self.network.device();
         let (mut rows, mut factors, mut rendered, mut noise) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (index, component) in self.prior.iter().enumerate() {
@@ -387,13 +394,6 @@ pub(crate) struct Swept {
 pub(crate) struct Seen {
     up: Upward,
     tops: Tops,
-}
-
-impl Seen {
-    /// What every component makes of the images, and the classifier's log-probabilities of what is seen.
-    pub(crate) fn parts(self) -> (Vec<Posterior>, Tensor<2>) {
-        (self.tops.posteriors, self.up.logits)
-    }
 }
 
 /// What the top activations say.

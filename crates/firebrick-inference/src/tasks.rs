@@ -80,6 +80,122 @@ impl Occluder {
     }
 }
 
+/// What lies over a square of a picture, where nobody says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cover {
+    /// An even gray.
+    Gray,
+    /// Each pixel of any brightness.
+    Noise,
+    /// A piece of another picture.
+    Debris,
+}
+
+impl Cover {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Gray, Self::Noise, Self::Debris];
+
+    /// Its name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gray => "gray",
+            Self::Noise => "noise",
+            Self::Debris => "debris",
+        }
+    }
+
+    /// The pictures with a square of `size` pixels covered, each of its own seed, and 1 where they are not, `[batch, height, width, 1]`.
+    ///
+    /// # Shapes
+    /// - `images`, `others`: `[batch, height, width, channels]`; pieces are of `others`
+    ///
+    /// # Panics
+    /// If there is not one seed of each picture, or the square is larger than the picture.
+    pub fn lay(self, images: &Tensor<4>, others: &Tensor<4>, size: usize, seeds: &[Seed]) -> (Tensor<4>, Tensor<4>) {
+        let ([_, height, width, channels], device) = (images.dims(), images.device());
+        let visible = Occluder::Square(size).masks(height, width, seeds, &device);
+        let over = match self {
+            Self::Gray => images.zeros_like() + 0.5,
+            Self::Noise => uniform(seeds, [height, width, channels], &device),
+            Self::Debris => others.clone(),
+        };
+        (images.clone() * visible.clone() + over * (visible.clone().neg() + 1.0), visible)
+    }
+}
+
+/// Numbers from 0 to 1, of each seed its own.
+fn uniform(seeds: &[Seed], [height, width, channels]: [usize; 3], device: &Device) -> Tensor<4> {
+    let numbers = seeds.iter().flat_map(|seed| {
+        let mut rng = seed.derive("uniform").rng();
+        (0..height * width * channels).map(move |_| rng.random::<f32>())
+    });
+    let numbers = numbers.collect::<Vec<_>>();
+    Tensor::from_data(TensorData::new(numbers, [seeds.len(), height, width, channels]), device)
+}
+
+/// What is wrong with a picture all over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Corruption {
+    /// A quarter of the pixels black or white.
+    Impulse,
+    /// Normal numbers of deviation 0.3 added.
+    Gaussian,
+    /// The mean of 5 x 5 pixels.
+    Blur,
+}
+
+impl Corruption {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Impulse, Self::Gaussian, Self::Blur];
+
+    /// Its name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Impulse => "impulse",
+            Self::Gaussian => "gaussian",
+            Self::Blur => "blur",
+        }
+    }
+
+    /// The pictures so corrupted, each of its own seed.
+    ///
+    /// # Panics
+    /// If there is not one seed of each picture.
+    pub fn apply(self, images: &Tensor<4>, seeds: &[Seed]) -> Tensor<4> {
+        const SIDE: usize = 5;
+        let ([batch, height, width, channels], device) = (images.dims(), images.device());
+        let drawn = |name| {
+            let seeds = seeds.iter().map(|seed| seed.derive(name)).collect::<Vec<_>>();
+            uniform(&seeds, [height, width, channels], &device)
+        };
+        match self {
+            Self::Impulse => {
+                let struck = drawn("struck").lower_elem(0.25);
+                images.clone().mask_where(struck, drawn("colour").greater_elem(0.5).float())
+            }
+            Self::Gaussian => {
+                // Box and Muller's normal numbers.
+                let radius = (drawn("radius").clamp_min(1e-7).log() * -2.0).sqrt();
+                let normal = radius * (drawn("angle") * std::f64::consts::TAU).cos();
+                (images.clone() + normal * 0.3).clamp(0.0, 1.0)
+            }
+            Self::Blur => {
+                let reach = SIDE / 2;
+                let rows = Tensor::zeros([batch, reach, width, channels], &device);
+                let x = Tensor::cat(vec![rows.clone(), images.clone(), rows], 1);
+                let columns = Tensor::zeros([batch, height + 2 * reach, reach, channels], &device);
+                let x = Tensor::cat(vec![columns.clone(), x, columns], 2);
+                let part = |place: usize| {
+                    let (row, column) = (place / SIDE, place % SIDE);
+                    x.clone().slice([0..batch, row..row + height, column..column + width, 0..channels])
+                };
+                let sum = (1..SIDE * SIDE).fold(part(0), |sum, place| sum + part(place));
+                sum / (SIDE * SIDE) as f64
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

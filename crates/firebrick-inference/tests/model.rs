@@ -4,9 +4,11 @@ use std::sync::LazyLock;
 
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
+use firebrick_inference::complete::PixelFactors;
+use firebrick_inference::tasks::Cover;
 use firebrick_inference::{
-    Compose, DecoderMode, Descent, Error, Evidence, FitConfig, GenerativeModel, MapConfig, PriorConfig, Query,
-    SweepConfig,
+    Compose, DecoderMode, Descent, Error, Evidence, Exemplars, Explain, FitConfig, GenerativeModel, ImputeConfig,
+    MapConfig, NoisyOr, PriorConfig, Query, RectifiedGaussian, SweepConfig, Sweeps, UncoverConfig, complete,
 };
 use firebrick_models::CnnConfig;
 use firebrick_tensor::{Classifier, Parameters};
@@ -118,11 +120,13 @@ fn p7_the_true_label_fills_in_better_than_another() {
 }
 
 #[test]
-fn fillings_of_several_components_are_right_in_the_mean() {
+fn fillings_of_every_class_are_right_in_the_mean() {
     let images = batch(&shapes(90, 5));
     let evidence = occluded(images.clone());
-    let config = SweepConfig { temperature: 2.0, ..SweepConfig::default() };
-    let found = MODEL.impute(&evidence, 4, &config).unwrap();
+    let known = shapes(600, 1);
+    let exemplars = Exemplars::new(&batch(&known), known.labels());
+    let config = ImputeConfig { neighbours: 20, ..ImputeConfig::default() };
+    let found = MODEL.impute(&evidence, &exemplars, &config).unwrap();
     let right = found.labels.iter().enumerate().filter(|(index, label)| index % CLASSES == **label).count();
     assert!(right >= 85, "{right} of 90");
     let sums = found.log_scores.exp().sum_dim(1).into_data();
@@ -131,7 +135,7 @@ fn fillings_of_several_components_are_right_in_the_mean() {
     assert!(error(found.images.clone()) < 0.5 * error(images.clone() * evidence.visible.clone()));
     assert_close(found.images * evidence.visible.clone(), images.clone() * evidence.visible, 0.0);
     // Where nothing is hidden there is one way to fill it in.
-    let alone = MODEL.impute(&seen(images.clone()), 4, &config).unwrap();
+    let alone = MODEL.impute(&seen(images.clone()), &exemplars, &config).unwrap();
     let logits = MODEL.network().cnn().logits(images.clone());
     assert_close(alone.log_scores.exp(), burn::tensor::activation::softmax(logits, 1), 1e-5);
     assert_close(alone.images, images, 0.0);
@@ -317,4 +321,86 @@ fn o6_moments_are_those_of_many_draws() {
     let scale = |x: &Tensor<4>| x.clone().abs().max().into_scalar::<f32>();
     assert_close(level.mean / scale(&expected), expected.clone() / scale(&expected), 0.02);
     assert_close(level.variance / scale(&spread), spread.clone() / scale(&spread), 0.04);
+}
+
+/// How often the labels are right, and the mean square error of what was hidden beside that of leaving it black.
+fn told(model: &dyn Explain) -> (usize, f32, f32) {
+    let images = batch(&shapes(60, 5));
+    let evidence = occluded(images.clone());
+    let found = model.explain(&evidence, &Query::Free).unwrap();
+    let right = found.labels.iter().enumerate().filter(|(index, label)| index % CLASSES == **label).count();
+    assert_close(found.images.clone() * evidence.visible.clone(), images.clone() * evidence.visible.clone(), 0.0);
+    let clamped = model.explain(&evidence, &Query::Clamp(vec![1; 60])).unwrap();
+    assert_eq!(clamped.labels, [1; 60]);
+    let refused = model.explain(&evidence, &Query::Clamp(vec![CLASSES; 60]));
+    assert!(matches!(refused, Err(Error::Class { class: CLASSES, classes: CLASSES })));
+    let small = Evidence {
+        images: images.clone().slice([0..60, 0..11]),
+        visible: evidence.visible.clone().slice([0..60, 0..11]),
+    };
+    assert!(matches!(model.explain(&small, &Query::Free), Err(Error::Size { .. })));
+    let error = |filled: Tensor<4>| (filled - images.clone()).square().sum().into_scalar::<f32>();
+    (right, error(found.images), error(images.clone() * evidence.visible.clone()))
+}
+
+#[test]
+fn every_model_of_activations_answers() {
+    let (right, error, black) = told(&Sweeps { model: &MODEL, config: SweepConfig::default() });
+    assert!(right >= 55 && error < 0.5 * black, "sweeps: {right} of 60, {error} of {black}");
+    let known = shapes(300, 1);
+    let binary = NoisyOr::fit(&MODEL, &batch(&known), known.labels()).unwrap();
+    let (right, error, black) = told(&binary);
+    assert!(right >= 55 && error < black, "noisy-OR: {right} of 60, {error} of {black}");
+    // Its weights are so small that hidden pixels stay near their mean: it answers what the classifier does of those.
+    let known = batch(&known);
+    let rectified = RectifiedGaussian::of(MODEL.network(), &known.clone().mean_dim(0), 2).unwrap();
+    let (right, error, _) = told(&rectified);
+    let images = batch(&shapes(60, 5));
+    let filled = complete::mean(&occluded(images.clone()), &known);
+    let answers = MODEL.network().cnn().logits(filled.clone()).argmax(1).into_data();
+    let of_mean = answers.iter::<i64>().enumerate().filter(|(index, label)| index % CLASSES == *label as usize).count();
+    assert!(right.abs_diff(of_mean) <= 6, "rectified Gaussians: {right} of 60, of the mean {of_mean}");
+    let mean = (filled - images).square().sum().into_scalar::<f32>();
+    assert!((error / mean - 1.0).abs() < 0.1, "{error}, of the mean {mean}");
+}
+
+#[test]
+fn something_that_lies_over_a_picture_is_found() {
+    let images = batch(&shapes(30, 5));
+    let seeds = (0..30).map(|index| Seed::new(3).at(&[index])).collect::<Vec<_>>();
+    let (covered, visible) = Cover::Gray.lay(&images, &images, 4, &seeds);
+    let whole = seen(covered.clone());
+    let found = MODEL.uncover(&whole, &UncoverConfig::default()).unwrap();
+    let numbers = |x: &Tensor<4>| x.clone().into_data().iter::<f32>().collect::<Vec<_>>();
+    let (truth, probability) = (numbers(&visible), numbers(&found.visible));
+    let share = |of: f32| {
+        let chosen = truth.iter().zip(&probability).filter(|(truth, _)| **truth == of).map(|(_, found)| *found);
+        chosen.clone().sum::<f32>() / chosen.count() as f32
+    };
+    assert!(share(0.0) < 0.2 && share(1.0) > 0.9, "seen of the covered {}, of the rest {}", share(0.0), share(1.0));
+    // What nobody covered is left alone, and explains more than nothing would.
+    let clean = MODEL.uncover(&seen(images), &UncoverConfig::default()).unwrap();
+    assert!(clean.visible.mean().into_scalar::<f32>() > 0.97);
+    for (scores, covered) in clean.log_scores.iter().zip(&clean.log_covered) {
+        assert!(scores.iter().all(|score| score > covered));
+    }
+    let wrong = Evidence { images: covered, visible: Tensor::ones([30, 11, 12, 1], &cpu()) };
+    assert!(matches!(MODEL.uncover(&wrong, &UncoverConfig::default()), Err(Error::Mask { .. })));
+}
+
+#[test]
+fn every_baseline_fills_in_better_than_black() {
+    let (known, images) = (shapes(300, 1), batch(&shapes(60, 5)));
+    let evidence = occluded(images.clone());
+    let error = |filled: Tensor<4>| {
+        assert_close(filled.clone() * evidence.visible.clone(), images.clone() * evidence.visible.clone(), 0.0);
+        (filled - images.clone()).square().sum().into_scalar::<f32>()
+    };
+    let black = error(complete::zero(&evidence));
+    let prior = PriorConfig { factors: 10, components: 1, passes: 4 };
+    let factors = PixelFactors::fit(&batch(&known), known.labels(), &prior, Seed::new(1)).unwrap();
+    let mean = error(complete::mean(&evidence, &batch(&known)));
+    let (factors, predictive) =
+        (error(factors.fill(&evidence)), error(complete::predictive_coding(&MODEL, &evidence, 10)));
+    assert!(factors < 0.5 * mean && mean < black && predictive < black, "{factors} {predictive} {mean} {black}");
 }

@@ -1,0 +1,140 @@
+//! Something else that covers a part of a picture, found where no label explains the pixels.
+
+use burn::tensor::{Tensor, activation};
+use firebrick_kernels::linear;
+use firebrick_tensor::indices;
+
+use crate::Error;
+use crate::model::GenerativeModel;
+use crate::sweep::Evidence;
+
+/// The constants of the search; to be chosen on a validation split.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct UncoverConfig {
+    /// ε, the share of the pixels that is expected to be covered.
+    pub covered: f64,
+    /// How much neighbours count: what covers a pixel covers those beside it.
+    pub coherence: f64,
+    /// How often a component looks again at what it explains.
+    pub rounds: usize,
+}
+
+impl Default for UncoverConfig {
+    fn default() -> Self {
+        Self { covered: 0.15, coherence: 2.0, rounds: 4 }
+    }
+}
+
+/// What is seen of pictures of which something else may cover a part.
+#[derive(Clone, Debug)]
+pub struct Uncovered {
+    /// The probability that a pixel is of what is asked for, `[batch, height, width, 1]`; 0 where nothing is seen anyway.
+    pub visible: Tensor<4>,
+    /// log p(picture, label, cover) at the best cover of every label, in nats, `[batch][classes]`.
+    pub log_scores: Vec<Vec<f64>>,
+    /// The same of a picture that is covered altogether: what explains nothing has no more than this.
+    pub log_covered: Vec<f64>,
+}
+
+impl GenerativeModel {
+    /// Which pixels are of the label that explains most, and which are of something that lies over it.
+    ///
+    /// ```text
+    /// x | visible ~ N(μ + U z, ψ)          x | covered ~ Uniform(0, 1)          covered ~ Bern(ε)
+    /// w = σ(log (1 − ε)/ε + log N(x; μ + U z, ψ) + J Σ_beside (2 w − 1))
+    /// ```
+    ///
+    /// For each component of the prior the factors are read from the pixels it explains, and the pixels chosen anew, in turn: each goes
+    /// up. (Specification 1.2 and 1.5, the robust pixel term; the coherence is a mean field of an Ising model.)
+    ///
+    /// # Errors
+    /// If images or mask are of another size.
+    ///
+    /// # Panics
+    /// If `covered` is not between 0 and 1.
+    pub fn uncover(&self, evidence: &Evidence, config: &UncoverConfig) -> Result<Uncovered, Error> {
+        let UncoverConfig { covered, coherence, rounds } = *config;
+        assert!(covered > 0.0 && covered < 1.0, "{covered} of the pixels are covered");
+        self.checked(evidence)?;
+        let [batch, height, width, channels] = evidence.images.dims();
+        let pixels = height * width * channels;
+        let seen = evidence.images.clone().reshape([batch, pixels]);
+        let logit = ((1.0 - covered) / covered).ln();
+        let classes = self.network().classes();
+        let mut log_scores = vec![vec![f64::NEG_INFINITY; classes]; batch];
+        let mut best: Option<(Vec<f64>, Tensor<4>)> = None;
+        for component in &self.prior {
+            let component = component.part(0..pixels);
+            let noise = component.noise.clone().unsqueeze::<2>();
+            let mut visible = evidence.visible.clone();
+            let mut probability = visible.clone();
+            let mut scores = Vec::new();
+            for round in 0..=rounds {
+                let hidden = visible.clone().expand(evidence.images.dims()).reshape([batch, pixels]).lower_elem(0.5);
+                let spread = seen.zeros_like().mask_fill(hidden, f32::INFINITY);
+                let found = component.posterior(&seen, &spread);
+                if round == rounds {
+                    let shown = counts(&visible);
+                    let there = counts(&evidence.visible);
+                    let cover = |image: usize| {
+                        shown[image] * (1.0 - covered).ln() + (there[image] - shown[image]) * covered.ln()
+                    };
+                    scores = found.evidence.iter().enumerate().map(|(image, log)| log + cover(image)).collect();
+                    break;
+                }
+                let expected =
+                    linear(found.factors, component.loadings.clone().transpose(), Some(component.mean.clone()));
+                let off = (seen.clone() - expected).square() / noise.clone()
+                    + noise.clone().log()
+                    + std::f64::consts::TAU.ln();
+                let density = (off * -0.5).reshape([batch, height, width, channels]).sum_dim(3);
+                let own = density + logit;
+                probability = activation::sigmoid(own.clone());
+                for _ in 0..if coherence > 0.0 { SETTLE } else { 0 } {
+                    let field = beside(probability.clone() * 2.0 - 1.0);
+                    probability = activation::sigmoid(own.clone() + field * coherence);
+                }
+                probability = probability * evidence.visible.clone();
+                visible = probability.clone().greater_elem(0.5).float();
+            }
+            for (image, &score) in scores.iter().enumerate() {
+                let of_class = &mut log_scores[image][component.class];
+                *of_class = of_class.max(score);
+            }
+            best = Some(match best {
+                None => (scores, probability),
+                Some((known, kept)) => {
+                    let better =
+                        (0..batch).map(|image| if scores[image] > known[image] { batch + image } else { image });
+                    let better = indices(&better.collect::<Vec<_>>(), &kept.device());
+                    let most = known.iter().zip(&scores).map(|(a, b)| a.max(*b)).collect();
+                    (most, Tensor::cat(vec![kept, probability], 0).select(0, better))
+                }
+            });
+        }
+        let (_, visible) = best.expect("there is a component");
+        let log_covered = counts(&evidence.visible).into_iter().map(|there| there * covered.ln()).collect();
+        Ok(Uncovered { visible, log_scores, log_covered })
+    }
+}
+
+/// Rounds in which neighbours settle.
+const SETTLE: usize = 5;
+
+/// The sum of the four pixels beside each.
+fn beside(x: Tensor<4>) -> Tensor<4> {
+    let [batch, height, width, _] = x.dims();
+    let row = Tensor::zeros([batch, 1, width, 1], &x.device());
+    let column = Tensor::zeros([batch, height, 1, 1], &x.device());
+    let down = Tensor::cat(vec![row.clone(), x.clone().slice([0..batch, 0..height - 1, 0..width, 0..1])], 1);
+    let up = Tensor::cat(vec![x.clone().slice([0..batch, 1..height, 0..width, 0..1]), row], 1);
+    let right = Tensor::cat(vec![column.clone(), x.clone().slice([0..batch, 0..height, 0..width - 1, 0..1])], 2);
+    let left = Tensor::cat(vec![x.slice([0..batch, 0..height, 1..width, 0..1]), column], 2);
+    down + up + right + left
+}
+
+/// How much of each picture a mask shows, in pixels.
+fn counts(mask: &Tensor<4>) -> Vec<f64> {
+    let [batch, height, width, _] = mask.dims();
+    mask.clone().reshape([batch, height * width]).sum_dim(1).into_data().iter::<f64>().collect()
+}

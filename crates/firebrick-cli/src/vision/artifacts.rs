@@ -12,7 +12,7 @@ use firebrick_pipeline::{Artifact, BoxError};
 use firebrick_report::metrics::{self, Metrics};
 use firebrick_types::Images;
 
-use super::results::Results;
+use super::results::{Cost, Results};
 use crate::hh::{METRICS, read_json};
 
 /// Pictures to learn from, to choose constants on and to measure on.
@@ -79,6 +79,25 @@ impl Artifact for Classifier {
     }
 }
 
+/// A network that draws what masks hide.
+pub(crate) struct Denoiser(PathBuf);
+
+impl Denoiser {
+    pub(crate) fn cnn(&self, device: &Device) -> Result<Cnn> {
+        Ok(open_cnn(&self.0, device)?)
+    }
+}
+
+impl Artifact for Denoiser {
+    const KIND: &'static str = "denoiser";
+
+    fn open(folder: &Path) -> Result<Self, BoxError> {
+        let path = folder.join("config.json");
+        fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(Self(folder.to_owned()))
+    }
+}
+
 /// A generative model of a classifier's activations.
 pub(crate) struct Generative(PathBuf);
 
@@ -107,6 +126,21 @@ impl Answers {
 
 impl Artifact for Answers {
     const KIND: &'static str = "answers";
+
+    fn open(folder: &Path) -> Result<Self, BoxError> {
+        Ok(Self(read_json(&folder.join(Self::FILE))?))
+    }
+}
+
+/// How long answers take.
+pub(crate) struct Costs(pub(crate) Vec<Cost>);
+
+impl Costs {
+    pub(crate) const FILE: &str = "costs.json";
+}
+
+impl Artifact for Costs {
+    const KIND: &'static str = "costs";
 
     fn open(folder: &Path) -> Result<Self, BoxError> {
         Ok(Self(read_json(&folder.join(Self::FILE))?))

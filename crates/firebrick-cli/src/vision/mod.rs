@@ -2,6 +2,10 @@
 
 mod artifacts;
 mod blends;
+mod completion;
+mod cost;
+mod covers;
+mod overlap;
 mod questions;
 mod recipe;
 mod report;
@@ -30,7 +34,10 @@ pub(crate) fn pipeline(recipe: &Recipe) -> Pipeline<Env> {
     let model = p.add("model", stages::Fit::of(recipe), (pictures, classifier));
     let judge = p.add("judge", stages::Train::judge(recipe), (pictures,));
     let masked = p.add("masked", stages::Train::masked(recipe), (pictures,));
-    let answers: Output<Answers> = p.add("questions", questions::Ask::of(recipe), (pictures, model, judge, masked));
-    p.add("report", report::Write::of(recipe), (pictures, classifier, answers));
+    let denoiser = p.add("denoiser", stages::Denoise::of(recipe), (pictures,));
+    let asked = (pictures, model, judge, masked, denoiser);
+    let answers: Output<Answers> = p.add("questions", questions::Ask::of(recipe), asked);
+    let costs = p.add("cost", cost::Measure::of(recipe), (pictures, model, masked, denoiser));
+    p.add("report", report::Write::of(recipe), (pictures, classifier, answers, costs));
     p
 }

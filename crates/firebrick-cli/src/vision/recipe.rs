@@ -1,7 +1,7 @@
 //! The recipe of `vision`.
 
 use anyhow::{Result, bail};
-use firebrick_inference::{Reading, SweepConfig};
+use firebrick_inference::{ImputeConfig, Reading, SweepConfig, UncoverConfig};
 use serde::{Deserialize, Serialize};
 
 /// The numbers of a run of `vision`.
@@ -14,6 +14,7 @@ pub(crate) struct Recipe {
     pub(crate) model: ModelRecipe,
     pub(crate) sweep: SweepRecipe,
     pub(crate) complete: CompleteRecipe,
+    pub(crate) unknown: UnknownRecipe,
     pub(crate) overlap: OverlapRecipe,
 }
 
@@ -90,8 +91,38 @@ pub(crate) struct CompleteRecipe {
     pub(crate) candidates: usize,
     /// Passes for each of them.
     pub(crate) passes: usize,
-    /// Components of the prior that fill in at once.
-    pub(crate) imputations: usize,
+    /// Remembered pictures of each class that an imputation is made of.
+    pub(crate) remembered: usize,
+    /// The variance of a pixel beyond what they say.
+    pub(crate) noise: f64,
+    /// Pictures that are explained by descent, at most: it takes long.
+    pub(crate) descents: usize,
+}
+
+impl CompleteRecipe {
+    pub(crate) fn impute(self) -> ImputeConfig {
+        ImputeConfig { neighbours: self.remembered, noise: self.noise, ..ImputeConfig::default() }
+    }
+}
+
+/// Something that lies over pictures, where nobody says so.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UnknownRecipe {
+    /// Pictures, at most.
+    pub(crate) pictures: usize,
+    /// Pixels on each side of the square that is covered.
+    pub(crate) size: usize,
+    /// The share of the pixels that is expected to be covered.
+    pub(crate) covered: f64,
+    /// How much neighbours of a covered pixel count.
+    pub(crate) coherence: f64,
+}
+
+impl UnknownRecipe {
+    pub(crate) fn config(self) -> UncoverConfig {
+        UncoverConfig { covered: self.covered, coherence: self.coherence, ..UncoverConfig::default() }
+    }
 }
 
 /// Two shapes over each other.
@@ -123,7 +154,10 @@ impl Recipe {
             ("complete.neighbours", self.complete.neighbours),
             ("complete.candidates", self.complete.candidates),
             ("complete.passes", self.complete.passes),
-            ("complete.imputations", self.complete.imputations),
+            ("complete.remembered", self.complete.remembered),
+            ("complete.descents", self.complete.descents),
+            ("unknown.pictures", self.unknown.pictures),
+            ("unknown.size", self.unknown.size),
             ("data.validation", self.data.validation),
             ("overlap.pairs", self.overlap.pairs),
             ("overlap.steps", self.overlap.steps),
@@ -146,10 +180,15 @@ impl Recipe {
         if self.data.validation >= self.data.train {
             bail!("`data.validation` = {} leaves none of `data.train` = {}", self.data.validation, self.data.train);
         }
+        if self.unknown.covered >= 1.0 {
+            bail!("`unknown.covered` = {}; it is a share of the pixels, less than 1", self.unknown.covered);
+        }
         let finite = [
             ("cnn.learning_rate", self.cnn.learning_rate),
             ("sweep.temperature", self.sweep.temperature),
             ("sweep.inflation", self.sweep.inflation),
+            ("complete.noise", self.complete.noise),
+            ("unknown.covered", self.unknown.covered),
         ];
         match finite.iter().find(|(_, number)| !number.is_finite() || *number <= 0.0) {
             Some((key, number)) => bail!("`{key}` = {number} must be more than 0"),

@@ -6,9 +6,9 @@ use firebrick_report::page::{Align, Block, Column, Figure, Page as Html, Row, Se
 use firebrick_report::plot::{Line, LineChart, Pictures as PictureGrid};
 use serde::Serialize;
 
-use super::artifacts::{Answers, Classifier, Page, Pictures};
+use super::artifacts::{Answers, Classifier, Costs, Page, Pictures};
 use super::recipe::Recipe;
-use super::results::{Ambiguity, Completion, Grid, Overlap, Results};
+use super::results::{Ambiguity, Completion, Cost, Covered, Grid, Overlap, Results};
 use crate::env::Env;
 use crate::hh::Estimate;
 
@@ -26,12 +26,12 @@ impl Write {
 
 impl Stage<Env> for Write {
     const VERSION: u32 = 1;
-    type Inputs = (Output<Pictures>, Output<Classifier>, Output<Answers>);
+    type Inputs = (Output<Pictures>, Output<Classifier>, Output<Answers>, Output<Costs>);
     type Output = Page;
 
     fn run(
         &self,
-        (pictures, classifier, Answers(results)): (Pictures, Classifier, Answers),
+        (pictures, classifier, Answers(results), Costs(costed)): (Pictures, Classifier, Answers, Costs),
         ctx: &StageContext,
         _env: &Env,
     ) -> Result<(), BoxError> {
@@ -48,8 +48,10 @@ impl Stage<Env> for Write {
             summary,
             sections: vec![
                 completion(&results),
+                covers(&results.covered),
                 overlap(&results.overlap),
                 ambiguity(&results.ambiguity),
+                costs(&costed),
                 training(&classifier)?,
                 Section {
                     title: "Recipe".into(),
@@ -71,20 +73,26 @@ fn table(caption: &str, columns: &[&str], rows: Vec<Row>) -> Block {
 
 fn completion(results: &Results) -> Section {
     let row = |one: &Completion| Row {
-        cells: vec![one.occluder.clone(), one.method.clone(), one.accuracy.show(3), one.told_error()],
+        cells: vec![
+            one.occluder.clone(),
+            one.method.clone(),
+            one.pictures.to_string(),
+            one.accuracy.show(3),
+            one.told_error(),
+        ],
         emphasis: one.method == "impute",
     };
-    let columns = ["mask", "filled by", "accuracy", "error"];
-    let caption = "How often the label is right, with 95 % intervals, and the mean square error of what was hidden. The label is the \
-                   classifier's on the filled picture, but for `trained`, another classifier that learnt from pictures under the same families \
-                   of masks, and `impute`, which averages the classifier's answers to several fillings.";
+    let columns = ["mask", "filled by", "pictures", "accuracy", "error"];
+    let caption = "How often the label is right, with 95 % intervals, and the mean square error of what was hidden. The label is the classifier's on the filled picture (`zero`: left black), but for `map`, `binary` and \
+                   `rectified`, which choose it themselves, and `impute`, which averages the classifier's answers to a filling of every class. \
+                   `trained`, another classifier, and `denoiser` learnt from pictures under the same families of masks; nothing else did.";
     let grid = |grid: &Grid| Figure {
         svg: PictureGrid { columns: grid.columns.clone(), size: grid.size, rows: grid.rows.clone() }.to_svg(),
         caption: grid.title.clone(),
     };
     let figures = results.grids.iter().map(grid).collect();
     let tuned = format!(
-        "`impute` divides the evidence of components by {}, chosen on pictures that nothing was learnt from.",
+        "`impute` divides the evidence of classes by {}, chosen on pictures that nothing was learnt from.",
         results.temperature
     );
     let blocks = vec![
@@ -93,6 +101,29 @@ fn completion(results: &Results) -> Section {
         Block::Figures(figures),
     ];
     Section { title: "What hides behind a mask".into(), blocks }
+}
+
+fn covers(covered: &[Covered]) -> Section {
+    let row = |one: &Covered| Row {
+        cells: vec![
+            one.cover.clone(),
+            one.pictures.to_string(),
+            one.blind.show(3),
+            one.found.show(3),
+            one.told.as_ref().map_or("–".to_owned(), |told| told.show(3)),
+            one.auroc.map_or("–".to_owned(), |auroc| format!("{auroc:.3}")),
+        ],
+        emphasis: false,
+    };
+    let columns =
+        ["wrong", "pictures", "as it is", "found and filled in", "known and filled in", "AUROC of what was found"];
+    let caption = "Pictures of which nobody says what is wrong: a square under something else, or every pixel corrupted. How often the \
+                   label is right, with 95 % intervals: the classifier's, and that of `impute` where what no label explains, or what is \
+                   known to be covered, counts as hidden.";
+    Section {
+        title: "Something lies over it".into(),
+        blocks: vec![table(caption, &columns, covered.iter().map(row).collect())],
+    }
 }
 
 fn overlap(one: &Overlap) -> Section {
@@ -107,7 +138,15 @@ fn overlap(one: &Overlap) -> Section {
         ("both among the classifier's first two", one.both_first.show(3)),
     ];
     let facts = facts.map(|(name, value)| (name.to_owned(), value)).to_vec();
-    Section { title: "Two shapes over each other".into(), blocks: vec![Block::Facts(facts)] }
+    let Grid { title, columns, size, rows } = one.grid.clone();
+    let points = one.curve.iter().enumerate().map(|(step, &energy)| (step as f64, energy)).collect();
+    let lines = vec![Line::new("both labels given", points)];
+    let chart = LineChart { title: "Energy".into(), x: "steps".into(), y: "nats a picture".into(), lines };
+    let figures = vec![
+        Figure { svg: PictureGrid { columns, size, rows }.to_svg(), caption: title },
+        Figure { svg: chart.to_svg(), caption: "The joint energy as it goes down.".into() },
+    ];
+    Section { title: "Two shapes over each other".into(), blocks: vec![Block::Facts(facts), Block::Figures(figures)] }
 }
 
 fn ambiguity(one: &Ambiguity) -> Section {
@@ -123,6 +162,17 @@ fn ambiguity(one: &Ambiguity) -> Section {
     let caption = "Each half of a blend, drawn from what was given: how often another classifier, trained apart, sees the label, with 95 % \
                    intervals; how often it is nearer to its own half than to the other; its mean square error.";
     Section { title: "One picture, two readings".into(), blocks: vec![table(caption, &columns, rows)] }
+}
+
+fn costs(costed: &[Cost]) -> Section {
+    let row = |one: &Cost| Row {
+        cells: vec![one.what.clone(), format!("{:.2}", one.milliseconds), format!("{:.1}", one.passes)],
+        emphasis: false,
+    };
+    let columns = ["what", "ms a picture", "forward passes"];
+    let caption = "What an answer takes, on one thread and 25 pictures at a time: the median of three, and how many forward passes of the \
+                   classifier take as long.";
+    Section { title: "Cost".into(), blocks: vec![table(caption, &columns, costed.iter().map(row).collect())] }
 }
 
 fn training(classifier: &Classifier) -> Result<Section> {

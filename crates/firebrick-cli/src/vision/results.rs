@@ -12,6 +12,8 @@ use crate::hh::Estimate;
 pub(crate) struct Results {
     /// What became of hidden pixels, a row of each family of masks and way to fill them in.
     pub(crate) completion: Vec<Completion>,
+    /// What became of pictures that something lies over, or that are corrupted, where nobody says so.
+    pub(crate) covered: Vec<Covered>,
     /// What became of pictures of two shapes.
     pub(crate) overlap: Overlap,
     /// What became of blends of two shapes.
@@ -25,6 +27,26 @@ pub(crate) struct Results {
 }
 
 impl Results {
+    /// Gives every number that bands may hold its name.
+    pub(crate) fn measure(&mut self) {
+        let mut metrics = BTreeMap::new();
+        for one in &self.completion {
+            let name = format!("{}/{}", one.occluder, one.method);
+            metrics.insert(format!("accuracy/{name}"), one.accuracy.mean);
+            if let Some(error) = one.error {
+                metrics.insert(format!("error/{name}"), error);
+            }
+        }
+        for one in &self.covered {
+            metrics.insert(format!("covered/{}", one.cover), one.found.mean);
+        }
+        metrics.insert("overlap/pointing".into(), self.overlap.pointing.mean);
+        metrics.insert("overlap/ink_assignment".into(), self.overlap.ink_assignment);
+        metrics.insert("overlap/both_found".into(), self.overlap.both_found.mean);
+        metrics.insert("ambiguity/judged".into(), self.ambiguity.judged.mean);
+        self.metrics = metrics;
+    }
+
     /// The tables in plain text.
     pub(crate) fn summary(&self) -> String {
         let mut lines = vec![format!("{:8} {:10} {:>24} {:>8}", "mask", "filled by", "accuracy", "error")];
@@ -32,6 +54,8 @@ impl Results {
             let Completion { occluder, method, accuracy, .. } = one;
             lines.push(format!("{occluder:8} {method:10} {:>24} {:>8}", accuracy.show(3), one.told_error()));
         }
+        lines.push(String::new());
+        lines.extend(self.covered.iter().map(|one| format!("{} of {} pictures", one.told(), one.pictures)));
         let Overlap { pairs, pointing, ink_assignment, error, composite_error, both_found, both_first, .. } =
             &self.overlap;
         lines.push(format!(
@@ -61,10 +85,37 @@ pub(crate) struct Completion {
     pub(crate) occluder: String,
     /// What filled them in.
     pub(crate) method: String,
+    /// How many pictures.
+    pub(crate) pictures: usize,
     /// How often the classifier is right on the filled picture.
     pub(crate) accuracy: Estimate,
     /// The mean square error of hidden pixels, where they are drawn at all.
     pub(crate) error: Option<f64>,
+}
+
+/// Pictures whose covered pixels nobody names.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Covered {
+    /// What lies over them.
+    pub(crate) cover: String,
+    pub(crate) pictures: usize,
+    /// How often the classifier is right on the picture as it is.
+    pub(crate) blind: Estimate,
+    /// How often it is with what was found to be covered filled in.
+    pub(crate) found: Estimate,
+    /// How often it is with what is covered filled in, where that is known.
+    pub(crate) told: Option<Estimate>,
+    /// The area under the curve of what was found to be covered, where that is known.
+    pub(crate) auroc: Option<f64>,
+}
+
+impl Covered {
+    pub(crate) fn told(&self) -> String {
+        let Self { cover, blind, found, .. } = self;
+        let told = self.told.as_ref().map_or("–".to_owned(), |told| format!("{:.3}", told.mean));
+        let auroc = self.auroc.map_or("–".to_owned(), |auroc| format!("{auroc:.3}"));
+        format!("{cover} {:.3} found {:.3} told {told} auroc {auroc}", blind.mean, found.mean)
+    }
 }
 
 impl Completion {
@@ -87,6 +138,9 @@ pub(crate) struct Overlap {
     /// How often both labels are found, and how often they are the classifier's first two.
     pub(crate) both_found: Estimate,
     pub(crate) both_first: Estimate,
+    /// The mean energy before every step, and after the last, in nats.
+    pub(crate) curve: Vec<f64>,
+    pub(crate) grid: Grid,
 }
 
 /// Blends of two shapes, each half drawn with both labels given, and with its own alone.
@@ -117,4 +171,14 @@ pub(crate) struct Grid {
 /// A share with its 95 % interval.
 pub(crate) fn share(right: usize, of: usize) -> Estimate {
     wilson(right as u64, of as u64, 0.95).expect("a share of at least one").into()
+}
+
+/// How long something takes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Cost {
+    pub(crate) what: String,
+    /// Of one thread, for each picture.
+    pub(crate) milliseconds: f64,
+    /// How many forward passes of the classifier take as long.
+    pub(crate) passes: f64,
 }

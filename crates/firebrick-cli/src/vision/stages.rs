@@ -11,12 +11,12 @@ use firebrick_inference::{DecoderMode, FitConfig, GenerativeModel, PriorConfig};
 use firebrick_models::{CnnConfig, save_cnn};
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext, digest};
 use firebrick_train::classify::{self, ClassifyConfig, accuracy};
-use firebrick_train::{AdamWConfig, FitConfig as Optimiser, Schedule};
+use firebrick_train::{AdamWConfig, FitConfig as Optimiser, Schedule, denoise};
 use firebrick_types::{Images, Seed};
 use rand::Rng;
 use serde::Serialize;
 
-use super::artifacts::{Classifier, Generative, Pictures};
+use super::artifacts::{Classifier, Denoiser, Generative, Pictures};
 use super::recipe::{CnnRecipe, DataRecipe, ModelRecipe, Recipe};
 use crate::env::Env;
 use crate::hh::{checkpoints, keep_metrics, write_json};
@@ -110,6 +110,28 @@ impl Train {
     }
 }
 
+impl CnnRecipe {
+    /// The convolutions, each with its rectifier and pool.
+    fn features(&self, plan: CnnConfig) -> CnnConfig {
+        let block = |plan: CnnConfig, channels: &usize| {
+            plan.conv(*channels, self.size, 1, self.size / 2).relu().max_pool(2, 2, 0)
+        };
+        self.channels.iter().fold(plan, block)
+    }
+
+    /// So many passes over the pictures, which are so many samples.
+    fn config(&self, epochs: u64, samples: u64) -> ClassifyConfig {
+        let fit = Optimiser {
+            learning_rate: self.learning_rate,
+            schedule: Schedule::Cosine { warmup: samples / 50, total: samples, floor: 0.05 },
+            adamw: AdamWConfig::default(),
+            ..Optimiser::default()
+        };
+        let Self { batch_size, micro_batch_size, shift, .. } = *self;
+        ClassifyConfig { epochs, batch_size, micro_batch_size, shift, fit }
+    }
+}
+
 /// So many copies of every picture, each under a mask of any family, or none.
 fn under_masks(pictures: &Images, copies: u64, seed: Seed) -> Images {
     let [height, width, channels] = pictures.size();
@@ -138,35 +160,60 @@ impl Stage<Env> for Train {
     fn run(&self, (pictures,): (Pictures,), ctx: &StageContext, env: &Env) -> Result<(), BoxError> {
         let TrainTest { train, test } = pictures.train_test()?;
         let [height, width, channels] = train.size();
-        let CnnRecipe { size, hidden, .. } = self.cnn;
-        let block =
-            |plan: CnnConfig, channels: &usize| plan.conv(*channels, size, 1, size / 2).relu().max_pool(2, 2, 0);
-        let features = self.cnn.channels.iter().fold(CnnConfig::image(height, width, channels), block);
-        let plan = features.linear(hidden).relu().linear(train.classes());
+        let features = self.cnn.features(CnnConfig::image(height, width, channels));
+        let plan = features.linear(self.cnn.hidden).relu().linear(train.classes());
         let seed = Seed::new(self.seed).derive(self.name);
         let samples = self.cnn.epochs * train.len() as u64;
         // Every passage sees other masks.
         let (train, epochs) =
             if self.masked { (under_masks(&train, self.cnn.epochs, seed), 1) } else { (train, self.cnn.epochs) };
-        let fit = Optimiser {
-            learning_rate: self.cnn.learning_rate,
-            schedule: Schedule::Cosine { warmup: samples / 50, total: samples, floor: 0.05 },
-            adamw: AdamWConfig::default(),
-            ..Optimiser::default()
-        };
-        let config = ClassifyConfig {
-            epochs,
-            batch_size: self.cnn.batch_size,
-            micro_batch_size: self.cnn.micro_batch_size,
-            shift: self.cnn.shift,
-            fit,
-        };
+        let config = self.cnn.config(epochs, samples);
         let cnn = plan.init(seed, &env.device.clone().autodiff()).context("`cnn` does not fit the pictures")?;
         let mut progress = Progress::new(ctx.work(), ctx.stage(), env.voice);
         let cnn = classify::train(cnn, &train, &config, seed, Some(&mut checkpoints(ctx, env)), &mut progress)?.valid();
         save_cnn(&cnn, ctx.artifact())?;
         keep_metrics(ctx)?;
         write_json(&ctx.artifact().join(Classifier::ACCURACY), &accuracy(&cnn, &test, self.cnn.micro_batch_size))?;
+        Ok(())
+    }
+}
+
+/// A network that draws what masks hide, trained for nothing else.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Denoise {
+    seed: u64,
+    cnn: CnnRecipe,
+}
+
+impl Denoise {
+    pub(crate) fn of(recipe: &Recipe) -> Self {
+        Self { seed: recipe.seed, cnn: recipe.cnn.clone() }
+    }
+}
+
+impl Stage<Env> for Denoise {
+    const VERSION: u32 = 1;
+    type Inputs = (Output<Pictures>,);
+    type Output = Denoiser;
+
+    fn run(&self, (pictures,): (Pictures,), ctx: &StageContext, env: &Env) -> Result<(), BoxError> {
+        let train = pictures.train_test()?.train;
+        let [height, width, channels] = train.size();
+        let seed = Seed::new(self.seed).derive("vision/denoiser");
+        let cnn = self.cnn.features(CnnConfig::image(height, width, channels + 1));
+        let plan = cnn.linear(2 * self.cnn.hidden).relu().linear(height * width * channels);
+        let epochs = 2 * self.cnn.epochs;
+        let config = self.cnn.config(epochs, epochs * train.len() as u64);
+        let model = plan.init(seed, &env.device.clone().autodiff()).context("`cnn` does not fit the pictures")?;
+        let mut progress = Progress::new(ctx.work(), ctx.stage(), env.voice);
+        let mask = |seed: Seed| {
+            let family = seed.derive("family").rng().random_range(0..Occluder::ALL.len());
+            Occluder::ALL[family].mask(height, width, seed)
+        };
+        let mut kept = checkpoints(ctx, env);
+        let model = denoise::train(model, &train, mask, &config, seed, Some(&mut kept), &mut progress)?.valid();
+        save_cnn(&model, ctx.artifact())?;
+        keep_metrics(ctx)?;
         Ok(())
     }
 }

@@ -1,0 +1,236 @@
+//! What hides behind a mask: ways to fill it in, beside each other.
+
+use anyhow::Result;
+use burn::tensor::Tensor;
+use firebrick_inference::complete::{PixelFactors, filled, mean, nearest, predictive_coding, zero};
+use firebrick_inference::metrics::mean_square;
+use firebrick_inference::tasks::Occluder;
+use firebrick_inference::{
+    Evidence, Exemplars, Explain, GenerativeModel, ImputeConfig, MapConfig, NoisyOr, PriorConfig, Query,
+    RectifiedGaussian, SweepConfig,
+};
+use firebrick_models::Cnn;
+use firebrick_tensor::Classifier;
+use firebrick_train::{denoise, parallel_map};
+use firebrick_types::{Images, Seed};
+
+use super::questions::{CHUNK, Learnt, all};
+use super::recipe::CompleteRecipe;
+use super::results::{Completion, Grid, share};
+
+/// Rows of a grid.
+const SHOWN: usize = 8;
+
+/// What a way to deal with hidden pixels says.
+pub(super) struct Answer {
+    pub(super) labels: Vec<usize>,
+    /// The pictures filled in, where that is part of it.
+    pub(super) images: Option<Tensor<4>>,
+}
+
+pub(super) type Way<'a> = Box<dyn Fn(&Evidence) -> Result<Answer> + Sync + 'a>;
+
+/// A way, and how many pictures it is given.
+pub(super) struct Method<'a> {
+    pub(super) name: &'static str,
+    pictures: usize,
+    pub(super) way: Way<'a>,
+}
+
+/// Everything that fills in.
+pub(super) struct Ways<'a> {
+    pub(super) model: &'a GenerativeModel,
+    pub(super) exemplars: &'a Exemplars,
+    pub(super) trained: &'a Cnn,
+    pub(super) denoiser: &'a Cnn,
+    known: Tensor<4>,
+    factors: PixelFactors,
+    binary: NoisyOr<'a>,
+    rectified: RectifiedGaussian,
+    pub(super) recipe: CompleteRecipe,
+    pub(super) sweep: SweepConfig,
+    pub(super) descent: MapConfig,
+    pub(super) impute: ImputeConfig,
+}
+
+impl<'a> Ways<'a> {
+    /// Those of a model, and those that have to learn from pictures first.
+    pub(super) fn new(
+        model: &'a GenerativeModel,
+        learnt: &'a Learnt,
+        [trained, denoiser]: [&'a Cnn; 2],
+        recipe: CompleteRecipe,
+        (sweep, descent): (SweepConfig, MapConfig),
+        seed: Seed,
+    ) -> Result<Self> {
+        /// Pictures that the pixels' analysers and the binary model learn from.
+        const LEARNT: usize = 20_000;
+        const COUNTED: usize = 2000;
+        let Learnt { exemplars, images } = learnt;
+        let part = |count: usize| images.chosen(0..count.min(images.len()));
+        let (learnt, counted) = (part(LEARNT), part(COUNTED));
+        let prior = PriorConfig { factors: 30, components: 1, passes: 4 };
+        let known = all(&learnt, model);
+        Ok(Self {
+            factors: PixelFactors::fit(&known, learnt.labels(), &prior, seed)?,
+            binary: NoisyOr::fit(model, &all(&counted, model), counted.labels())?,
+            rectified: RectifiedGaussian::of(model.network(), &known.clone().mean_dim(0), 3)?,
+            known,
+            model,
+            exemplars,
+            trained,
+            denoiser,
+            recipe,
+            sweep,
+            descent,
+            impute: recipe.impute(),
+        })
+    }
+
+    pub(super) fn methods(&self, count: usize) -> Vec<Method<'_>> {
+        let Self { model, exemplars, recipe, .. } = self;
+        let judged =
+            |filled: Tensor<4>| Answer { labels: answers(model.network().cnn(), filled.clone()), images: Some(filled) };
+        let explained = |by: &dyn Explain, evidence: &Evidence| -> Result<Answer> {
+            let found = by.explain(evidence, &Query::Free)?;
+            Ok(Answer { labels: found.labels, images: Some(found.images) })
+        };
+        let ways: Vec<(&'static str, Way<'_>)> = vec![
+            ("zero", Box::new(move |evidence| Ok(judged(zero(evidence))))),
+            ("mean", Box::new(move |evidence| Ok(judged(mean(evidence, &self.known))))),
+            ("nearest", Box::new(move |evidence| Ok(judged(nearest(evidence, exemplars, recipe.neighbours))))),
+            ("factors", Box::new(move |evidence| Ok(judged(self.factors.fill(evidence))))),
+            ("predictive", Box::new(move |evidence| Ok(judged(predictive_coding(model, evidence, 10))))),
+            (
+                "denoiser",
+                Box::new(move |evidence| {
+                    let drawn = denoise::drawn(self.denoiser, denoise::masked(&evidence.images, &evidence.visible));
+                    Ok(judged(filled(evidence, drawn.clamp(0.0, 1.0))))
+                }),
+            ),
+            (
+                "trained",
+                Box::new(|evidence| Ok(Answer { labels: answers(self.trained, zero(evidence)), images: None })),
+            ),
+            ("rectified", Box::new(move |evidence| explained(&self.rectified, evidence))),
+            ("binary", Box::new(move |evidence| explained(&self.binary, evidence))),
+            (
+                "prior",
+                Box::new(move |evidence| {
+                    let swept = model.sweep(evidence, &Query::Free, &self.sweep)?;
+                    Ok(judged(filled(evidence, swept.expected.clamp(0.0, 1.0))))
+                }),
+            ),
+            ("sweep", Box::new(move |evidence| Ok(judged(model.sweep(evidence, &Query::Free, &self.sweep)?.images)))),
+            (
+                "iterate",
+                Box::new(move |evidence| {
+                    Ok(judged(model.iterate(evidence, recipe.candidates, recipe.passes, &self.sweep)?.images))
+                }),
+            ),
+            (
+                "map",
+                Box::new(move |evidence| {
+                    let found = model.map(evidence, &Query::Free, &self.sweep, &self.descent)?;
+                    Ok(Answer { labels: found.labels, images: Some(found.images) })
+                }),
+            ),
+            (
+                "impute",
+                Box::new(move |evidence| {
+                    let found = model.impute(evidence, exemplars, &self.impute)?;
+                    Ok(Answer { labels: found.labels, images: Some(found.images) })
+                }),
+            ),
+        ];
+        let pictures = |name: &str| if name == "map" { recipe.descents.min(count) } else { count };
+        ways.into_iter().map(|(name, way)| Method { name, pictures: pictures(name), way }).collect()
+    }
+
+    /// A row of every way, and pictures of the first of them.
+    pub(super) fn fill(&self, occluder: Occluder, test: &Images, seed: Seed) -> Result<(Vec<Completion>, Grid)> {
+        let [height, width, _] = test.size();
+        let mut rows = Vec::new();
+        let mut shown = vec![Vec::new(); SHOWN.min(test.len())];
+        let mut columns = vec!["picture".to_owned(), "seen".to_owned()];
+        for Method { name, pictures, way } in self.methods(test.len()) {
+            let chunks = (0..pictures).collect::<Vec<_>>();
+            let chunks = chunks.chunks(CHUNK).map(<[usize]>::to_vec).collect::<Vec<_>>();
+            let measured = parallel_map(chunks, |chunk: Vec<usize>| {
+                let part = test.chosen(chunk.iter().copied());
+                let seeds = chunk.iter().map(|&index| seed.at(&[index as u64])).collect::<Vec<_>>();
+                let visible = occluder.masks(height, width, &seeds, &self.model.network().device());
+                let evidence = Evidence { images: all(&part, self.model), visible };
+                Filled::of(&way, &evidence, &part, name)
+            });
+            let measured = measured.into_iter().collect::<Result<Vec<_>>>()?;
+            let drawn = measured.iter().all(|chunk| chunk.error.is_some());
+            let errors = measured.iter().filter_map(|chunk| chunk.error).sum::<f64>();
+            rows.push(Completion {
+                occluder: occluder.name(),
+                method: name.to_owned(),
+                pictures,
+                accuracy: share(measured.iter().map(|chunk| chunk.right).sum(), pictures),
+                error: drawn.then_some(errors / pictures as f64),
+            });
+            if drawn && name != "zero" {
+                columns.push(name.to_owned());
+            }
+            let found = measured.into_iter().flat_map(|chunk| chunk.pictures);
+            for (shown, [truth, seen, found]) in shown.iter_mut().zip(found) {
+                if shown.is_empty() {
+                    shown.extend([truth, seen]);
+                }
+                if drawn && name != "zero" {
+                    shown.push(found);
+                }
+            }
+        }
+        // A way that was given fewer pictures leaves rows shorter: those are not shown.
+        shown.retain(|row| row.len() == columns.len());
+        Ok((rows, Grid { title: occluder.name(), columns, size: [height, width], rows: shown }))
+    }
+}
+
+/// A classifier's likeliest classes.
+pub(super) fn answers(cnn: &Cnn, images: Tensor<4>) -> Vec<usize> {
+    cnn.logits(images).argmax(1).into_data().iter::<i64>().map(|label| label as usize).collect()
+}
+
+/// How many labels are those of the pictures.
+pub(super) fn right(labels: &[usize], pictures: &Images) -> usize {
+    labels.iter().zip(pictures.labels()).filter(|(found, label)| **found == usize::from(**label)).count()
+}
+
+/// What a way made of some pictures.
+struct Filled {
+    right: usize,
+    /// The sum over pictures, if it draws any.
+    error: Option<f64>,
+    /// The picture, what is seen of it and what was made of it, of each.
+    pictures: Vec<[Vec<u8>; 3]>,
+}
+
+impl Filled {
+    fn of(way: &Way<'_>, evidence: &Evidence, part: &Images, name: &str) -> Result<Self> {
+        let Answer { labels, images } = way(evidence)?;
+        let right = right(&labels, part);
+        let drawn = images.is_some();
+        let found = images.unwrap_or_else(|| zero(evidence));
+        let host = |x: Tensor<4>| x.into_data().iter::<f32>().collect::<Vec<_>>();
+        let each = evidence.images.shape().num_elements() / part.len();
+        let hidden = host((evidence.visible.clone().neg() + 1.0).expand(evidence.images.dims()));
+        let (found, truth, seen) = (host(found), host(evidence.images.clone()), host(zero(evidence)));
+        let of = |numbers: &'_ [f32], index: usize| numbers[index * each..][..each].to_vec();
+        let errors =
+            (0..part.len()).map(|index| mean_square(&of(&found, index), &of(&truth, index), &of(&hidden, index)));
+        let error = errors.filter(|error| error.is_finite()).sum::<f64>();
+        anyhow::ensure!(!error.is_nan(), "`{name}` draws what is no number");
+        let bytes = |numbers: &[f32], index: usize| {
+            let numbers = numbers[index * each..][..each].iter();
+            numbers.map(|&number| (255.0 * number.clamp(0.0, 1.0)).round() as u8).collect::<Vec<_>>()
+        };
+        let picture = |index: usize| [&truth, &seen, &found].map(|numbers| bytes(numbers, index));
+        Ok(Self { right, error: drawn.then_some(error), pictures: (0..part.len().min(SHOWN)).map(picture).collect() })
+    }
+}

@@ -1,0 +1,88 @@
+//! Stage `cost`: how long answers take.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use burn::tensor::Tensor;
+use firebrick_inference::tasks::Occluder;
+use firebrick_inference::{Compose, Evidence};
+use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
+use firebrick_tensor::Classifier as _;
+use firebrick_types::Seed;
+use serde::Serialize;
+
+use super::artifacts::{Classifier, Costs, Denoiser, Generative, Pictures};
+use super::questions::{Ask, CHUNK, all};
+use super::recipe::Recipe;
+use super::results::Cost;
+use crate::env::Env;
+use crate::hh::write_json;
+
+/// What is timed: what is asked. It is a stage of its own as no run takes as long as another: all others leave the same bits.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Measure {
+    ask: Ask,
+}
+
+impl Measure {
+    pub(crate) fn of(recipe: &Recipe) -> Self {
+        Self { ask: Ask::of(recipe) }
+    }
+}
+
+impl Stage<Env> for Measure {
+    const VERSION: u32 = 1;
+    type Inputs = (Output<Pictures>, Output<Generative>, Output<Classifier>, Output<Denoiser>);
+    type Output = Costs;
+
+    fn run(
+        &self,
+        (pictures, model, trained, denoiser): (Pictures, Generative, Classifier, Denoiser),
+        ctx: &StageContext,
+        env: &Env,
+    ) -> Result<(), BoxError> {
+        let (trained, denoiser) = (trained.cnn(&env.device)?, denoiser.cnn(&env.device)?);
+        let model = model.model(&env.device)?;
+        let found = pictures.train_test()?;
+        let learnt = self.ask.learnt(&found.train, &model);
+        let ways = self.ask.ways(&model, &learnt, [&trained, &denoiser])?;
+        let part = found.test.chosen(0..CHUNK.min(found.test.len()));
+        let [height, width, _] = part.size();
+        let seeds = (0..part.len()).map(|index| Seed::new(index as u64)).collect::<Vec<_>>();
+        let visible = Occluder::Half.masks(height, width, &seeds, &env.device);
+        let evidence = Evidence { images: all(&part, &model), visible };
+        let timed = |f: &dyn Fn() -> Result<()>| -> Result<f64> {
+            let mut times = Vec::new();
+            for _ in 0..3 {
+                let begun = Instant::now();
+                f()?;
+                times.push(1e3 * begun.elapsed().as_secs_f64() / part.len() as f64);
+            }
+            times.sort_by(f64::total_cmp);
+            Ok(times[1])
+        };
+        let forward = timed(&|| {
+            model.network().cnn().logits(evidence.images.clone()).into_data();
+            Ok(())
+        })?;
+        let mut costs = Vec::new();
+        let mut add = |what: &str, milliseconds: f64| {
+            costs.push(Cost { what: what.to_owned(), milliseconds, passes: milliseconds / forward });
+        };
+        add("one forward pass", forward);
+        for method in ways.methods(part.len()) {
+            add(method.name, timed(&|| (method.way)(&evidence).map(drop))?);
+        }
+        let whole = Evidence { visible: Tensor::ones([part.len(), height, width, 1], &env.device), ..evidence.clone() };
+        let labels = [0, 1].map(|label| vec![label; part.len()]);
+        add(
+            "two instances, both labels given",
+            timed(&|| {
+                model.explain_many(&whole, &labels, Compose::Max, &ways.sweep, &ways.descent)?;
+                Ok(())
+            })?,
+        );
+        write_json(&ctx.artifact().join(Costs::FILE), &costs)?;
+        Ok(())
+    }
+}

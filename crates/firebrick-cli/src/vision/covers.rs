@@ -1,0 +1,102 @@
+//! Something that lies over pictures, or corrupts them, where nobody says so.
+
+use anyhow::Result;
+use burn::tensor::Tensor;
+use firebrick_inference::Evidence;
+use firebrick_inference::tasks::{Corruption, Cover};
+use firebrick_stats::auroc;
+use firebrick_train::parallel_map;
+use firebrick_types::{Images, Seed};
+
+use super::completion::{Ways, answers, right};
+use super::questions::{CHUNK, all, pairs};
+use super::recipe::UnknownRecipe;
+use super::results::{Covered, share};
+
+/// What is wrong with pictures.
+#[derive(Clone, Copy)]
+enum Wrong {
+    Covered(Cover),
+    Corrupted(Corruption),
+}
+
+/// What became of some pictures.
+struct Seen {
+    blind: usize,
+    found: usize,
+    told: Option<usize>,
+    /// How much each covered and each uncovered pixel was believed to be covered.
+    believed: [Vec<f64>; 2],
+}
+
+/// What becomes of pictures that something lies over or that are corrupted: as they are, with what was found to be covered filled in,
+/// and with what is covered filled in.
+///
+/// # Errors
+/// If the model cannot be asked.
+pub(super) fn covers(test: &Images, ways: &Ways<'_>, recipe: &UnknownRecipe, seed: Seed) -> Result<Vec<Covered>> {
+    let wrongs = Cover::ALL.map(Wrong::Covered).into_iter().chain(Corruption::ALL.map(Wrong::Corrupted));
+    let one = |wrong: Wrong| -> Result<Covered> {
+        // Debris is of another class.
+        let chunks = pairs(test, recipe.pictures).chunks(CHUNK).map(<[_]>::to_vec).collect();
+        let measured = parallel_map(chunks, |chunk: Vec<[usize; 2]>| ask(test, ways, recipe, wrong, &chunk, seed));
+        let measured = measured.into_iter().collect::<Result<Vec<_>>>()?;
+        let pictures = recipe.pictures.min(test.len());
+        let sum = |of: fn(&Seen) -> usize| share(measured.iter().map(of).sum(), pictures);
+        let told = measured.iter().map(|seen| seen.told).sum::<Option<usize>>();
+        let beliefs = |side: usize| measured.iter().flat_map(|seen| seen.believed[side].clone()).collect::<Vec<_>>();
+        Ok(Covered {
+            cover: match wrong {
+                Wrong::Covered(cover) => cover.name().to_owned(),
+                Wrong::Corrupted(corruption) => corruption.name().to_owned(),
+            },
+            pictures,
+            blind: sum(|seen| seen.blind),
+            found: sum(|seen| seen.found),
+            told: told.map(|right| share(right, pictures)),
+            auroc: if told.is_some() { Some(auroc(&beliefs(0), &beliefs(1))?) } else { None },
+        })
+    };
+    wrongs.map(one).collect()
+}
+
+fn ask(
+    test: &Images,
+    ways: &Ways<'_>,
+    recipe: &UnknownRecipe,
+    wrong: Wrong,
+    chunk: &[[usize; 2]],
+    seed: Seed,
+) -> Result<Seen> {
+    let [part, others] = [0, 1].map(|side| test.chosen(chunk.iter().map(|pair| pair[side])));
+    let seeds = chunk.iter().map(|pair| seed.at(&[pair[0] as u64])).collect::<Vec<_>>();
+    let images = all(&part, ways.model);
+    let (images, visible) = match wrong {
+        Wrong::Covered(cover) => {
+            let (images, visible) = cover.lay(&images, &all(&others, ways.model), recipe.size, &seeds);
+            (images, Some(visible))
+        }
+        Wrong::Corrupted(corruption) => (corruption.apply(&images, &seeds), None),
+    };
+    let blind = right(&answers(ways.model.network().cnn(), images.clone()), &part);
+    let [batch, height, width, _] = images.dims();
+    let whole = Evidence { visible: Tensor::ones([batch, height, width, 1], &images.device()), images };
+    let found = ways.model.uncover(&whole, &recipe.config())?;
+    let imputed = |visible: Tensor<4>| -> Result<usize> {
+        let evidence = Evidence { images: whole.images.clone(), visible };
+        Ok(right(&ways.model.impute(&evidence, ways.exemplars, &ways.impute)?.labels, &part))
+    };
+    let mut believed = [Vec::new(), Vec::new()];
+    if let Some(visible) = &visible {
+        let probability = found.visible.clone().into_data();
+        for (seen, probability) in visible.clone().into_data().iter::<f32>().zip(probability.iter::<f64>()) {
+            believed[usize::from(seen > 0.5)].push(1.0 - probability);
+        }
+    }
+    Ok(Seen {
+        blind,
+        found: imputed(found.visible.greater_elem(0.5).float())?,
+        told: visible.map(imputed).transpose()?,
+        believed,
+    })
+}

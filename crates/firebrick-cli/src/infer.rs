@@ -7,13 +7,18 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use burn::tensor::{Tensor, activation};
 use clap::{Args, Subcommand, ValueEnum};
-use firebrick_inference::{Compose, Evidence, GenerativeModel, MapConfig, Query, SweepConfig, attribution};
+use firebrick_inference::{
+    Compose, Evidence, Exemplars, GenerativeModel, ImputeConfig, MapConfig, Query, SweepConfig, attribution,
+};
 use firebrick_models::CnnLayer;
+use firebrick_pipeline::Artifact as _;
 use firebrick_tensor::Classifier;
+use firebrick_train::classify::pixels;
 
 use crate::device::On;
 use crate::picture;
 use crate::say::say;
+use crate::vision::Pictures;
 
 pub(crate) const EXAMPLES: &str = "Examples:
   firebrick infer complete  --model runs/vision-mnist --image in.png --mask mask.png --out done.png
@@ -61,9 +66,6 @@ pub(crate) struct Complete {
     /// The class to fill it in as; the likeliest where it is left out.
     #[arg(long)]
     label: Option<usize>,
-    /// Labels that are iterated on, where none is given.
-    #[arg(long, value_name = "N", default_value_t = 4)]
-    candidates: usize,
     /// Where the picture goes.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -89,7 +91,7 @@ pub(crate) struct Separate {
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     labels: Option<Vec<usize>>,
     /// Labels of the classifier whose pairs are searched.
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value_t = 10)]
     candidates: usize,
     /// How the two make the picture together.
     #[arg(long, default_value = "max")]
@@ -225,17 +227,39 @@ fn complete(command: &Complete) -> Result<()> {
     let visible = mask.lower_elem(127.5 / 255.0).float();
     let hidden = height * width - visible.clone().sum().into_scalar::<f32>() as usize;
     let evidence = Evidence { visible, ..seen };
+    let query = query(command.label);
     let config = SweepConfig::default();
-    let found = match query(command.label) {
-        Query::Free => model.iterate(&evidence, command.candidates, 3, &config)?,
-        clamped @ Query::Clamp(_) => model.sweep(&evidence, &clamped, &config)?,
+    let (labels, images) = match (remembered(&command.asked.model, &model, &command.asked.on)?, &query) {
+        (Some(exemplars), query) => {
+            let found = model.impute(&evidence, &exemplars, query, &ImputeConfig::default())?;
+            (found.labels, found.images)
+        }
+        (None, Query::Free) => {
+            let found = model.iterate(&evidence, 4, 3, &config)?;
+            (found.labels, found.images)
+        }
+        (None, clamped) => {
+            let found = model.sweep(&evidence, clamped, &config)?;
+            (found.labels, found.images)
+        }
     };
-    say(format_args!("{hidden} of {} pixels filled in, as class {}", height * width, found.labels[0]));
-    say(format_args!(
-        "the classifier on the filled picture: {}",
-        likeliest(classified(&model, found.images.clone()), 3)
-    ));
-    wrote(&command.out, found.images)
+    let class = command.label.unwrap_or(labels[0]);
+    say(format_args!("{hidden} of {} pixels filled in, as class {class}", height * width));
+    say(format_args!("the classifier on the filled picture: {}", likeliest(classified(&model, images.clone()), 3)));
+    wrote(&command.out, images)
+}
+
+/// The pictures that a run learnt from, where the folder is a run's.
+fn remembered(dir: &Path, model: &GenerativeModel, on: &On) -> Result<Option<Exemplars>> {
+    let stages = fs::read_dir(dir).with_context(|| format!("cannot read the folder {}", dir.display()))?;
+    let stages = stages.filter_map(|entry| Some(entry.ok()?.path().join("artifact")));
+    let Some(pictures) = stages.into_iter().find_map(|stage| Pictures::open(&stage).ok()) else { return Ok(None) };
+    let train = pictures.train_test()?.train;
+    let bytes = (0..train.len()).flat_map(|index| train.image(index)).copied().collect::<Vec<_>>();
+    if train.size() != model.network().image() {
+        bail!("the pictures of {} are of another size than its model reads", dir.display());
+    }
+    Ok(Some(Exemplars::new(&pixels(&bytes, train.size(), &on.device), train.labels())))
 }
 
 fn explain(command: &Explain) -> Result<()> {

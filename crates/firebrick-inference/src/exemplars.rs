@@ -19,6 +19,7 @@ pub struct Exemplars {
 
 /// What a class makes of some pictures.
 pub(crate) struct Filling {
+    pub(crate) class: usize,
     /// log p(what is seen), of each picture, in nats.
     pub(crate) evidence: Vec<f64>,
     /// What it expects, `[batch, height, width, channels]`.
@@ -81,7 +82,7 @@ impl Exemplars {
         let device = self.rows.device();
         let distances = self.distances(evidence);
         let [seen, visible] = flat(evidence);
-        let fill = |of_class: &Vec<usize>| {
+        let fill = |(class, of_class): (usize, &Vec<usize>)| {
             let (mut found, mut evident) = (Vec::with_capacity(batch), Vec::with_capacity(batch));
             for image in 0..batch {
                 let chosen = least(&distances[image * count..][..count], of_class, neighbours);
@@ -108,9 +109,9 @@ impl Exemplars {
                 let b = Tensor::from_data(TensorData::new(b, [1, near]), &device);
                 found.push(mean + linear(b, spread, None));
             }
-            Filling { evidence: evident, expected: Tensor::cat(found, 0).reshape(dims) }
+            Filling { class, evidence: evident, expected: Tensor::cat(found, 0).reshape(dims) }
         };
-        self.classes.iter().filter(|of_class| !of_class.is_empty()).map(fill).collect()
+        self.classes.iter().enumerate().filter(|(_, of_class)| !of_class.is_empty()).map(fill).collect()
     }
 }
 

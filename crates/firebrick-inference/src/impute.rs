@@ -7,7 +7,7 @@ use crate::Error;
 use crate::complete::filled;
 use crate::exemplars::{Exemplars, Filling};
 use crate::model::GenerativeModel;
-use crate::sweep::Evidence;
+use crate::sweep::{Evidence, Query};
 
 /// The constants of an imputation; to be chosen on a validation split.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -51,17 +51,34 @@ impl GenerativeModel {
     /// A prior that is made when a picture is seen (locally weighted learning, Atkeson, Moore and Schaal 1997) is a mixture with as many
     /// components as there are pictures to ask about.
     ///
+    /// A clamped label fills in alone, and the labels are the classifier's all the same.
+    ///
     /// # Errors
-    /// If images or mask are of another size.
+    /// If images or mask are of another size, or no image of a clamped label is remembered.
     ///
     /// # Panics
     /// If the remembered images are of another size, or a number of the constants is not positive.
-    pub fn impute(&self, evidence: &Evidence, exemplars: &Exemplars, config: &ImputeConfig) -> Result<Imputed, Error> {
+    pub fn impute(
+        &self,
+        evidence: &Evidence,
+        exemplars: &Exemplars,
+        query: &Query,
+        config: &ImputeConfig,
+    ) -> Result<Imputed, Error> {
         let ImputeConfig { neighbours, noise, temperature } = *config;
         assert!(neighbours > 0 && noise > 0.0 && temperature > 0.0, "{config:?} must be positive");
         self.checked(evidence)?;
         let [batch, ..] = evidence.images.dims();
-        let fillings = exemplars.fillings(evidence, neighbours, noise);
+        let mut fillings = exemplars.fillings(evidence, neighbours, noise);
+        if let Query::Clamp(labels) = query {
+            for (image, &class) in labels.iter().enumerate() {
+                if fillings.iter().all(|filling| filling.class != class) {
+                    return Err(Error::NoImages { class });
+                }
+                let others = fillings.iter_mut().filter(|filling| filling.class != class);
+                others.for_each(|filling| filling.evidence[image] = f64::NEG_INFINITY);
+            }
+        }
         let most =
             |image: usize| fillings.iter().map(|filling| filling.evidence[image]).fold(f64::NEG_INFINITY, f64::max);
         let weight = |filling: &Filling, image: usize| ((filling.evidence[image] - most(image)) / temperature).exp();

@@ -5,6 +5,7 @@ mod belief;
 mod cholesky;
 pub mod complete;
 mod decoder;
+mod detect;
 mod energy;
 mod error;
 #[cfg(test)]
@@ -26,6 +27,7 @@ mod uncover;
 
 pub use belief::{Belief, Level, Upward, rectified};
 pub use decoder::{Decoder, DecoderMode};
+pub use detect::{DetectConfig, Detection};
 pub use energy::{Compose, Descent, Found, Instances, MapConfig};
 pub use error::Error;
 pub use exemplars::Exemplars;

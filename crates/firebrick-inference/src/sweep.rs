@@ -208,6 +208,7 @@ impl GenerativeModel {
         let first = self.answer(evidence, &seen, &Query::Free, config)?.explanation;
         let [batch, classes] = first.log_scores.dims();
         let candidates = candidates.clamp(1, classes);
+        let asked = self.hidden(evidence).into_data().iter::<f64>().collect::<Vec<_>>();
         let order = first.log_scores.clone().argsort_descending(1).into_data().iter::<i64>().collect::<Vec<_>>();
         let mut best: Option<(Vec<f64>, Explanation)> = None;
         for candidate in 0..candidates {
@@ -230,7 +231,10 @@ impl GenerativeModel {
             let misfit = (found.rendered.clone() - evidence.images.clone()).square() * evidence.visible.clone();
             let each = misfit.shape().num_elements() / batch;
             let misfit = misfit.reshape([batch, each]).sum_dim(1).into_data().iter::<f64>().collect::<Vec<_>>();
-            let scores = (0..batch).map(|image| judged[image] + evident[image] - 0.25 * misfit[image] / 0.04);
+            // Where nothing is hidden nothing was filled in, and the classifier answers alone.
+            let told =
+                |image: usize| if asked[image] > 0.0 { evident[image] - 0.25 * misfit[image] / 0.04 } else { 0.0 };
+            let scores = (0..batch).map(|image| judged[image] + told(image));
             let scores = scores.collect::<Vec<_>>();
             best = Some(match best {
                 None => (scores, found),

@@ -133,6 +133,47 @@ fn uniform(seeds: &[Seed], [height, width, channels]: [usize; 3], device: &Devic
     Tensor::from_data(TensorData::new(numbers, [seeds.len(), height, width, channels]), device)
 }
 
+/// Several pictures on a larger one, the brighter before the darker.
+#[derive(Clone, Debug)]
+pub struct Clutter {
+    /// `[1, side, side, channels]`
+    pub canvas: Tensor<4>,
+    /// Which picture lies where: its place among those that were given, and the row and column of its upper left corner.
+    pub placed: Vec<(usize, [usize; 2])>,
+}
+
+impl Clutter {
+    /// The pictures, laid somewhere on a canvas so that their middles are `apart` pixels or more from each other, in rows or columns. Those
+    /// for which no place is found in many tries are left out.
+    ///
+    /// # Shapes
+    /// - `pictures`: `[count, height, width, channels]`
+    ///
+    /// # Panics
+    /// If the canvas is smaller than a picture.
+    pub fn lay(pictures: &Tensor<4>, side: usize, apart: usize, seed: Seed) -> Self {
+        const TRIES: usize = 200;
+        let ([count, height, width, channels], device) = (pictures.dims(), pictures.device());
+        assert!(side >= height && side >= width, "pictures of {height} x {width} on a canvas of {side}");
+        let mut rng = seed.derive("clutter").rng();
+        let mut placed: Vec<(usize, [usize; 2])> = Vec::new();
+        let mut canvas = Tensor::zeros([1, side, side, channels], &device);
+        for index in 0..count {
+            let place = (0..TRIES).map(|_| [rng.random_range(0..=side - height), rng.random_range(0..=side - width)]);
+            let free = |place: &[usize; 2]| {
+                placed.iter().all(|(_, other)| (0..2).any(|axis| place[axis].abs_diff(other[axis]) >= apart))
+            };
+            let Some([top, left]) = place.into_iter().find(free) else { continue };
+            let picture = pictures.clone().slice([index..index + 1, 0..height, 0..width, 0..channels]);
+            let part = [0..1, top..top + height, left..left + width, 0..channels];
+            let both = canvas.clone().slice(part.clone()).max_pair(picture);
+            canvas = canvas.slice_assign(part, both);
+            placed.push((index, [top, left]));
+        }
+        Self { canvas, placed }
+    }
+}
+
 /// What is wrong with a picture all over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Corruption {

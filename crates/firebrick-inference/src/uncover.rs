@@ -32,8 +32,9 @@ pub struct Uncovered {
     pub visible: Tensor<4>,
     /// log p(picture, label, cover) at the best cover of every label, in nats, `[batch][classes]`.
     pub log_scores: Vec<Vec<f64>>,
-    /// The same of a picture that is covered altogether: what explains nothing has no more than this.
-    pub log_covered: Vec<f64>,
+    /// How much more that is than of a black picture with the same noise, and what covers it, `[batch][classes]`: what explains nothing
+    /// gains nothing.
+    pub gains: Vec<Vec<f64>>,
 }
 
 impl GenerativeModel {
@@ -62,6 +63,7 @@ impl GenerativeModel {
         let logit = ((1.0 - covered) / covered).ln();
         let classes = self.network().classes();
         let mut log_scores = vec![vec![f64::NEG_INFINITY; classes]; batch];
+        let mut gains = log_scores.clone();
         let mut best: Option<(Vec<f64>, Tensor<4>)> = None;
         for component in &self.prior {
             let component = component.part(0..pixels);
@@ -97,9 +99,16 @@ impl GenerativeModel {
                 probability = probability * evidence.visible.clone();
                 visible = probability.clone().greater_elem(0.5).float();
             }
+            // Each pixel of a black picture is dark, as exactly as any is known, or covered, whichever is likelier.
+            let least = noise.min().reshape([1, 1]);
+            let dark = (seen.clone().square() / least.clone() + least.log() + std::f64::consts::TAU.ln()) * -0.5;
+            let dark = dark.reshape([batch, height, width, channels]).sum_dim(3) + (1.0 - covered).ln();
+            let dark = (dark.clamp_min(covered.ln()) * evidence.visible.clone()).reshape([batch, height * width]);
+            let dark = dark.sum_dim(1).into_data().iter::<f64>().collect::<Vec<_>>();
             for (image, &score) in scores.iter().enumerate() {
-                let of_class = &mut log_scores[image][component.class];
-                *of_class = of_class.max(score);
+                let class = component.class;
+                log_scores[image][class] = log_scores[image][class].max(score);
+                gains[image][class] = gains[image][class].max(score - dark[image]);
             }
             best = Some(match best {
                 None => (scores, probability),
@@ -113,8 +122,7 @@ impl GenerativeModel {
             });
         }
         let (_, visible) = best.expect("there is a component");
-        let log_covered = counts(&evidence.visible).into_iter().map(|there| there * covered.ln()).collect();
-        Ok(Uncovered { visible, log_scores, log_covered })
+        Ok(Uncovered { visible, log_scores, gains })
     }
 }
 

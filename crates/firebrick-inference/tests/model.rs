@@ -5,10 +5,11 @@ use std::sync::LazyLock;
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 use firebrick_inference::complete::PixelFactors;
-use firebrick_inference::tasks::Cover;
+use firebrick_inference::tasks::{Clutter, Cover};
 use firebrick_inference::{
-    Compose, DecoderMode, Descent, Error, Evidence, Exemplars, Explain, FitConfig, GenerativeModel, ImputeConfig,
-    MapConfig, NoisyOr, PriorConfig, Query, RectifiedGaussian, SweepConfig, Sweeps, UncoverConfig, complete,
+    Compose, DecoderMode, Descent, DetectConfig, Detection, Error, Evidence, Exemplars, Explain, FitConfig,
+    GenerativeModel, ImputeConfig, MapConfig, NoisyOr, PriorConfig, Query, RectifiedGaussian, SweepConfig, Sweeps,
+    UncoverConfig, complete,
 };
 use firebrick_models::CnnConfig;
 use firebrick_tensor::{Classifier, Parameters};
@@ -126,16 +127,23 @@ fn fillings_of_every_class_are_right_in_the_mean() {
     let known = shapes(600, 1);
     let exemplars = Exemplars::new(&batch(&known), known.labels());
     let config = ImputeConfig { neighbours: 20, ..ImputeConfig::default() };
-    let found = MODEL.impute(&evidence, &exemplars, &config).unwrap();
+    let found = MODEL.impute(&evidence, &exemplars, &Query::Free, &config).unwrap();
     let right = found.labels.iter().enumerate().filter(|(index, label)| index % CLASSES == **label).count();
     assert!(right >= 85, "{right} of 90");
     let sums = found.log_scores.exp().sum_dim(1).into_data();
     assert!(sums.iter::<f32>().all(|sum| (sum - 1.0).abs() < 1e-5));
     let error = |filled: Tensor<4>| (filled - images.clone()).square().sum().into_scalar::<f32>();
     assert!(error(found.images.clone()) < 0.5 * error(images.clone() * evidence.visible.clone()));
-    assert_close(found.images * evidence.visible.clone(), images.clone() * evidence.visible, 0.0);
+    assert_close(found.images * evidence.visible.clone(), images.clone() * evidence.visible.clone(), 0.0);
+    // With the right label it is filled in as that class would have it, better than with another; of one that nobody remembers it is not.
+    let labels = |turn: usize| Query::Clamp((0..90).map(|index| (index + turn) % CLASSES).collect());
+    let [truth, other] =
+        [0, 1].map(|turn| error(MODEL.impute(&evidence, &exemplars, &labels(turn), &config).unwrap().images));
+    assert!(truth < 0.7 * other, "{truth} {other}");
+    let unknown = MODEL.impute(&evidence, &exemplars, &Query::Clamp(vec![7; 90]), &config);
+    assert!(matches!(unknown, Err(Error::NoImages { class: 7 })));
     // Where nothing is hidden there is one way to fill it in.
-    let alone = MODEL.impute(&seen(images.clone()), &exemplars, &config).unwrap();
+    let alone = MODEL.impute(&seen(images.clone()), &exemplars, &Query::Free, &config).unwrap();
     let logits = MODEL.network().cnn().logits(images.clone());
     assert_close(alone.log_scores.exp(), burn::tensor::activation::softmax(logits, 1), 1e-5);
     assert_close(alone.images, images, 0.0);
@@ -143,6 +151,11 @@ fn fillings_of_every_class_are_right_in_the_mean() {
 
 #[test]
 fn where_nothing_is_hidden_the_classifier_answers_alone() {
+    let whole = seen(batch(&shapes(30, 5)));
+    let again = MODEL.iterate(&whole, 3, 2, &SweepConfig::default()).unwrap();
+    let answers = MODEL.network().cnn().logits(whole.images.clone()).argmax(1).into_data();
+    assert_eq!(again.labels, answers.iter::<i64>().map(|label| label as usize).collect::<Vec<_>>());
+    assert_close(again.images, whole.images, 0.0);
     let evidence = seen(batch(&shapes(30, 5)));
     let found = MODEL.sweep(&evidence, &Query::Free, &SweepConfig::default()).unwrap();
     let alone = burn::tensor::activation::log_softmax(MODEL.network().cnn().logits(evidence.images), 1);
@@ -381,9 +394,9 @@ fn something_that_lies_over_a_picture_is_found() {
     // What nobody covered is left alone, and explains more than nothing would.
     let clean = MODEL.uncover(&seen(images), &UncoverConfig::default()).unwrap();
     assert!(clean.visible.mean().into_scalar::<f32>() > 0.97);
-    for (scores, covered) in clean.log_scores.iter().zip(&clean.log_covered) {
-        assert!(scores.iter().all(|score| score > covered));
-    }
+    assert!(clean.gains.iter().enumerate().all(|(index, gains)| gains[index % CLASSES] > 50.0), "{:?}", clean.gains);
+    let nothing = MODEL.uncover(&seen(Tensor::zeros([1, 12, 12, 1], &cpu())), &UncoverConfig::default()).unwrap();
+    assert!(nothing.gains[0].iter().all(|gain| *gain < 0.0), "{:?}", nothing.gains);
     let wrong = Evidence { images: covered, visible: Tensor::ones([30, 11, 12, 1], &cpu()) };
     assert!(matches!(MODEL.uncover(&wrong, &UncoverConfig::default()), Err(Error::Mask { .. })));
 }
@@ -403,4 +416,26 @@ fn every_baseline_fills_in_better_than_black() {
     let (factors, predictive) =
         (error(factors.fill(&evidence)), error(complete::predictive_coding(&MODEL, &evidence, 10)));
     assert!(factors < 0.5 * mean && mean < black && predictive < black, "{factors} {predictive} {mean} {black}");
+}
+
+#[test]
+fn instances_on_a_canvas_are_found_where_they_lie() {
+    let pictures = shapes(12, 5);
+    let mut right = 0;
+    for first in [0, 3, 6] {
+        let chosen = batch(&pictures.chosen(first..first + 3));
+        let clutter = Clutter::lay(&chosen, 30, 12, Seed::new(first as u64));
+        assert!(clutter.placed.len() > 1);
+        let found = MODEL.detect(&clutter.canvas, &DetectConfig::default()).unwrap();
+        for (index, place) in &clutter.placed {
+            let near = |found: &Detection| (0..2).all(|axis| found.place[axis].abs_diff(place[axis]) <= 3);
+            right += usize::from(found.iter().any(|one| one.label == index % CLASSES && near(one)));
+        }
+        assert!(found.len() <= clutter.placed.len() + 1, "{} of {}", found.len(), clutter.placed.len());
+    }
+    assert!(right >= 6, "{right} of 9");
+    let empty = Tensor::zeros([1, 30, 30, 1], &cpu());
+    assert!(MODEL.detect(&empty, &DetectConfig::default()).unwrap().is_empty());
+    let small = Tensor::zeros([1, 30, 11, 1], &cpu());
+    assert!(matches!(MODEL.detect(&small, &DetectConfig::default()), Err(Error::Size { .. })));
 }

@@ -138,7 +138,7 @@ impl<'a> Ways<'a> {
             (
                 "impute",
                 Box::new(move |evidence| {
-                    let found = model.impute(evidence, exemplars, &self.impute)?;
+                    let found = model.impute(evidence, exemplars, &Query::Free, &self.impute)?;
                     Ok(Answer { labels: found.labels, images: Some(found.images) })
                 }),
             ),

@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use burn::tensor::Tensor;
-use firebrick_inference::Evidence;
 use firebrick_inference::tasks::{Corruption, Cover};
+use firebrick_inference::{Evidence, Query};
 use firebrick_stats::auroc;
 use firebrick_train::parallel_map;
 use firebrick_types::{Images, Seed};
@@ -84,7 +84,7 @@ fn ask(
     let found = ways.model.uncover(&whole, &recipe.config())?;
     let imputed = |visible: Tensor<4>| -> Result<usize> {
         let evidence = Evidence { images: whole.images.clone(), visible };
-        Ok(right(&ways.model.impute(&evidence, ways.exemplars, &ways.impute)?.labels, &part))
+        Ok(right(&ways.model.impute(&evidence, ways.exemplars, &Query::Free, &ways.impute)?.labels, &part))
     };
     let mut believed = [Vec::new(), Vec::new()];
     if let Some(visible) = &visible {

@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod blends;
+mod clutter;
 mod completion;
 mod cost;
 mod covers;
@@ -12,7 +13,7 @@ mod report;
 mod results;
 mod stages;
 
-pub(crate) use artifacts::Answers;
+pub(crate) use artifacts::{Answers, Pictures};
 pub(crate) use recipe::Recipe;
 
 use firebrick_pipeline::{Output, Pipeline};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use burn::tensor::Tensor;
 use firebrick_inference::tasks::Occluder;
-use firebrick_inference::{Evidence, Exemplars, GenerativeModel, ImputeConfig, MapConfig, SweepConfig};
+use firebrick_inference::{Evidence, Exemplars, GenerativeModel, ImputeConfig, MapConfig, Query, SweepConfig};
 use firebrick_models::Cnn;
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
 use firebrick_train::classify::pixels;
@@ -15,10 +15,11 @@ use serde::Serialize;
 
 use super::artifacts::{Answers, Classifier as Trained, Denoiser, Generative, Pictures};
 use super::blends::blends;
+use super::clutter::clutter;
 use super::completion::{Ways, right};
 use super::covers::covers;
 use super::overlap::overlaps;
-use super::recipe::{CompleteRecipe, OverlapRecipe, Recipe, SweepRecipe, UnknownRecipe};
+use super::recipe::{ClutterRecipe, CompleteRecipe, OverlapRecipe, Recipe, SweepRecipe, UnknownRecipe};
 use super::results::{Covered, Results};
 use crate::env::{Env, Voice};
 use crate::hh::write_json;
@@ -34,12 +35,13 @@ pub(crate) struct Ask {
     complete: CompleteRecipe,
     unknown: UnknownRecipe,
     overlap: OverlapRecipe,
+    clutter: ClutterRecipe,
 }
 
 impl Ask {
     pub(crate) fn of(recipe: &Recipe) -> Self {
-        let Recipe { seed, sweep, complete, unknown, overlap, .. } = *recipe;
-        Self { seed, sweep, complete, unknown, overlap }
+        let Recipe { seed, sweep, complete, unknown, overlap, clutter, .. } = *recipe;
+        Self { seed, sweep, complete, unknown, overlap, clutter }
     }
 }
 
@@ -81,9 +83,13 @@ impl Stage<Env> for Ask {
         say(format!("covers: {}", covered.iter().map(Covered::told).collect::<Vec<_>>().join(", ")));
         let overlap = overlaps(&found.test, &model, &self.overlap, &sweep, &descent)?;
         say(format!("overlap: both labels {:.3} beside {:.3}", overlap.both_found.mean, overlap.both_first.mean));
+        let validation = pictures.validation()?;
+        let clutter = clutter([&validation, &found.test], &model, &self.clutter, seed.derive("vision/clutter"))?;
+        let told = clutter.found.iter().map(|one| format!("{} {:.3}", one.by, one.f1));
+        say(format!("clutter, F1: {}", told.collect::<Vec<_>>().join(", ")));
         let ambiguity = blends(&found.test, self.overlap.pairs, &model, &judge, &sweep, &descent)?;
         let mut results =
-            Results { completion, covered, overlap, ambiguity, temperature, grids, metrics: BTreeMap::new() };
+            Results { completion, covered, overlap, clutter, ambiguity, temperature, grids, metrics: BTreeMap::new() };
         results.measure();
         write_json(&ctx.artifact().join(Answers::FILE), &results)?;
         Ok(())
@@ -153,7 +159,7 @@ impl Ask {
             let evidence = Evidence { images: all(&part, model), visible };
             let counted = |temperature: f64| -> Result<usize> {
                 let config = ImputeConfig { temperature, ..self.complete.impute() };
-                Ok(right(&model.impute(&evidence, exemplars, &config)?.labels, &part))
+                Ok(right(&model.impute(&evidence, exemplars, &Query::Free, &config)?.labels, &part))
             };
             CHOICES.iter().map(|&temperature| counted(temperature)).collect::<Result<Vec<_>>>()
         });

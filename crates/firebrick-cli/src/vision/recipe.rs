@@ -16,6 +16,7 @@ pub(crate) struct Recipe {
     pub(crate) complete: CompleteRecipe,
     pub(crate) unknown: UnknownRecipe,
     pub(crate) overlap: OverlapRecipe,
+    pub(crate) clutter: ClutterRecipe,
 }
 
 /// How many pictures.
@@ -137,6 +138,16 @@ pub(crate) struct OverlapRecipe {
     pub(crate) steps: usize,
 }
 
+/// Several shapes on one canvas.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ClutterRecipe {
+    /// Canvases of three and four shapes by turns, and as many to choose constants on.
+    pub(crate) canvases: usize,
+    /// Pixels between the middles of two shapes, down or across, at least.
+    pub(crate) apart: usize,
+}
+
 impl Recipe {
     /// # Errors
     /// If a number is impossible.
@@ -161,6 +172,7 @@ impl Recipe {
             ("data.validation", self.data.validation),
             ("overlap.pairs", self.overlap.pairs),
             ("overlap.steps", self.overlap.steps),
+            ("clutter.canvases", self.clutter.canvases),
         ];
         if let Some((key, _)) = positive.iter().find(|(_, number)| *number == 0) {
             bail!("`{key}` is 0; it must be at least 1");

@@ -16,6 +16,8 @@ pub(crate) struct Results {
     pub(crate) covered: Vec<Covered>,
     /// What became of pictures of two shapes.
     pub(crate) overlap: Overlap,
+    /// What was found on canvases of several shapes.
+    pub(crate) clutter: Clutters,
     /// What became of blends of two shapes.
     pub(crate) ambiguity: Ambiguity,
     /// What evidence of components is divided by, chosen on pictures kept apart.
@@ -39,6 +41,9 @@ impl Results {
         }
         for one in &self.covered {
             metrics.insert(format!("covered/{}", one.cover), one.found.mean);
+        }
+        for one in &self.clutter.found {
+            metrics.insert(format!("clutter/{}", one.by), one.f1);
         }
         metrics.insert("overlap/pointing".into(), self.overlap.pointing.mean);
         metrics.insert("overlap/ink_assignment".into(), self.overlap.ink_assignment);
@@ -65,6 +70,9 @@ impl Results {
             both_found.show(3),
             both_first.show(3)
         ));
+        let Clutters { canvases, shapes, found } = &self.clutter;
+        let told = found.iter().map(|one| format!("{} {:.3} (pointing {})", one.by, one.f1, one.pointing.show(3)));
+        lines.push(format!("of {shapes} shapes on {canvases} canvases, F1: {}", told.collect::<Vec<_>>().join(", ")));
         let Ambiguity { pictures, judged, judged_alone, closer, closer_alone, error, error_alone } = &self.ambiguity;
         lines.push(format!(
             "of the halves of {pictures} blends of two shapes, with both labels (with its own alone): judged as their label {} ({}), nearer \
@@ -171,6 +179,29 @@ pub(crate) struct Grid {
 /// A share with its 95 % interval.
 pub(crate) fn share(right: usize, of: usize) -> Estimate {
     wilson(right as u64, of as u64, 0.95).expect("a share of at least one").into()
+}
+
+/// What was found on canvases.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Clutters {
+    pub(crate) canvases: usize,
+    /// On all of them.
+    pub(crate) shapes: usize,
+    pub(crate) found: Vec<Found>,
+}
+
+/// What one way found.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Found {
+    pub(crate) by: String,
+    /// Of what it claims, how much is there: the right label, at most four pixels off.
+    pub(crate) precision: Estimate,
+    /// Of what is there, how much it claims.
+    pub(crate) recall: Estimate,
+    /// The harmonic mean of both.
+    pub(crate) f1: f64,
+    /// Of what is there, how much has a claim of any label within two pixels.
+    pub(crate) pointing: Estimate,
 }
 
 /// How long something takes.

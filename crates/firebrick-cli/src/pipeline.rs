@@ -39,6 +39,7 @@ const EXAMPLES: &str = "Examples:
   firebrick pipeline run hh                                      the built-in world
   firebrick pipeline run hh --recipe tiny --data ../data         comparisons, questions and text from a folder
   firebrick pipeline run hh --data hub:Anthropic/hh-rlhf         from the Hugging Face Hub
+  firebrick pipeline run vision --data hub:ylecun/mnist          the same of pictures
   firebrick pipeline run hh --plan --set ppo.kl_coefficient=0.01 what would be run
   firebrick pipeline run hh --rebuild ppo                        make a stage again, and what depends on it
   firebrick pipeline run vision                                  built-in pictures
@@ -126,7 +127,7 @@ impl Run {
         self.out.clone().unwrap_or_else(|| Path::new("runs").join(format!("{}-{stem}", self.pipeline)))
     }
 
-    fn env(&self) -> Result<Env> {
+    fn env(&self, wanted: hub::Wanted) -> Result<Env> {
         let voice = match (self.quiet, self.verbose) {
             (true, _) => Voice::Quiet,
             (_, true) => Voice::Verbose,
@@ -134,7 +135,7 @@ impl Run {
         };
         Ok(Env {
             device: self.on.device.clone(),
-            data: self.data.as_deref().map(|data| folder(data, voice)).transpose()?,
+            data: self.data.as_deref().map(|data| folder(data, wanted, voice)).transpose()?,
             checkpoint_every: Duration::from_secs_f64(self.checkpoint_every.max(0.0)),
             voice,
         })
@@ -190,7 +191,7 @@ fn execute_hh(run: &Run) -> Result<ExitCode> {
     let name = run.recipe_or("world", "tiny");
     let recipe: Recipe = recipe::load(name, hh::RECIPES, &run.set)?;
     recipe.validate()?;
-    let (out, env) = (run.place(name), run.env()?);
+    let (out, env) = (run.place(name), run.env(hub::Wanted::Comparisons)?);
     let (pipeline, _, _) = hh::pipeline(&recipe, env.data.is_some())?;
     if run.plan {
         say(pipeline.plan(&out, &env)?.to_string().trim_end());
@@ -211,7 +212,7 @@ fn execute_vision(run: &Run) -> Result<ExitCode> {
     let name = run.recipe_or("glyphs", "mnist");
     let recipe: vision::Recipe = recipe::load(name, vision::RECIPES, &run.set)?;
     recipe.validate()?;
-    let (out, env) = (run.place(name), run.env()?);
+    let (out, env) = (run.place(name), run.env(hub::Wanted::Images)?);
     let pipeline = vision::pipeline(&recipe);
     if run.plan {
         say(pipeline.plan(&out, &env)?.to_string().trim_end());
@@ -224,7 +225,7 @@ fn execute_vision(run: &Run) -> Result<ExitCode> {
 }
 
 /// The folder of data that an argument means, downloaded if need be.
-fn folder(data: &str, voice: Voice) -> Result<PathBuf> {
+fn folder(data: &str, wanted: hub::Wanted, voice: Voice) -> Result<PathBuf> {
     let Some(repo) = data.strip_prefix("hub:") else {
         if !Path::new(data).is_dir() {
             bail!("--data {data}: there is no such folder; give a folder of data, or hub:OWNER/NAME");
@@ -234,7 +235,7 @@ fn folder(data: &str, voice: Voice) -> Result<PathBuf> {
     let bar = if voice > Voice::Quiet { ProgressBar::new(0) } else { ProgressBar::hidden() };
     let style = ProgressStyle::with_template("  {msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}")?;
     bar.set_style(style);
-    let dir = hub::download(repo, &hub::Hub::from_env(), |file, done, total| {
+    let dir = hub::download(repo, wanted, &hub::Hub::from_env(), |file, done, total| {
         bar.set_message(file.to_owned());
         bar.set_length(total);
         bar.set_position(done);

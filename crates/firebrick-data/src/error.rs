@@ -123,9 +123,19 @@ pub enum Error {
         /// What is wrong.
         what: String,
     },
+    /// A table of images holds none, or others than its first one.
+    #[error("{}, row {row}: {what}; a row is `image: {{bytes, path}}`, a PNG or JPEG file, and `label`, from 0 to 255", path.display())]
+    ImageRow {
+        /// The file.
+        path: PathBuf,
+        /// Counted from 0.
+        row: usize,
+        /// What is wrong.
+        what: String,
+    },
     /// A folder holds no images.
     #[error(
-        "{}: no images; looked for `train-images-idx3-ubyte` and `t10k-images-idx3-ubyte` with their `labels-idx1-ubyte`,          each also as `.gz`; name a folder that holds the two of `t10k`, and of `train` if there are any",
+        "{}: no images; looked for `train-images-idx3-ubyte` and `t10k-images-idx3-ubyte` with their `labels-idx1-ubyte`,          each also as `.gz`, and for `train*.parquet` and `test*.parquet` in its folders; name one that holds the two of `t10k`, or a `test*.parquet`",
         dir.display()
     )]
     NoImages {
@@ -265,6 +275,12 @@ pub enum Error {
         "dataset {repo} has no `*/train.jsonl.gz` or `*/test.jsonl.gz`; name a dataset laid out as Anthropic/hh-rlhf"
     )]
     NoComparisons {
+        /// The dataset.
+        repo: String,
+    },
+    /// A dataset of the hub holds no images.
+    #[error("dataset {repo} has no `*/train*.parquet` or `*/test*.parquet`; name one laid out as ylecun/mnist")]
+    NoHubImages {
         /// The dataset.
         repo: String,
     },

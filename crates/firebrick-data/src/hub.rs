@@ -32,25 +32,40 @@ impl Hub {
     }
 }
 
-/// The folder of a dataset's comparisons, `*/{train,test}.jsonl.gz`, for [`crate::folder::discover`].
+/// Which files of a dataset are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Comparisons, `*/{train,test}.jsonl.gz`, for [`crate::folder::discover`].
+    Comparisons,
+    /// Labelled images, `*/{train,test}*.parquet`, for [`crate::images::read_folder`].
+    Images,
+}
+
+/// The folder of what is wanted of a dataset.
 ///
 /// What is missing in the cache is fetched; `progress` is told the file, the bytes there so far, and the bytes there
 /// will be. Where the hub can't be asked, the cache will do.
 ///
 /// # Errors
 /// If the hub fails or may not be asked, and the cache does not have the dataset; or if the dataset has no such file.
-pub fn download(repo: &str, hub: &Hub, mut progress: impl FnMut(&str, u64, u64)) -> Result<PathBuf, Error> {
+pub fn download(
+    repo: &str,
+    wanted: Wanted,
+    hub: &Hub,
+    mut progress: impl FnMut(&str, u64, u64),
+) -> Result<PathBuf, Error> {
     if hub.offline {
-        return cached(repo, hub).ok_or_else(|| Error::NotCached { repo: repo.into(), cache: hub.cache.clone() });
+        return cached(repo, wanted, hub)
+            .ok_or_else(|| Error::NotCached { repo: repo.into(), cache: hub.cache.clone() });
     }
-    fetch(repo, hub, &mut progress).or_else(|error| {
-        let snapshot = cached(repo, hub).ok_or(error)?;
+    fetch(repo, wanted, hub, &mut progress).or_else(|error| {
+        let snapshot = cached(repo, wanted, hub).ok_or(error)?;
         tracing::warn!(repo, endpoint = hub.endpoint, "the hub cannot be asked: using the cached dataset");
         Ok(snapshot)
     })
 }
 
-fn fetch(repo: &str, hub: &Hub, progress: &mut dyn FnMut(&str, u64, u64)) -> Result<PathBuf, Error> {
+fn fetch(repo: &str, wanted: Wanted, hub: &Hub, progress: &mut dyn FnMut(&str, u64, u64)) -> Result<PathBuf, Error> {
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Hub {
         repo: repo.into(),
         endpoint: hub.endpoint.clone(),
@@ -61,9 +76,12 @@ fn fetch(repo: &str, hub: &Hub, progress: &mut dyn FnMut(&str, u64, u64)) -> Res
     let api = api.map_err(|error| failed(error.into()))?;
     let info = api.dataset(repo.into()).info().map_err(|error| failed(error.into()))?;
     let files: Vec<&str> =
-        info.siblings.iter().map(|file| file.rfilename.as_str()).filter(|file| is_comparisons(file)).collect();
+        info.siblings.iter().map(|file| file.rfilename.as_str()).filter(|file| wanted.is(file)).collect();
     if files.is_empty() {
-        return Err(Error::NoComparisons { repo: repo.into() });
+        return Err(match wanted {
+            Wanted::Comparisons => Error::NoComparisons { repo: repo.into() },
+            Wanted::Images => Error::NoHubImages { repo: repo.into() },
+        });
     }
     // One revision for all files, even if the dataset changes meanwhile.
     let pinned = api.repo(Repo::with_revision(repo.into(), RepoType::Dataset, info.sha.clone()));
@@ -79,14 +97,19 @@ fn fetch(repo: &str, hub: &Hub, progress: &mut dyn FnMut(&str, u64, u64)) -> Res
     Ok(snapshot)
 }
 
-/// What the cache calls `main`, if it holds comparisons.
-fn cached(repo: &str, hub: &Hub) -> Option<PathBuf> {
+/// What the cache calls `main`, if it holds what is wanted.
+fn cached(repo: &str, wanted: Wanted, hub: &Hub) -> Option<PathBuf> {
     let folder = dataset_folder(repo, hub);
     let commit = fs::read_to_string(folder.join("refs/main")).ok()?;
     let snapshot = folder.join("snapshots").join(commit.trim());
-    let has_comparisons =
-        |tranche: &Path| ["train", "test"].iter().any(|split| tranche.join(format!("{split}.jsonl.gz")).exists());
-    let any = fs::read_dir(&snapshot).ok()?.flatten().any(|tranche| has_comparisons(&tranche.path()));
+    let holds = |folder: &fs::DirEntry| {
+        let files = fs::read_dir(folder.path()).into_iter().flatten().flatten();
+        files.into_iter().any(|file| {
+            let path = file.path();
+            path.strip_prefix(&snapshot).ok().and_then(Path::to_str).is_some_and(|file| wanted.is(file))
+        })
+    };
+    let any = fs::read_dir(&snapshot).ok()?.flatten().any(|folder| holds(&folder));
     any.then_some(snapshot)
 }
 
@@ -94,12 +117,18 @@ fn dataset_folder(repo: &str, hub: &Hub) -> PathBuf {
     hub.cache.join(Repo::dataset(repo.into()).folder_name())
 }
 
-/// Whether a file of the hub is one to fetch. A name from outside never leads out of the cache.
-fn is_comparisons(file: &str) -> bool {
-    let Some((tranche, name)) = file.split_once('/') else { return false };
-    !["", ".", ".."].contains(&tranche)
-        && !tranche.contains('\\')
-        && ["train.jsonl.gz", "test.jsonl.gz"].contains(&name)
+impl Wanted {
+    /// Whether a file of the hub is one to fetch. A name from outside never leads out of the cache.
+    fn is(self, file: &str) -> bool {
+        let Some((folder, name)) = file.split_once('/') else { return false };
+        let inside = |part: &str| !["", ".", ".."].contains(&part) && !part.contains(['/', '\\']);
+        inside(folder)
+            && inside(name)
+            && match self {
+                Self::Comparisons => ["train.jsonl.gz", "test.jsonl.gz"].contains(&name),
+                Self::Images => name.ends_with(".parquet") && (name.starts_with("train") || name.starts_with("test")),
+            }
+    }
 }
 
 struct Report<'a> {
@@ -181,8 +210,10 @@ mod tests {
             &["README.md", "base/train.jsonl.gz", "base/test.jsonl.gz", "red/team.jsonl.gz", "../train.jsonl.gz"];
         let online = hub(serve(files), dir.path());
         let mut reports = Vec::new();
-        let snapshot =
-            download("some/set", &online, |file, done, total| reports.push((file.to_owned(), done, total))).unwrap();
+        let snapshot = download("some/set", Wanted::Comparisons, &online, |file, done, total| {
+            reports.push((file.to_owned(), done, total))
+        })
+        .unwrap();
         let size = gzip(PAIR.as_bytes()).len() as u64;
         for file in ["base/train.jsonl.gz", "base/test.jsonl.gz"] {
             let last = reports.iter().rfind(|report| report.0 == file).unwrap();
@@ -193,31 +224,54 @@ mod tests {
         let train = sources.tranches[0].train.as_deref().unwrap();
         assert_eq!(crate::hh::read(train, "base").unwrap().0.len(), 1);
         // A second time nothing is fetched; without the host, and offline, the cache will do.
-        let again = download("some/set", &online, |file, _, _| panic!("fetched {file} again")).unwrap();
+        let again =
+            download("some/set", Wanted::Comparisons, &online, |file, _, _| panic!("fetched {file} again")).unwrap();
         assert_eq!(again, snapshot);
-        assert_eq!(download("some/set", &hub(closed(), dir.path()), |_, _, _| ()).unwrap(), snapshot);
+        assert_eq!(
+            download("some/set", Wanted::Comparisons, &hub(closed(), dir.path()), |_, _, _| ()).unwrap(),
+            snapshot
+        );
         let offline = Hub { offline: true, ..hub(closed(), dir.path()) };
-        assert_eq!(download("some/set", &offline, |_, _, _| ()).unwrap(), snapshot);
+        assert_eq!(download("some/set", Wanted::Comparisons, &offline, |_, _, _| ()).unwrap(), snapshot);
     }
 
     #[test]
     fn without_host_and_cache_the_way_out_is_told() {
         let dir = tempfile::tempdir().unwrap();
         let endpoint = closed();
-        let message = download("some/set", &hub(endpoint.clone(), dir.path()), |_, _, _| ()).unwrap_err().to_string();
+        let message = download("some/set", Wanted::Comparisons, &hub(endpoint.clone(), dir.path()), |_, _, _| ())
+            .unwrap_err()
+            .to_string();
         assert!(message.starts_with(&format!("dataset some/set cannot be fetched from {endpoint}")), "{message}");
         assert!(message.contains("--data DIR") && message.contains("HF_HOME"), "{message}");
         let offline = Hub { offline: true, ..hub(endpoint, dir.path()) };
-        let message = download("some/set", &offline, |_, _, _| ()).unwrap_err().to_string();
+        let message = download("some/set", Wanted::Comparisons, &offline, |_, _, _| ()).unwrap_err().to_string();
         assert!(message.contains("not in the cache") && message.contains("HF_HUB_OFFLINE"), "{message}");
     }
 
     #[test]
     fn a_dataset_without_comparisons_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
-        let message = download("some/set", &hub(serve(&["data/x.parquet"]), dir.path()), |_, _, _| ()).unwrap_err();
+        let message =
+            download("some/set", Wanted::Comparisons, &hub(serve(&["data/x.parquet"]), dir.path()), |_, _, _| ())
+                .unwrap_err();
         let expected = "dataset some/set has no `*/train.jsonl.gz` or `*/test.jsonl.gz`; ";
         assert!(message.to_string().starts_with(expected), "{message}");
+    }
+
+    #[test]
+    fn images_are_fetched_where_images_are_wanted() {
+        let dir = tempfile::tempdir().unwrap();
+        let online = hub(serve(&["base/train.jsonl.gz", "mnist/train-0.parquet", "mnist/test-0.parquet"]), dir.path());
+        let snapshot = download("some/set", Wanted::Images, &online, |_, _, _| ()).unwrap();
+        assert!(snapshot.join("mnist/train-0.parquet").exists() && !snapshot.join("base").exists());
+        let offline = Hub { offline: true, ..hub(closed(), dir.path()) };
+        assert_eq!(download("some/set", Wanted::Images, &offline, |_, _, _| ()).unwrap(), snapshot);
+        // What is there is not what is wanted.
+        assert!(download("some/set", Wanted::Comparisons, &offline, |_, _, _| ()).is_err());
+        let none = hub(serve(&["base/train.jsonl.gz"]), &dir.path().join("other"));
+        let message = download("some/set", Wanted::Images, &none, |_, _, _| ()).unwrap_err().to_string();
+        assert!(message.starts_with("dataset some/set has no `*/train*.parquet` or `*/test*.parquet`; "), "{message}");
     }
 
     #[test]
@@ -231,7 +285,18 @@ mod tests {
             ("a/../../train.jsonl.gz", false),
             ("red-team-attempts/red_team_attempts.jsonl.gz", false),
         ] {
-            assert_eq!(is_comparisons(file), wanted, "{file}");
+            assert_eq!(Wanted::Comparisons.is(file), wanted, "{file}");
+        }
+        for (file, wanted) in [
+            ("mnist/train-00000-of-00001.parquet", true),
+            ("data/test-00000-of-00001.parquet", true),
+            ("mnist/validation.parquet", false),
+            ("../train.parquet", false),
+            ("a/../train.parquet", false),
+            ("a/b/train.parquet", false),
+            ("train.parquet", false),
+        ] {
+            assert_eq!(Wanted::Images.is(file), wanted, "{file}");
         }
     }
 }

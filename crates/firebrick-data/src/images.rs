@@ -3,9 +3,15 @@
 //! A file begins with two bytes of 0, the kind of its numbers (8: bytes), the count of its dimensions, and each dimension as four
 //! bytes, the most significant first; the numbers follow.
 
+use std::fs::File;
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Int64Type};
 use firebrick_types::Images;
+use image::{ColorType, ImageReader, Limits};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::{Error, file};
 
@@ -23,34 +29,156 @@ pub struct TrainTest {
 
 /// The images of a folder: `train-…` to learn from, `t10k-…` to be tried on.
 ///
+/// Where there is neither, the tables `train*.parquet` and `test*.parquet` in the folder's folders, as the Hugging Face Hub keeps images.
 /// Where there are none of `train`, the first four fifths of `t10k` take their place and the last fifth is what is tried on.
 ///
 /// # Errors
 /// If there are no images of `t10k`, or a file cannot be read or is none of images or labels.
 pub fn read_folder(dir: &Path) -> Result<TrainTest, Error> {
-    let test = read_part(dir, "t10k")?.ok_or_else(|| Error::NoImages { dir: dir.into() })?;
-    if let Some(train) = read_part(dir, "train")? {
+    let read = |idx: &str, table: &str| match read_part(dir, idx)? {
+        None => read_tables(dir, table),
+        found => Ok(found),
+    };
+    let test = read("t10k", "test")?.ok_or_else(|| Error::NoImages { dir: dir.into() })?;
+    if let Some(train) = read("train", "train")? {
         return Ok(TrainTest { train, test });
     }
     let kept = test.len() / 5 * 4;
     Ok(TrainTest { train: test.chosen(0..kept), test: test.chosen(kept..test.len()) })
 }
 
-/// The images of one part of a folder, none where the part has no files.
-fn read_part(dir: &Path, part: &str) -> Result<Option<Images>, Error> {
-    let find = |kind: &str| {
+/// The files that [`read_folder`] reads.
+///
+/// # Errors
+/// If a folder cannot be read.
+pub fn files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut files = Vec::new();
+    for (idx, table) in [("train", "train"), ("t10k", "test")] {
+        let pair = idx_files(dir, idx);
+        if pair.iter().all(Option::is_none) {
+            files.extend(tables(dir, table)?);
+        }
+        files.extend(pair.into_iter().flatten());
+    }
+    Ok(files)
+}
+
+/// The files of images and of labels of one part of a folder, where they are there.
+fn idx_files(dir: &Path, part: &str) -> [Option<PathBuf>; 2] {
+    ["images-idx3", "labels-idx1"].map(|kind| {
         let names = [format!("{part}-{kind}-ubyte"), format!("{part}-{kind}-ubyte.gz")];
         names.map(|name| dir.join(name)).into_iter().find(|path| path.exists())
-    };
-    match (find("images-idx3"), find("labels-idx1")) {
-        (Some(images), Some(labels)) => read_idx(&images, &labels).map(Some),
-        (None, None) => Ok(None),
-        (images, _) => {
+    })
+}
+
+/// The images of one part of a folder, none where the part has no files.
+fn read_part(dir: &Path, part: &str) -> Result<Option<Images>, Error> {
+    match idx_files(dir, part) {
+        [Some(images), Some(labels)] => read_idx(&images, &labels).map(Some),
+        [None, None] => Ok(None),
+        [images, _] => {
             let (there, missing) = if images.is_some() { ("images", "labels") } else { ("labels", "images") };
             let path = dir.join(format!("{part}-{missing}"));
             Err(Error::Idx { path, what: format!("not there, but the {there} of `{part}` are") })
         }
     }
+}
+
+/// The tables whose names begin so, in the folders of a folder, in the order of their names.
+fn tables(dir: &Path, part: &str) -> Result<Vec<PathBuf>, Error> {
+    let read = |path: &Path| std::fs::read_dir(path).map_err(|source| Error::Read { path: path.into(), source });
+    let folders = read(dir)?.flatten().map(|entry| entry.path()).filter(|path| path.is_dir());
+    let mut paths = Vec::new();
+    for folder in folders {
+        paths.extend(read(&folder)?.flatten().map(|entry| entry.path()).filter(|path| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            name.starts_with(part) && name.ends_with(".parquet")
+        }));
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// The images of all those tables, none where there is no table.
+fn read_tables(dir: &Path, part: &str) -> Result<Option<Images>, Error> {
+    let mut images = None;
+    for path in tables(dir, part)? {
+        read_table(&path, &mut images)?;
+    }
+    Ok(images)
+}
+
+/// Adds the rows of a table to images: gray ones if the first one is.
+fn read_table(path: &Path, images: &mut Option<Images>) -> Result<(), Error> {
+    let parquet = |source| Error::Parquet { path: path.into(), source };
+    let file = File::open(path).map_err(|source| Error::Read { path: path.into(), source })?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(parquet)?;
+    let bytes = reader.metadata().row_groups().iter().map(|group| group.total_byte_size()).sum::<i64>();
+    if u64::try_from(bytes).is_ok_and(|bytes| bytes > MAX_BYTES) {
+        return Err(Error::FileTooLarge { path: path.into(), limit: MAX_BYTES });
+    }
+    let mut rows = 0;
+    for batch in reader.build().map_err(parquet)? {
+        let batch = batch.map_err(|source| parquet(source.into()))?;
+        for row in 0..batch.num_rows() {
+            let wrong = |what: String| Error::ImageRow { path: path.into(), row: rows + row, what };
+            let (bytes, label) = cell(&batch, row).map_err(wrong)?;
+            let (size, pixels) = decoded(bytes, images.as_ref().map(|images| images.size()[2])).map_err(wrong)?;
+            let images = images.get_or_insert_with(|| Images::new(size));
+            if size != images.size() {
+                let [height, width, channels] = images.size();
+                let others = format!("the images before are {height} x {width} of {channels} colours");
+                return Err(wrong(format!("an image of {} x {}, and {others}", size[0], size[1])));
+            }
+            if (images.len() + 1) as u64 * pixels.len() as u64 > MAX_BYTES {
+                return Err(wrong(format!("more than {MAX_BYTES} bytes of pixels")));
+            }
+            images.push(&pixels, label);
+        }
+        rows += batch.num_rows();
+    }
+    Ok(())
+}
+
+/// The file and the label of a row.
+fn cell(batch: &RecordBatch, row: usize) -> Result<(&[u8], u8), String> {
+    let column = |name: &str| batch.column_by_name(name).ok_or(format!("no column `{name}`"));
+    let image = column("image")?;
+    let image = image.as_struct_opt().ok_or("`image` is no struct")?;
+    let bytes = image.column_by_name("bytes").ok_or("`image` has no `bytes`")?;
+    let bytes = match bytes.data_type() {
+        _ if bytes.is_null(row) => return Err("`image.bytes` is null".into()),
+        DataType::Binary => bytes.as_binary::<i32>().value(row),
+        DataType::LargeBinary => bytes.as_binary::<i64>().value(row),
+        other => return Err(format!("`image.bytes` is {other}")),
+    };
+    let label = column("label")?;
+    let label = label.as_primitive_opt::<Int64Type>().ok_or("`label` is no whole number of 64 bits")?;
+    if label.is_null(row) {
+        return Err("`label` is null".into());
+    }
+    let label = label.value(row);
+    Ok((bytes, u8::try_from(label).map_err(|_| format!("`label` is {label}"))?))
+}
+
+/// Height, width and channels of a PNG or JPEG file, and its pixels: of so many channels, or of as many as it has.
+fn decoded(bytes: &[u8], channels: Option<usize>) -> Result<([usize; 3], Vec<u8>), String> {
+    /// Pixels on a side, at most.
+    const SIDE: u32 = 4096;
+    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| error.to_string())?;
+    let mut limits = Limits::default();
+    (limits.max_image_width, limits.max_image_height) = (Some(SIDE), Some(SIDE));
+    reader.limits(limits);
+    let image = reader.decode().map_err(|error| error.to_string())?;
+    let [height, width] = [image.height(), image.width()].map(|length| length as usize);
+    let gray = match channels {
+        Some(channels) => channels == 1,
+        None => matches!(image.color(), ColorType::L8 | ColorType::L16 | ColorType::La8 | ColorType::La16),
+    };
+    if gray {
+        return Ok(([height, width, 1], image.into_luma8().into_raw()));
+    }
+    Ok(([height, width, 3], image.into_rgb8().into_raw()))
 }
 
 /// The images of one file with the labels of another, each plain or as gzip.
@@ -162,6 +290,62 @@ mod tests {
         assert_eq!((train, test), (images.chosen([1]), images));
         let colours = Images::of([1, 1, 3], vec![0; 3], vec![0]);
         assert!(write_idx(&colours, dir.path(), "x").unwrap_err().to_string().contains("3 channels cannot be written"));
+    }
+
+    fn png(pixels: &[u8], width: u32) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        let picture = image::GrayImage::from_raw(width, pixels.len() as u32 / width, pixels.to_vec()).unwrap();
+        picture.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+        bytes.into_inner()
+    }
+
+    /// A table as the hub has them.
+    fn table(dir: &Path, name: &str, rows: &[(Vec<u8>, i64)]) {
+        use std::sync::Arc;
+
+        use arrow::array::{ArrayRef, BinaryArray, Int64Array, StringArray, StructArray};
+        use arrow::datatypes::Field;
+        let bytes: ArrayRef = Arc::new(BinaryArray::from_iter_values(rows.iter().map(|(bytes, _)| bytes)));
+        let path: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|_| "x.png")));
+        let image = StructArray::from(vec![
+            (Arc::new(Field::new("bytes", DataType::Binary, true)), bytes),
+            (Arc::new(Field::new("path", DataType::Utf8, true)), path),
+        ]);
+        let label: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|(_, label)| *label)));
+        let batch = RecordBatch::try_from_iter([("image", Arc::new(image) as ArrayRef), ("label", label)]).unwrap();
+        fs::create_dir_all(dir.join("mnist")).unwrap();
+        let file = File::create(dir.join("mnist").join(name)).unwrap();
+        let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+    }
+
+    #[test]
+    fn tables_of_the_hub_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        table(dir.path(), "train-00001-of-00002.parquet", &[(png(&[9, 8, 7, 6], 2), 3)]);
+        table(dir.path(), "train-00000-of-00002.parquet", &[(png(&[1, 2, 3, 4], 2), 0), (png(&[5; 4], 2), 255)]);
+        table(dir.path(), "test-00000-of-00001.parquet", &[(png(&[0, 1, 0, 1], 2), 7)]);
+        let TrainTest { train, test } = read_folder(dir.path()).unwrap();
+        assert_eq!(train, Images::of([2, 2, 1], vec![1, 2, 3, 4, 5, 5, 5, 5, 9, 8, 7, 6], vec![0, 255, 3]));
+        assert_eq!(test, Images::of([2, 2, 1], vec![0, 1, 0, 1], vec![7]));
+        let names = files(dir.path()).unwrap();
+        assert_eq!(names.len(), 3);
+        assert!(
+            names[0].ends_with("mnist/train-00000-of-00002.parquet")
+                && names[2].ends_with("test-00000-of-00001.parquet")
+        );
+        let told = |rows: &[(Vec<u8>, i64)]| {
+            table(dir.path(), "test-00000-of-00001.parquet", rows);
+            read_folder(dir.path()).unwrap_err().to_string()
+        };
+        let good = || (png(&[0; 4], 2), 1);
+        let message = told(&[good(), (png(&[0; 6], 3), 1)]);
+        assert!(message.contains("row 1: an image of 2 x 3, and the images before are 2 x 2"), "{message}");
+        assert!(told(&[good(), (png(&[0; 4], 2), 256)]).contains("row 1: `label` is 256"));
+        assert!(told(&[(b"no picture".to_vec(), 1)]).contains("row 0: "));
+        fs::write(dir.path().join("mnist/test-00000-of-00001.parquet"), b"PAR1").unwrap();
+        assert!(read_folder(dir.path()).unwrap_err().to_string().contains("test-00000-of-00001.parquet"));
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Stages `images`, `cnn` and `model`.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, anyhow};
 use burn::module::Module;
-use firebrick_data::images::{TrainTest, read_folder, write_idx};
+use firebrick_data::images::{TrainTest, files, read_folder, write_idx};
 use firebrick_data::synthetic::glyphs::glyphs;
 use firebrick_inference::tasks::Occluder;
 use firebrick_inference::{DecoderMode, FitConfig, GenerativeModel, PriorConfig};
@@ -42,7 +43,11 @@ impl Stage<Env> for Collect {
 
     fn external(&self, env: &Env) -> Result<BTreeMap<String, String>, BoxError> {
         let Some(dir) = &env.data else { return Ok(BTreeMap::new()) };
-        Ok(BTreeMap::from([("data".to_owned(), digest(dir)?)]))
+        let fingerprint = |path: &PathBuf| {
+            let name = path.strip_prefix(dir).unwrap_or(path);
+            Ok((name.display().to_string(), digest(path)?))
+        };
+        files(dir)?.iter().map(fingerprint).collect()
     }
 
     fn run(&self, (): (), ctx: &StageContext, env: &Env) -> Result<(), BoxError> {

@@ -47,7 +47,7 @@ fn main() -> anyhow::Result<()> {
     println!("the classifier's first two: {:?}", best(&model, &both.images));
 
     let config = MapConfig { steps: 100, ..MapConfig::default() };
-    let found = model.pair_search(&both, 5, Compose::Max, &SweepConfig::default(), &config)?;
+    let found = model.pair_search(&both, None, 5, Compose::Max, &SweepConfig::default(), &config)?;
     for (labels, rendered) in found.labels.iter().zip(&found.rendered) {
         println!("\nan instance of {}:\n{}", labels[0], drawing(rendered, width));
         println!("the classifier's first two: {:?}", best(&model, rendered));

@@ -87,7 +87,7 @@ pub(crate) struct Explain {
 pub(crate) struct Separate {
     #[command(flatten)]
     asked: Asked,
-    /// The two classes, with a comma between; searched for where they are left out.
+    /// The two classes, with a comma between, or one of them; what is left out is searched for.
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     labels: Option<Vec<usize>>,
     /// Labels of the classifier whose pairs are searched.
@@ -283,14 +283,14 @@ fn separate(command: &Separate) -> Result<()> {
     let (model, evidence) = command.asked.open()?;
     let (sweep, config, compose) = (SweepConfig::default(), MapConfig::default(), command.compose.into());
     let found = match &command.labels {
-        Some(labels) => {
-            let [first, second] = labels[..] else {
-                bail!("--labels takes two classes, as 3,8; {} were given", labels.len())
-            };
-            model.explain_many(&evidence, &[vec![first], vec![second]], compose, &sweep, &config)?
+        Some(labels) if labels.len() == 2 => {
+            model.explain_many(&evidence, &[vec![labels[0]], vec![labels[1]]], compose, &sweep, &config)?
         }
-        None if command.candidates < 2 => bail!("--candidates is {}; a pair needs 2", command.candidates),
-        None => model.pair_search(&evidence, command.candidates, compose, &sweep, &config)?,
+        Some(labels) if labels.len() > 2 => {
+            bail!("--labels takes one class or two, as 3 or 3,8; {} were given", labels.len())
+        }
+        _ if command.candidates < 2 => bail!("--candidates is {}; a pair needs 2", command.candidates),
+        known => model.pair_search(&evidence, known.as_deref(), command.candidates, compose, &sweep, &config)?,
     };
     let labels = [found.labels[0][0], found.labels[1][0]];
     say(format_args!("classes {} and {}, energy {:.1} nats", labels[0], labels[1], found.energy[0]));

@@ -43,6 +43,14 @@ pub enum DecoderMode {
         /// Added to the mean square of each feature.
         alpha: f64,
     },
+    /// The same, then anew from what sweeps with them give under rectangles that hide a part, the true label clamped, so that they render
+    /// what is not hidden from activations of which a part is guessed.
+    Robust {
+        /// As of ridge.
+        alpha: f64,
+        /// How often anew.
+        rounds: usize,
+    },
 }
 
 /// The sums that weights of least squares are made of.
@@ -89,7 +97,7 @@ impl Normal {
         let (mut gram, cross) = (host(self.gram), host(self.cross));
         let mut solution = vec![0.0_f32; features * channels];
         match mode {
-            DecoderMode::Ridge { alpha } => {
+            DecoderMode::Ridge { alpha } | DecoderMode::Robust { alpha, .. } => {
                 // Of the bias too, hardly: so that features that never occur have an inverse.
                 (0..features).for_each(|feature| gram[feature * (features + 1)] += alpha.max(1e-9) * self.patches);
                 let factor = Cholesky::of(gram, features).expect("a sum of squares is positive definite");

@@ -228,7 +228,7 @@ impl GenerativeModel {
         self.explain_seen(evidence, &self.look(evidence, sweep)?, labels, compose, sweep, config)
     }
 
-    fn explain_seen(
+    pub(crate) fn explain_seen(
         &self,
         evidence: &Evidence,
         seen: &Seen,
@@ -314,79 +314,8 @@ impl GenerativeModel {
         Ok(best.expect("there is a class"))
     }
 
-    /// The two labels that explain each picture best together, among all pairs of the classifier's first `candidates` labels.
-    ///
-    /// ```text
-    /// score = log p_CNN(y₁ | D₁) + log p_CNN(y₂ | D₂) − E / 10
-    /// ```
-    ///
-    /// Every pair goes down a few steps; of each picture the best few go on to the end.
-    ///
-    /// # Errors
-    /// As [`explain_many`](Self::explain_many).
-    ///
-    /// # Panics
-    /// If there are fewer than two candidates or classes.
-    pub fn pair_search(
-        &self,
-        evidence: &Evidence,
-        candidates: usize,
-        compose: Compose,
-        sweep: &SweepConfig,
-        config: &MapConfig,
-    ) -> Result<Instances, Error> {
-        /// So much shorter is the first look.
-        const SHORTER: usize = 6;
-        /// Pairs of each picture that are looked at again.
-        const KEPT: usize = 10;
-        let [batch, ..] = evidence.images.dims();
-        let logits = self.network.cnn().logits(evidence.images.clone());
-        let [_, classes] = logits.dims();
-        let candidates = candidates.min(classes);
-        assert!(candidates > 1, "a pair of {candidates} labels");
-        let order = logits.argsort_descending(1).into_data().iter::<i64>().collect::<Vec<_>>();
-        let seen = self.look(evidence, sweep)?;
-        let pairs = (0..candidates).flat_map(|first| (first + 1..candidates).map(move |second| [first, second]));
-        let of_image = |image: usize, [a, b]: [usize; 2]| [a, b].map(|place| order[image * classes + place] as usize);
-        // A pair of labels for every picture.
-        let mut rounds =
-            pairs.map(|pair| (0..batch).map(|image| of_image(image, pair)).collect()).collect::<Vec<Vec<_>>>();
-        let explained = |pair: &[[usize; 2]], config: &MapConfig| {
-            let labels = [0, 1].map(|side| pair.iter().map(|pair| pair[side]).collect::<Vec<_>>());
-            let found = self.explain_seen(evidence, &seen, &labels, compose, sweep, config)?;
-            let judged = labels.iter().zip(&found.rendered).map(|(labels, drawn)| self.judged(drawn, labels));
-            let judged = judged.collect::<Vec<_>>();
-            let score =
-                |image: usize| judged.iter().map(|judged| judged[image]).sum::<f64>() - found.energy[image] / 10.0;
-            Ok::<_, Error>(((0..batch).map(score).collect::<Vec<_>>(), found))
-        };
-        if rounds.len() > KEPT {
-            let short = MapConfig { steps: (config.steps / SHORTER).max(1), ..*config };
-            let scores = rounds.iter().map(|pair| Ok(explained(pair, &short)?.0)).collect::<Result<Vec<_>, Error>>()?;
-            let mut kept = vec![Vec::new(); KEPT];
-            for image in 0..batch {
-                let mut best = (0..rounds.len()).collect::<Vec<_>>();
-                best.sort_by(|&a, &b| scores[b][image].total_cmp(&scores[a][image]));
-                kept.iter_mut().zip(best).for_each(|(kept, round)| kept.push(rounds[round][image]));
-            }
-            rounds = kept;
-        }
-        let mut best: Option<(Vec<f64>, Instances)> = None;
-        for pair in &rounds {
-            let (scores, found) = explained(pair, config)?;
-            best = Some(match best {
-                None => (scores, found),
-                Some((known, kept)) => {
-                    let rows = chosen(|image| scores[image] > known[image], batch);
-                    (pick(&known, &scores, &rows), kept.with(found, &rows))
-                }
-            });
-        }
-        Ok(best.expect("there is a pair").1)
-    }
-
     /// log p_CNN(y | picture), of each picture's label.
-    fn judged(&self, pictures: &Tensor<4>, labels: &[usize]) -> Vec<f64> {
+    pub(crate) fn judged(&self, pictures: &Tensor<4>, labels: &[usize]) -> Vec<f64> {
         let judged = activation::log_softmax(self.network.cnn().logits(pictures.clone()), 1);
         let chosen = indices(labels, &judged.device()).reshape([labels.len(), 1]);
         judged.gather(1, chosen).into_data().iter::<f64>().collect()
@@ -463,11 +392,11 @@ pub struct Found {
 }
 
 /// Which of two lists holds the better row, as rows of both one after the other.
-fn chosen(better: impl Fn(usize) -> bool, batch: usize) -> Vec<usize> {
+pub(crate) fn chosen(better: impl Fn(usize) -> bool, batch: usize) -> Vec<usize> {
     (0..batch).map(|image| if better(image) { batch + image } else { image }).collect()
 }
 
-fn pick<T: Clone>(a: &[T], b: &[T], rows: &[usize]) -> Vec<T> {
+pub(crate) fn pick<T: Clone>(a: &[T], b: &[T], rows: &[usize]) -> Vec<T> {
     rows.iter().map(|&row| if row < a.len() { a[row].clone() } else { b[row - a.len()].clone() }).collect()
 }
 
@@ -491,7 +420,7 @@ impl Found {
 
 impl Instances {
     /// Of both, row by row.
-    fn with(self, other: Self, rows: &[usize]) -> Self {
+    pub(crate) fn with(self, other: Self, rows: &[usize]) -> Self {
         let labels = self.labels.iter().zip(&other.labels).map(|(a, b)| pick(a, b, rows)).collect();
         let rendered = self.rendered.into_iter().zip(other.rendered).map(|(a, b)| pick_rows(a, b, rows)).collect();
         let curve = self.curve.iter().zip(&other.curve).map(|(a, b)| a.min(*b)).collect();

@@ -19,6 +19,7 @@ pub mod metrics;
 mod model;
 mod network;
 mod noisy_or;
+mod pairs;
 pub mod pooling;
 mod prior;
 mod sweep;

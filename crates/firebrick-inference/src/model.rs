@@ -14,6 +14,7 @@ use crate::decoder::{Decoder, DecoderMode, Normal};
 use crate::network::{Block, Network};
 use crate::pooling::{unpool, unwindow, windows};
 use crate::prior::{self, Component, PriorConfig};
+use crate::sweep::{Evidence, Query, SweepConfig};
 
 /// How a model is fitted.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -109,13 +110,67 @@ impl GenerativeModel {
             let counts = counts + LAPLACE;
             counts.clone() / counts.sum_dim(4)
         });
-        Ok(Self { decoders, prior, switches: switches.collect(), pixels: Belief { mean, variance }, network })
+        let pixels = Belief { mean, variance };
+        let mut model = Self { decoders, prior, switches: switches.collect(), pixels, network };
+        if let DecoderMode::Robust { rounds, .. } = config.decoder {
+            for round in 0..rounds {
+                model.render_under_masks(images, &order[..order.len().min(DECODED)], config, seed, round)?;
+            }
+            let pixels = |chunk: &[usize]| moved(images, chunk, config.shift, seed, &model.network).0;
+            measure_noise(&model.network, &mut model.decoders, sample, pixels);
+        }
+        Ok(model)
+    }
+
+    /// Solves for the decoders anew, from what sweeps with those of now give under rectangles.
+    fn render_under_masks(
+        &mut self,
+        images: &Images,
+        order: &[usize],
+        config: &FitConfig,
+        seed: Seed,
+        round: usize,
+    ) -> Result<(), Error> {
+        let mut normals = self.network.blocks.iter().map(Normal::new).collect::<Vec<_>>();
+        let [height, width, _] = images.size();
+        for chunk in order.chunks(CHUNK) {
+            let (pixels, labels) = moved(images, chunk, config.shift, seed, &self.network);
+            let masks = chunk
+                .iter()
+                .flat_map(|&index| rectangle(height, width, seed.derive("fit/mask").at(&[round as u64, index as u64])));
+            let visible = TensorData::new(masks.collect::<Vec<_>>(), [chunk.len(), height, width, 1]);
+            let evidence = Evidence { images: pixels, visible: Tensor::from_data(visible, &self.network.device()) };
+            let found = self.sweep(&evidence, &Query::Clamp(labels), &SweepConfig::default())?;
+            let mut read = evidence.images;
+            for ((block, layer), normal) in self.network.blocks.iter().zip(found.layers).zip(&mut normals) {
+                let parts = windows(block.rectified(read.clone()), block.pool);
+                normal.add(unpool(layer.mean, layer.switches, block.pool), read, block.window);
+                read = (parts.clone() * won(parts)).sum_dim(4).squeeze_dim::<4>(4);
+            }
+        }
+        for ((block, decoder), normal) in self.network.blocks.iter().zip(&mut self.decoders).zip(normals) {
+            (decoder.weight, decoder.bias) = normal.solve(block, config.decoder);
+        }
+        Ok(())
     }
 
     /// The classifier, in blocks.
     pub fn network(&self) -> &Network {
         &self.network
     }
+}
+
+/// 0 in a rectangle of a third to two thirds of each side, somewhere, and 1 elsewhere.
+fn rectangle(height: usize, width: usize, seed: Seed) -> Vec<f32> {
+    let mut rng = seed.rng();
+    let mut side = |length: usize| {
+        let size = rng.random_range(length / 3..=2 * length / 3);
+        let first = rng.random_range(0..=length - size);
+        first..first + size
+    };
+    let (rows, columns) = (side(height), side(width));
+    let hidden = |pixel: usize| rows.contains(&(pixel / width)) && columns.contains(&(pixel % width));
+    (0..height * width).map(|pixel| f32::from(u8::from(!hidden(pixel)))).collect()
 }
 
 /// Some images as the classifier reads them, moved, and their labels.

@@ -2,6 +2,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use firebrick_kernels::linear;
+use firebrick_tensor::indices;
 use firebrick_types::Seed;
 use rand::Rng;
 use rand::seq::SliceRandom;
@@ -60,7 +61,7 @@ impl Component {
     /// Woodbury's identity: the exact density of N(μ, U Uᵀ + diag D). A number whose variance is infinite was not measured, and is left
     /// out.
     pub fn posterior(&self, mean: &Tensor<2>, variance: &Tensor<2>) -> Posterior {
-        let [batch, dims] = mean.dims();
+        let [batch, _] = mean.dims();
         let [_, factors] = self.loadings.dims();
         let device = mean.device();
         let spread = variance.clone() + self.noise.clone().unsqueeze();
@@ -69,9 +70,11 @@ impl Component {
         let residual = (mean.clone() - self.mean.clone().unsqueeze()).mask_fill(unmeasured.clone(), 0.0);
         let weighted = residual.clone() * precision.clone();
         let projected = linear(weighted.clone(), self.loadings.clone(), None);
-        // Uᵀ D⁻¹ U of every image in one product: the products of all pairs of loadings, weighted.
-        let pairs = self.loadings.clone().unsqueeze_dim::<3>(2) * self.loadings.clone().unsqueeze_dim::<3>(1);
-        let grams = linear(precision, pairs.reshape([dims, factors * factors]), None);
+        // Uᵀ D⁻¹ U of every image in one product: the products of all pairs of loadings, weighted. Each pair once: it is symmetric.
+        let (firsts, seconds): (Vec<_>, Vec<_>) =
+            (0..factors).flat_map(|first| (first..factors).map(move |second| (first, second))).unzip();
+        let column = |chosen: &[usize]| self.loadings.clone().select(1, indices(chosen, &device));
+        let grams = linear(precision, column(&firsts) * column(&seconds), None);
         let squares = sums(residual * weighted);
         let logs = sums(spread.mask_fill(unmeasured.clone(), 1.0).log());
         let measured = sums(unmeasured.bool_not().float());
@@ -79,7 +82,11 @@ impl Component {
         let mut evidence = Vec::with_capacity(batch);
         let mut found = Vec::with_capacity(batch * factors);
         for image in 0..batch {
-            let mut matrix = grams[image * factors * factors..][..factors * factors].to_vec();
+            let mut matrix = vec![0.0; factors * factors];
+            let gram = &grams[image * firsts.len()..][..firsts.len()];
+            for ((&first, &second), &number) in firsts.iter().zip(&seconds).zip(gram) {
+                (matrix[first * factors + second], matrix[second * factors + first]) = (number, number);
+            }
             (0..factors).for_each(|factor| matrix[factor * (factors + 1)] += 1.0);
             let factor = Cholesky::of(matrix, factors).expect("I + UᵀU is positive definite");
             let projected = &projected[image * factors..][..factors];
@@ -93,6 +100,41 @@ impl Component {
         }
         Posterior { evidence, factors: Tensor::from_data(TensorData::new(found, [batch, factors]), &device) }
     }
+}
+
+/// The components of each class that may explain each image, by what each number has of mean and variance alone.
+///
+/// ```text
+/// log p ≈ −½ Σ_seen ((x − μ)² / v + log v) + log weight          v = ψ + Σ U²
+/// ```
+///
+/// # Shapes
+/// - `images`, `seen`: `[batch, dims]`, the latter 1 where a number counts
+/// - returns for every component the images of which it is one of the best `kept` of its class
+pub(crate) fn plausible(prior: &[Component], images: &Tensor<2>, seen: &Tensor<2>, kept: usize) -> Vec<Vec<usize>> {
+    let [batch, _] = images.dims();
+    let variance =
+        |one: &Component| one.noise.clone().unsqueeze::<2>() + one.loadings.clone().square().sum_dim(1).transpose();
+    let stack = |of: &dyn Fn(&Component) -> Tensor<2>| Tensor::cat(prior.iter().map(of).collect(), 0).transpose();
+    let precision = stack(&|one| variance(one).recip());
+    let weighted = stack(&|one| one.mean.clone().unsqueeze::<2>() / variance(one));
+    let constant = stack(&|one| one.mean.clone().unsqueeze::<2>().square() / variance(one) + variance(one).log());
+    let counted = images.clone() * seen.clone();
+    let distance = linear(counted.clone().square(), precision, None) - linear(counted, weighted, None) * 2.0
+        + linear(seen.clone(), constant, None);
+    let distance = host(distance);
+    let score = |image: usize, index: usize| prior[index].log_weight - 0.5 * distance[image * prior.len() + index];
+    let mut chosen = vec![Vec::new(); prior.len()];
+    let classes = prior.iter().map(|one| one.class).max().map_or(0, |most| most + 1);
+    for class in 0..classes {
+        let of_class = (0..prior.len()).filter(|&index| prior[index].class == class).collect::<Vec<_>>();
+        for image in 0..batch {
+            let mut order = of_class.clone();
+            order.sort_by(|&a, &b| score(image, b).total_cmp(&score(image, a)));
+            order.into_iter().take(kept).for_each(|index| chosen[index].push(image));
+        }
+    }
+    chosen
 }
 
 /// The sum of each row.
@@ -176,7 +218,7 @@ fn clusters(data: &Tensor<2>, count: usize, seed: Seed) -> Vec<Vec<f32>> {
     let [images, _] = data.dims();
     let mut order = (0..images).collect::<Vec<_>>();
     order.shuffle(&mut seed.derive("clusters").rng());
-    let chosen = firebrick_tensor::indices(&order[..count], &data.device());
+    let chosen = indices(&order[..count], &data.device());
     let mut centres = data.clone().select(0, chosen);
     let mut shares = vec![vec![1.0; images]];
     for _ in 0..if count > 1 { ROUNDS } else { 0 } {
@@ -431,6 +473,23 @@ mod tests {
         };
         let passes = [1, 2, 4, 8].map(likelihood);
         assert!(passes.is_sorted(), "{passes:?}");
+    }
+
+    #[test]
+    fn of_each_class_the_nearest_components_are_plausible() {
+        let at = |class: usize, place: f32| Component {
+            class,
+            log_weight: 0.0,
+            mean: Tensor::<1>::zeros([6], &Device::flex()) + place,
+            loadings: Tensor::zeros([6, 2], &Device::flex()),
+            noise: Tensor::ones([6], &Device::flex()),
+        };
+        let prior = [at(0, 0.0), at(0, 3.0), at(1, -3.0), at(1, 3.0), at(1, 1.0)];
+        let images = tensor([[0.1; 6], [2.9; 6]].concat(), 2, 6);
+        // Of the second image only the first number counts, which says the same.
+        let seen = tensor([[1.0; 6], [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]].concat(), 2, 6);
+        assert_eq!(plausible(&prior, &images, &seen, 1), [vec![0], vec![1], vec![], vec![1], vec![0]]);
+        assert_eq!(plausible(&prior, &images, &seen, 2), [vec![0, 1], vec![0, 1], vec![], vec![0, 1], vec![0, 1]]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! One pass backward through a classifier, and passes again until the image fits its label.
 
-use burn::tensor::{Tensor, activation};
+use burn::tensor::{IndexingUpdateOp, Tensor, activation};
 use firebrick_kernels::{linear, relu};
 use firebrick_tensor::{Classifier, indices};
 
@@ -8,7 +8,7 @@ use crate::Error;
 use crate::belief::{Belief, Upward};
 use crate::model::GenerativeModel;
 use crate::pooling::{unpool, windows};
-use crate::prior::{Component, Posterior};
+use crate::prior::{self, Component, Posterior};
 
 /// What is known of some images.
 #[derive(Clone, Debug)]
@@ -84,6 +84,8 @@ pub struct Explanation {
     pub layers: Vec<LayerPosterior>,
 }
 
+/// Components of each class that are asked about a picture.
+const ASKED: usize = 2;
 /// Added to variances that are divided by.
 const LEAST_VARIANCE: f64 = 1e-4;
 
@@ -283,8 +285,31 @@ impl GenerativeModel {
             Reading::Pixels => (images.clone(), images.zeros_like().mask_fill(hidden, f32::INFINITY), 0..pixels),
             Reading::Activations => (mean.clone(), variance.clone(), pixels..pixels + height * width * channels),
         };
-        let posterior = |component: &Component| component.part(part.clone()).posterior(&measured, &spread);
-        let posteriors = self.prior.iter().map(posterior).collect::<Vec<_>>();
+        // Of the many components of a class most are far from a picture: they are not asked.
+        let every = || vec![(0..batch).collect::<Vec<_>>(); self.prior.len()];
+        let asked = match config.reading {
+            Reading::Pixels => {
+                let parts = self.prior.iter().map(|one| one.part(part.clone())).collect::<Vec<_>>();
+                prior::plausible(&parts, &measured, &spread.clone().lower_elem(f32::MAX).float(), ASKED)
+            }
+            Reading::Activations => every(),
+        };
+        let posterior = |(component, asked): (&Component, &Vec<usize>)| {
+            let rows = |x: &Tensor<2>| x.clone().select(0, indices(asked, &x.device()));
+            let [_, factors] = component.loadings.dims();
+            let mut all = Posterior {
+                evidence: vec![f64::NEG_INFINITY; batch],
+                factors: Tensor::zeros([batch, factors], &mean.device()),
+            };
+            if !asked.is_empty() {
+                let found = component.part(part.clone()).posterior(&rows(&measured), &rows(&spread));
+                asked.iter().zip(found.evidence).for_each(|(&image, evidence)| all.evidence[image] = evidence);
+                let places = indices(asked, &mean.device());
+                all.factors = all.factors.select_assign(0, places, found.factors, IndexingUpdateOp::Add);
+            }
+            all
+        };
+        let posteriors = self.prior.iter().zip(&asked).map(posterior).collect::<Vec<_>>();
         let classes = self.network.classes();
         let mut log_evidence = Vec::with_capacity(batch * classes);
         for image in 0..batch {

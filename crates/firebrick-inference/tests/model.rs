@@ -197,12 +197,18 @@ fn two_instances_share_a_picture() {
     // A pixel belongs to one of them at most.
     let masks = found.mask(0, 0.3) + found.mask(1, 0.3);
     assert!(masks.max().into_scalar::<f32>() <= 1.0);
-    let pairs = MODEL.pair_search(&both, 3, Compose::Max, &SweepConfig::default(), &config).unwrap();
+    let pairs = MODEL.pair_search(&both, None, 3, Compose::Max, &SweepConfig::default(), &config).unwrap();
     let right = (0..4).filter(|&picture| {
         let pair = [pairs.labels[0][picture], pairs.labels[1][picture]];
         pair.contains(&0) && pair.contains(&2)
     });
     assert!(right.count() >= 3, "{:?}", pairs.labels);
+    // With one label known only the other is searched.
+    let known = MODEL.pair_search(&both, Some(&[2; 4]), 3, Compose::Max, &SweepConfig::default(), &config).unwrap();
+    assert_eq!(known.labels[0], [2; 4]);
+    assert!(known.labels[1].iter().filter(|label| **label == 0).count() >= 3, "{:?}", known.labels);
+    let none = MODEL.pair_search(&both, Some(&[CLASSES; 4]), 3, Compose::Max, &SweepConfig::default(), &config);
+    assert!(matches!(none, Err(Error::Class { class: CLASSES, classes: CLASSES })));
 }
 
 #[test]
@@ -438,4 +444,22 @@ fn instances_on_a_canvas_are_found_where_they_lie() {
     assert!(MODEL.detect(&empty, &DetectConfig::default()).unwrap().is_empty());
     let small = Tensor::zeros([1, 30, 11, 1], &cpu());
     assert!(matches!(MODEL.detect(&small, &DetectConfig::default()), Err(Error::Size { .. })));
+}
+
+#[test]
+fn decoders_fitted_under_masks_render_better_under_masks() {
+    let images = batch(&shapes(90, 5));
+    let evidence = occluded(images.clone());
+    let labels = (0..90).map(|index| index % CLASSES).collect::<Vec<_>>();
+    let hidden = evidence.visible.clone().neg() + 1.0;
+    let error = |model: &GenerativeModel| {
+        let found = model.sweep(&evidence, &Query::Clamp(labels.clone()), &SweepConfig::default()).unwrap();
+        ((found.rendered - images.clone()).square() * hidden.clone()).sum().into_scalar::<f32>()
+    };
+    let prior = PriorConfig { factors: 8, components: 2, passes: 4 };
+    let decoder = DecoderMode::Robust { alpha: 1e-4, rounds: 2 };
+    let config = FitConfig { prior, shift: 0, decoder, images: 600 };
+    let robust = GenerativeModel::fit(MODEL.network().cnn().clone(), &shapes(900, 1), &config, Seed::new(3)).unwrap();
+    let (robust, ridge) = (error(&robust), error(&MODEL));
+    assert!(robust < 0.9 * ridge, "{robust}, by ridge alone {ridge}");
 }

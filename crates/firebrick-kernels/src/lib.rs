@@ -18,6 +18,7 @@ use std::sync::Arc;
 #[cfg(feature = "flex")]
 use burn::tensor::Device;
 use burn::tensor::{Int, Tensor};
+use serde::{Deserialize, Serialize};
 
 /// Where each position of a batch begins to read: the first position of its own sequence.
 ///
@@ -215,7 +216,8 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tenso
 }
 
 /// What the factors of a product are rounded to before they are multiplied; it is summed in f32.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// Not at all.
     #[default]

@@ -1,7 +1,7 @@
 //! The shape of a decoder.
 
 use burn::tensor::Device;
-use firebrick_kernels::Heads;
+use firebrick_kernels::{Heads, Precision};
 use firebrick_types::Seed;
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +51,16 @@ pub struct Architecture {
     pub biases: Biases,
     /// Whether the output is the transposed input embedding.
     pub tied: bool,
+    /// What linear maps, their gradients and the logits round their factors to, in training as in sampling. Folders of other programs do
+    /// not tell it.
+    #[serde(default, skip_serializing_if = "is_f32")]
+    pub precision: Precision,
+}
+
+/// Whether nothing is rounded: what folders need not tell.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_f32(precision: &Precision) -> bool {
+    *precision == Precision::F32
 }
 
 /// How a token knows its place.
@@ -168,6 +178,7 @@ impl Architecture {
             parallel_residual: false,
             biases: Biases { qkv: true, attention: true, feed_forward: true },
             tied: true,
+            precision: Precision::F32,
         }
     }
 
@@ -326,5 +337,18 @@ mod tests {
         }
         let linear = RotaryConfig { theta: 100.0, dims: 4, scaling: RotaryScaling::Linear { factor: 2.0 } };
         assert_eq!(linear.frequencies(), [0.5, 0.05]);
+    }
+
+    #[test]
+    fn only_a_precision_that_rounds_is_written_down() {
+        let config = DecoderConfig::family(1, 8, 8);
+        let plain = serde_json::to_string(&config).unwrap();
+        assert!(!plain.contains("precision"), "{plain}");
+        assert_eq!(serde_json::from_str::<DecoderConfig>(&plain).unwrap(), config);
+        let architecture = Architecture { precision: Precision::Bf16, ..config.architecture };
+        let rounding = DecoderConfig { architecture, ..config };
+        let written = serde_json::to_string(&rounding).unwrap();
+        assert!(written.contains("\"precision\":\"bf16\""), "{written}");
+        assert_eq!(serde_json::from_str::<DecoderConfig>(&written).unwrap(), rounding);
     }
 }

@@ -127,7 +127,7 @@ impl Decoder {
             Positions::Rotary(rotary) => (None, Some(Rotary::new(&rotary.frequencies(), context))),
         };
         let head = || Projection::new([d_model, vocab], false, 1.0, source.derive("lm_head"), device);
-        Self {
+        let decoder = Self {
             wte: Embedding::new([vocab, d_model], embedded, source.derive("wte"), device),
             wpe,
             blocks: (0..n_layer).map(block).collect(),
@@ -137,7 +137,8 @@ impl Decoder {
             angles,
             prepacked: None,
             precision: Precision::F32,
-        }
+        };
+        decoder.in_precision(architecture.precision)
     }
 
     /// The same decoder, frozen, with trainable adapters beside its linear maps; at first they add nothing.

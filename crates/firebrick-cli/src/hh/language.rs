@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, anyhow};
 use burn::module::Module;
 use firebrick_data::Tokenizer;
+use firebrick_kernels::Precision;
 use firebrick_models::{Decoder, DecoderConfig, LoraConfig, Positions, save_decoder};
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext, digest};
 use firebrick_pretrained::Checkpoint;
@@ -118,11 +119,12 @@ pub(crate) struct TakeModel {
     base: Base,
     /// Tokens that the models read at most.
     context: usize,
+    precision: Precision,
 }
 
 impl TakeModel {
     pub(crate) fn of(base: Base, recipe: &Recipe) -> Self {
-        Self { base, context: recipe.model.context }
+        Self { base, context: recipe.model.context, precision: recipe.model.precision }
     }
 }
 
@@ -150,6 +152,7 @@ impl Stage<Env> for TakeModel {
             // Angles are a table; positions that were learnt are weights.
             config.context = self.context;
         }
+        config.architecture.precision = self.precision;
         keep_decoder(&model, &config, ctx)?;
         Ok(())
     }

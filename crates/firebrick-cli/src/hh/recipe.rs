@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 use firebrick_data::synthetic::WorldConfig;
+use firebrick_kernels::Precision;
 use firebrick_models::{Architecture, DecoderConfig, LoraConfig};
 use firebrick_rl::ppo::PpoConfig;
 use firebrick_train::{AdamWConfig, FitConfig, Schedule};
@@ -87,12 +88,15 @@ pub(crate) struct ModelRecipe {
     pub(crate) heads: usize,
     pub(crate) d_ff: usize,
     pub(crate) context: usize,
+    /// What linear maps round their factors to, `f32` (not at all) or `bf16`.
+    pub(crate) precision: Precision,
 }
 
 impl ModelRecipe {
     pub(crate) fn config(&self, vocab: usize) -> DecoderConfig {
-        let Self { n_layer, d_model, heads, d_ff, context } = *self;
-        DecoderConfig { vocab, context, n_layer, d_model, heads, d_ff, architecture: Architecture::gpt() }
+        let Self { n_layer, d_model, heads, d_ff, context, precision } = *self;
+        let architecture = Architecture { precision, ..Architecture::gpt() };
+        DecoderConfig { vocab, context, n_layer, d_model, heads, d_ff, architecture }
     }
 }
 

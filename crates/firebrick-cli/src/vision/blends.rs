@@ -9,9 +9,9 @@ use firebrick_train::parallel_map;
 use firebrick_types::Images;
 
 use super::questions::{CHUNK, all, pairs};
-use super::results::{Ambiguity, share};
+use super::results::{Ambiguity, Drawing, share};
 
-/// What is drawn of each half of a picture: alone with its label, and beside the other half with both labels.
+/// What is drawn of each half of a picture: with its own label alone, with its own label and another that is searched for, with both.
 ///
 /// The judge is a classifier that the model knows nothing of.
 ///
@@ -26,7 +26,7 @@ pub(super) fn blends(
     config: &MapConfig,
 ) -> Result<Ambiguity> {
     let chunks = pairs(test, count).chunks(CHUNK).map(<[_]>::to_vec).collect();
-    let measured = parallel_map(chunks, |chunk: Vec<[usize; 2]>| -> Result<Vec<[Drawn; 2]>> {
+    let measured = parallel_map(chunks, |chunk: Vec<[usize; 2]>| -> Result<Vec<[Drawn; 3]>> {
         let sides = [0, 1].map(|side| test.chosen(chunk.iter().map(|pair| pair[side])));
         let pictures = sides.each_ref().map(|side| all(side, model));
         let blend = (pictures[0].clone() + pictures[1].clone()) / 2.0;
@@ -43,26 +43,29 @@ pub(super) fn blends(
                 .explain_many(&evidence, std::slice::from_ref(&own), Compose::Mean, sweep, config)?
                 .rendered
                 .swap_remove(0);
+            let classes = model.network().classes();
+            let searched = model
+                .pair_search(&evidence, Some(&own), classes, Compose::Mean, sweep, config)?
+                .rendered
+                .swap_remove(0);
             let truths = [&pictures[side], &pictures[1 - side]];
-            let ways = [alone, both[side].clone()].map(|picture| judged(judge, picture, truths, &own));
-            let [alone, beside] = ways;
-            drawn.extend(alone.into_iter().zip(beside).map(|(alone, beside)| [alone, beside]));
+            let ways = [alone, searched, both[side].clone()].map(|picture| judged(judge, picture, truths, &own));
+            drawn.extend((0..batch).map(|index| ways.each_ref().map(|way| way[index])));
         }
         Ok(drawn)
     });
     let drawn = measured.into_iter().collect::<Result<Vec<_>>>()?.concat();
-    let count =
-        |way: usize, of: fn(&Drawn) -> bool| share(drawn.iter().filter(|drawn| of(&drawn[way])).count(), drawn.len());
-    let error = |way: usize| drawn.iter().map(|drawn| drawn[way].error).sum::<f64>() / drawn.len() as f64;
-    Ok(Ambiguity {
-        pictures: drawn.len() / 2,
-        judged_alone: count(0, |drawn| drawn.judged),
-        judged: count(1, |drawn| drawn.judged),
-        closer_alone: count(0, |drawn| drawn.closer),
-        closer: count(1, |drawn| drawn.closer),
-        error_alone: error(0),
-        error: error(1),
-    })
+    let names = ["its own label", "its own label, the other searched for", "both labels"];
+    let ways = names.into_iter().enumerate().map(|(way, given)| {
+        let count = |of: fn(&Drawn) -> bool| share(drawn.iter().filter(|drawn| of(&drawn[way])).count(), drawn.len());
+        Drawing {
+            given: given.to_owned(),
+            judged: count(|drawn| drawn.judged),
+            closer: count(|drawn| drawn.closer),
+            error: drawn.iter().map(|drawn| drawn[way].error).sum::<f64>() / drawn.len() as f64,
+        }
+    });
+    Ok(Ambiguity { pictures: drawn.len() / 2, ways: ways.collect() })
 }
 
 /// What became of a half.

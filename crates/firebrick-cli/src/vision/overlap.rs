@@ -49,7 +49,7 @@ pub(super) fn overlaps(
         let labels =
             sides.each_ref().map(|side| side.labels().iter().map(|&label| usize::from(label)).collect::<Vec<_>>());
         let told = model.explain_many(&evidence, &labels, Compose::Max, sweep, config)?;
-        let searched = model.pair_search(&evidence, recipe.candidates, Compose::Max, sweep, config)?;
+        let searched = model.pair_search(&evidence, None, recipe.candidates, Compose::Max, sweep, config)?;
         let first = model.network().cnn().logits(both.clone()).argsort_descending(1).into_data();
         let first = first.iter::<i64>().map(|label| label as usize).collect::<Vec<_>>();
         let classes = first.len() / batch;

@@ -63,6 +63,8 @@ pub(crate) struct ModelRecipe {
     pub(crate) images: usize,
     /// Pixels that a picture is moved by at most.
     pub(crate) shift: usize,
+    /// How often decoders are fitted anew under masks.
+    pub(crate) robust: usize,
 }
 
 /// The constants of a sweep.

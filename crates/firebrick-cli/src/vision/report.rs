@@ -8,9 +8,8 @@ use serde::Serialize;
 
 use super::artifacts::{Answers, Classifier, Costs, Page, Pictures};
 use super::recipe::Recipe;
-use super::results::{Ambiguity, Clutters, Completion, Cost, Covered, Found, Grid, Overlap, Results};
+use super::results::{Ambiguity, Clutters, Completion, Cost, Covered, Drawing, Found, Grid, Overlap, Results};
 use crate::env::Env;
-use crate::hh::Estimate;
 
 /// The recipe of the stage: the whole run's, which the page states.
 #[derive(Clone, Debug, Serialize)]
@@ -176,14 +175,17 @@ fn clutter(one: &Clutters) -> Section {
 }
 
 fn ambiguity(one: &Ambiguity) -> Section {
-    let row = |way: &str, judged: &Estimate, closer: &Estimate, error: f64, emphasis: bool| Row {
-        cells: vec![way.to_owned(), one.pictures.to_string(), judged.show(3), closer.show(3), format!("{error:.4}")],
-        emphasis,
+    let row = |way: &Drawing| Row {
+        cells: vec![
+            way.given.clone(),
+            one.pictures.to_string(),
+            way.judged.show(3),
+            way.closer.show(3),
+            format!("{:.4}", way.error),
+        ],
+        emphasis: way.given == "both labels",
     };
-    let rows = vec![
-        row("its own label", &one.judged_alone, &one.closer_alone, one.error_alone, false),
-        row("both labels", &one.judged, &one.closer, one.error, true),
-    ];
+    let rows = one.ways.iter().map(row).collect();
     let columns = ["given", "pictures", "judged as its label", "nearer to its own half", "error"];
     let caption = "Each half of a blend, drawn from what was given: how often another classifier, trained apart, sees the label, with 95 % \
                    intervals; how often it is nearer to its own half than to the other; its mean square error.";

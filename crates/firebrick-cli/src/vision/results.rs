@@ -48,7 +48,9 @@ impl Results {
         metrics.insert("overlap/pointing".into(), self.overlap.pointing.mean);
         metrics.insert("overlap/ink_assignment".into(), self.overlap.ink_assignment);
         metrics.insert("overlap/both_found".into(), self.overlap.both_found.mean);
-        metrics.insert("ambiguity/judged".into(), self.ambiguity.judged.mean);
+        for (name, way) in ["alone", "searched", "judged"].iter().zip(&self.ambiguity.ways) {
+            metrics.insert(format!("ambiguity/{name}"), way.judged.mean);
+        }
         self.metrics = metrics;
     }
 
@@ -73,15 +75,14 @@ impl Results {
         let Clutters { canvases, shapes, found } = &self.clutter;
         let told = found.iter().map(|one| format!("{} {:.3} (pointing {})", one.by, one.f1, one.pointing.show(3)));
         lines.push(format!("of {shapes} shapes on {canvases} canvases, F1: {}", told.collect::<Vec<_>>().join(", ")));
-        let Ambiguity { pictures, judged, judged_alone, closer, closer_alone, error, error_alone } = &self.ambiguity;
-        lines.push(format!(
-            "of the halves of {pictures} blends of two shapes, with both labels (with its own alone): judged as their label {} ({}), nearer \
-             to themselves {} ({}), error {error:.4} ({error_alone:.4})",
-            judged.show(3),
-            judged_alone.show(3),
-            closer.show(3),
-            closer_alone.show(3)
-        ));
+        for Drawing { given, judged, closer, error } in &self.ambiguity.ways {
+            lines.push(format!(
+                "of the halves of {} blends, with {given}: judged as their label {}, nearer to themselves {}, error {error:.4}",
+                self.ambiguity.pictures,
+                judged.show(3),
+                closer.show(3)
+            ));
+        }
         lines.join("\n")
     }
 }
@@ -151,19 +152,23 @@ pub(crate) struct Overlap {
     pub(crate) grid: Grid,
 }
 
-/// Blends of two shapes, each half drawn with both labels given, and with its own alone.
+/// Blends of two shapes, each half drawn from what is given.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Ambiguity {
     pub(crate) pictures: usize,
+    pub(crate) ways: Vec<Drawing>,
+}
+
+/// Halves of blends as they are drawn.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Drawing {
+    pub(crate) given: String,
     /// How often an independent classifier sees the label that was given.
     pub(crate) judged: Estimate,
-    pub(crate) judged_alone: Estimate,
     /// How often what is drawn is nearer to its own half than to the other.
     pub(crate) closer: Estimate,
-    pub(crate) closer_alone: Estimate,
     /// The mean square difference from its own half.
     pub(crate) error: f64,
-    pub(crate) error_alone: f64,
 }
 
 /// Pictures side by side: names of the columns, and rows of grey pictures.

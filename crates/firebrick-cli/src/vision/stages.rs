@@ -247,9 +247,9 @@ impl Stage<Env> for Fit {
         ctx: &StageContext,
         env: &Env,
     ) -> Result<(), BoxError> {
-        let ModelRecipe { factors, components, passes, images, shift } = self.model;
+        let ModelRecipe { factors, components, passes, images, shift, robust } = self.model;
         let prior = PriorConfig { factors, components, passes };
-        let config = FitConfig { decoder: DecoderMode::Ridge { alpha: 1e-4 }, prior, shift, images };
+        let config = FitConfig { decoder: DecoderMode::Robust { alpha: 1e-4, rounds: robust }, prior, shift, images };
         let train = pictures.train_test()?.train;
         let seed = Seed::new(self.seed).derive("vision/model");
         GenerativeModel::fit(classifier.cnn(&env.device)?, &train, &config, seed)?.save(ctx.artifact())?;

@@ -323,7 +323,7 @@ fn infer_answers_about_pictures(run: &Path, dir: &Path) {
     refused(&["explain", "--image", "small.png"], "small.png is 20 pixels high and 20 wide, the model reads 28 x 28");
     refused(&["explain", "--image", "in.png", "--label", "99"], "class 99: the classifier has");
     refused(&["attribute", "--image", "in.png", "--label", "99"], "--label 99: the classifier has");
-    refused(&["separate", "--image", "in.png", "--labels", "1"], "--labels takes two classes");
+    refused(&["separate", "--image", "in.png", "--labels", "1,2,3"], "--labels takes one class or two");
     refused(&["complete", "--image", "in.png", "--mask", "small.png", "--out", "x.png"], "small.png is 20 pixels");
     refused(&["explain", "--image", "none.png"], "none.png cannot be read");
 }

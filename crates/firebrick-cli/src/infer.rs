@@ -13,12 +13,11 @@ use firebrick_inference::{
 use firebrick_models::CnnLayer;
 use firebrick_pipeline::Artifact as _;
 use firebrick_tensor::Classifier;
-use firebrick_train::classify::pixels;
 
 use crate::device::On;
 use crate::picture;
 use crate::say::say;
-use crate::vision::Pictures;
+use crate::vision::{Pictures, all};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   firebrick infer complete  --model runs/vision-mnist --image in.png --mask mask.png --out done.png
@@ -229,7 +228,7 @@ fn complete(command: &Complete) -> Result<()> {
     let evidence = Evidence { visible, ..seen };
     let query = query(command.label);
     let config = SweepConfig::default();
-    let (labels, images) = match (remembered(&command.asked.model, &model, &command.asked.on)?, &query) {
+    let (labels, images) = match (remembered(&command.asked.model, &model)?, &query) {
         (Some(exemplars), query) => {
             let found = model.impute(&evidence, &exemplars, query, &ImputeConfig::default())?;
             (found.labels, found.images)
@@ -243,6 +242,7 @@ fn complete(command: &Complete) -> Result<()> {
             (found.labels, found.images)
         }
     };
+    // Where none was given every class has a part in it, and the likeliest is told.
     let class = command.label.unwrap_or(labels[0]);
     say(format_args!("{hidden} of {} pixels filled in, as class {class}", height * width));
     say(format_args!("the classifier on the filled picture: {}", likeliest(classified(&model, images.clone()), 3)));
@@ -250,16 +250,15 @@ fn complete(command: &Complete) -> Result<()> {
 }
 
 /// The pictures that a run learnt from, where the folder is a run's.
-fn remembered(dir: &Path, model: &GenerativeModel, on: &On) -> Result<Option<Exemplars>> {
+fn remembered(dir: &Path, model: &GenerativeModel) -> Result<Option<Exemplars>> {
     let stages = fs::read_dir(dir).with_context(|| format!("cannot read the folder {}", dir.display()))?;
     let stages = stages.filter_map(|entry| Some(entry.ok()?.path().join("artifact")));
     let Some(pictures) = stages.into_iter().find_map(|stage| Pictures::open(&stage).ok()) else { return Ok(None) };
     let train = pictures.train_test()?.train;
-    let bytes = (0..train.len()).flat_map(|index| train.image(index)).copied().collect::<Vec<_>>();
     if train.size() != model.network().image() {
         bail!("the pictures of {} are of another size than its model reads", dir.display());
     }
-    Ok(Some(Exemplars::new(&pixels(&bytes, train.size(), &on.device), train.labels())))
+    Ok(Some(Exemplars::new(&all(&train, model), train.labels())))
 }
 
 fn explain(command: &Explain) -> Result<()> {

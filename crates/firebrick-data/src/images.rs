@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Int64Type};
 use firebrick_types::Images;
-use image::{ColorType, ImageReader, Limits};
+use image::{ImageReader, Limits};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::{Error, file};
@@ -108,13 +108,14 @@ fn read_tables(dir: &Path, part: &str) -> Result<Option<Images>, Error> {
     Ok(images)
 }
 
-/// Adds the rows of a table to images: gray ones if the first one is.
+/// Adds the rows of a table to images.
 fn read_table(path: &Path, images: &mut Option<Images>) -> Result<(), Error> {
     let parquet = |source| Error::Parquet { path: path.into(), source };
     let file = File::open(path).map_err(|source| Error::Read { path: path.into(), source })?;
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(parquet)?;
-    let bytes = reader.metadata().row_groups().iter().map(|group| group.total_byte_size()).sum::<i64>();
-    if u64::try_from(bytes).is_ok_and(|bytes| bytes > MAX_BYTES) {
+    let groups = reader.metadata().row_groups().iter();
+    let bytes = groups.map(|group| u64::try_from(group.total_byte_size()).unwrap_or(u64::MAX));
+    if bytes.fold(0, u64::saturating_add) > MAX_BYTES {
         return Err(Error::FileTooLarge { path: path.into(), limit: MAX_BYTES });
     }
     let mut rows = 0;
@@ -123,11 +124,11 @@ fn read_table(path: &Path, images: &mut Option<Images>) -> Result<(), Error> {
         for row in 0..batch.num_rows() {
             let wrong = |what: String| Error::ImageRow { path: path.into(), row: rows + row, what };
             let (bytes, label) = cell(&batch, row).map_err(wrong)?;
-            let (size, pixels) = decoded(bytes, images.as_ref().map(|images| images.size()[2])).map_err(wrong)?;
+            let (size, pixels) = decoded(bytes).map_err(wrong)?;
             let images = images.get_or_insert_with(|| Images::new(size));
             if size != images.size() {
-                let [height, width, channels] = images.size();
-                let others = format!("the images before are {height} x {width} of {channels} colours");
+                let [height, width, _] = images.size();
+                let others = format!("the images before are {height} x {width}");
                 return Err(wrong(format!("an image of {} x {}, and {others}", size[0], size[1])));
             }
             if (images.len() + 1) as u64 * pixels.len() as u64 > MAX_BYTES {
@@ -161,8 +162,8 @@ fn cell(batch: &RecordBatch, row: usize) -> Result<(&[u8], u8), String> {
     Ok((bytes, u8::try_from(label).map_err(|_| format!("`label` is {label}"))?))
 }
 
-/// Height, width and channels of a PNG or JPEG file, and its pixels: of so many channels, or of as many as it has.
-fn decoded(bytes: &[u8], channels: Option<usize>) -> Result<([usize; 3], Vec<u8>), String> {
+/// The size of a gray PNG or JPEG file, and its pixels.
+fn decoded(bytes: &[u8]) -> Result<([usize; 3], Vec<u8>), String> {
     /// Pixels on a side, at most.
     const SIDE: u32 = 4096;
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| error.to_string())?;
@@ -171,14 +172,12 @@ fn decoded(bytes: &[u8], channels: Option<usize>) -> Result<([usize; 3], Vec<u8>
     reader.limits(limits);
     let image = reader.decode().map_err(|error| error.to_string())?;
     let [height, width] = [image.height(), image.width()].map(|length| length as usize);
-    let gray = match channels {
-        Some(channels) => channels == 1,
-        None => matches!(image.color(), ColorType::L8 | ColorType::L16 | ColorType::La8 | ColorType::La16),
-    };
-    if gray {
-        return Ok(([height, width, 1], image.into_luma8().into_raw()));
+    // Some keep gray pictures in three equal colours.
+    let gray = |pixel: &image::Rgb<u8>| pixel.0.iter().all(|part| *part == pixel.0[0]);
+    if image.color().has_color() && !image.to_rgb8().pixels().all(gray) {
+        return Err("an image of colours; gray ones are read".into());
     }
-    Ok(([height, width, 3], image.into_rgb8().into_raw()))
+    Ok(([height, width, 1], image.into_luma8().into_raw()))
 }
 
 /// The images of one file with the labels of another, each plain or as gzip.

@@ -41,7 +41,7 @@ pub fn mean(evidence: &Evidence, known: &Tensor<4>) -> Tensor<4> {
 /// ```
 ///
 /// # Panics
-/// If the images are of another size, or there are fewer than `neighbours`, or none is wanted.
+/// If the images are of another size, or no neighbour is wanted.
 pub fn nearest(evidence: &Evidence, known: &Exemplars, neighbours: usize) -> Tensor<4> {
     filled(evidence, known.nearest(evidence, neighbours))
 }

@@ -43,8 +43,8 @@ pub enum DecoderMode {
         /// Added to the mean square of each feature.
         alpha: f64,
     },
-    /// The same, then anew from what sweeps with them give under rectangles that hide a part, the true label clamped, so that they render
-    /// what is not hidden from activations of which a part is guessed.
+    /// The same, then anew from what sweeps with them give under rectangles that hide a part, the true label clamped: they learn to render
+    /// whole pictures from activations of which a part is guessed.
     Robust {
         /// As of ridge.
         alpha: f64,
@@ -54,11 +54,14 @@ pub enum DecoderMode {
 }
 
 /// The sums that weights of least squares are made of.
+#[derive(Clone)]
 pub(crate) struct Normal {
     /// Σ pᵀ p over patches with a 1 at their end.
     gram: Tensor<2>,
     /// Σ pᵀ a
     cross: Tensor<2>,
+    /// Σ a²
+    squares: Tensor<1>,
     patches: f64,
 }
 
@@ -69,7 +72,8 @@ impl Normal {
         let [.., channels, out] = block.weight.dims();
         let (features, device) = (size * size * out + 1, block.weight.device());
         let zeros = |columns| Tensor::zeros([features, columns], &device);
-        Self { gram: zeros(features), cross: zeros(channels), patches: 0.0 }
+        let squares = Tensor::zeros([channels], &device);
+        Self { gram: zeros(features), cross: zeros(channels), squares, patches: 0.0 }
     }
 
     /// With the patches of unpooled activations and what they are to render.
@@ -80,8 +84,24 @@ impl Normal {
         let patches = Tensor::cat(vec![patches, Tensor::ones([count, 1], &target.device())], 1);
         let turned = patches.clone().transpose();
         self.gram = self.gram.clone() + linear(turned.clone(), patches, None);
-        self.cross = self.cross.clone() + linear(turned, target.reshape([count, channels]), None);
+        let target = target.reshape([count, channels]);
+        self.squares = self.squares.clone() + target.clone().square().sum_dim(0).reshape([channels]);
+        self.cross = self.cross.clone() + linear(turned, target, None);
         self.patches += count as f64;
+    }
+
+    /// The mean square of what weights leave, but for what rectifying it would change.
+    ///
+    /// ```text
+    /// (Σ a² − 2 vᵀ Σ pᵀ a + vᵀ (Σ pᵀ p) v) / N
+    /// ```
+    pub(crate) fn left(&self, weight: &Tensor<4>, bias: &Tensor<1>) -> Tensor<1> {
+        let ([features, _], [channels]) = (self.gram.dims(), bias.dims());
+        let weight = weight.clone().reshape([features - 1, channels]);
+        let all = Tensor::cat(vec![weight, bias.clone().reshape([1, channels])], 0);
+        let explained = linear(self.gram.clone(), all.clone(), None) - self.cross.clone() * 2.0;
+        let left = self.squares.clone() + (all * explained).sum_dim(0).reshape([channels]);
+        left / self.patches.max(1.0)
     }
 
     /// V and c.
@@ -177,15 +197,23 @@ mod tests {
     #[test]
     fn least_squares_find_the_convolution_that_rendered() {
         let (weight, bias) = (numbers([3, 3, 4, 2], 3), numbers([2], 4));
+        let mut squares = Tensor::<1>::zeros([2], &Device::flex());
         let mut sums = Normal::new(&block());
         for salt in 5..9 {
             let unpooled = numbers([2, 5, 6, 4], salt);
             let target = conv2d(unpooled.clone(), weight.clone(), bias.clone(), block().window);
+            squares = squares + target.clone().square().reshape([60, 2]).sum_dim(0).reshape([2]);
             sums.add(unpooled, target, block().window);
         }
+        let again = (sums.clone(), squares);
         let (found, offset) = sums.solve(&block(), DecoderMode::Ridge { alpha: 0.0 });
-        assert_close(found, weight, 1e-2);
-        assert_close(offset, bias, 1e-2);
+        assert_close(found, weight.clone(), 1e-2);
+        assert_close(offset, bias.clone(), 1e-2);
+        // The very weights leave nothing, and none leave what there is.
+        let (sums, rendered) = again;
+        assert_close(sums.left(&weight, &bias), bias.zeros_like(), 1e-3);
+        let none = sums.left(&weight.zeros_like(), &bias.zeros_like());
+        assert_close(none, rendered / sums.patches, 1e-4);
     }
 
     #[test]

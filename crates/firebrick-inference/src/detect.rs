@@ -68,7 +68,10 @@ impl GenerativeModel {
         }
         assert!(one == 1 && config.stride > 0, "one canvas, windows that move");
         let mut unexplained = Tensor::<4>::ones([1, rows, columns, 1], &canvas.device());
-        let every = |length: usize, size: usize| (0..=length - size).step_by(config.stride).collect::<Vec<_>>();
+        let every = |length: usize, size: usize| {
+            let places = (0..length - size).step_by(config.stride);
+            places.chain([length - size]).collect::<Vec<_>>()
+        };
         let grid = every(rows, height)
             .into_iter()
             .flat_map(|top| every(columns, width).into_iter().map(move |left| [top, left]));
@@ -101,6 +104,9 @@ impl GenerativeModel {
             let score = |label: usize| uncovered.log_scores[0][label] / config.temperature + judged[label];
             let label = (0..judged.len()).max_by(|&a, &b| score(a).total_cmp(&score(b))).expect("there is a class");
             let ink = own * window.images.mean_dim(3).greater_elem(INK).float();
+            if ink.clone().sum().into_scalar::<f32>() <= 0.0 {
+                break;
+            }
             let place = [0..1, top..top + height, left..left + width, 0..1];
             let left_over = window.visible * (ink.clone().neg() + 1.0);
             unexplained = unexplained.slice_assign(place, left_over);
@@ -125,11 +131,18 @@ impl GenerativeModel {
         places: &[[usize; 2]],
         config: &DetectConfig,
     ) -> Result<Vec<f64>, Error> {
+        /// Windows that are looked at at a time.
+        const CHUNK: usize = 100;
         let [height, width, _] = self.network().image();
-        let all =
-            |of: &Tensor<4>| Tensor::cat(places.iter().map(|&place| part(of, place, [height, width])).collect(), 0);
-        let found = self.uncover(&Evidence { images: all(canvas), visible: all(unexplained) }, &config.uncover)?;
-        Ok(found.gains.iter().map(|gains| gains.iter().copied().fold(f64::NEG_INFINITY, f64::max)).collect())
+        let mut gains = Vec::with_capacity(places.len());
+        for places in places.chunks(CHUNK) {
+            let all =
+                |of: &Tensor<4>| Tensor::cat(places.iter().map(|&place| part(of, place, [height, width])).collect(), 0);
+            let evidence = Evidence { images: all(canvas), visible: all(unexplained) };
+            let found = self.uncover(&evidence, &config.uncover)?;
+            gains.extend(found.gains.iter().map(|gains| gains.iter().copied().fold(f64::NEG_INFINITY, f64::max)));
+        }
+        Ok(gains)
     }
 }
 

@@ -57,7 +57,8 @@ impl GenerativeModel {
     /// If images or mask are of another size, or no image of a clamped label is remembered.
     ///
     /// # Panics
-    /// If the remembered images are of another size, or a number of the constants is not positive.
+    /// If the remembered images are of another size, there is not one clamped label of each picture, or a number of the constants is not
+    /// positive.
     pub fn impute(
         &self,
         evidence: &Evidence,
@@ -67,10 +68,11 @@ impl GenerativeModel {
     ) -> Result<Imputed, Error> {
         let ImputeConfig { neighbours, noise, temperature } = *config;
         assert!(neighbours > 0 && noise > 0.0 && temperature > 0.0, "{config:?} must be positive");
-        self.checked(evidence)?;
+        evidence.checked(self.network().image())?;
         let [batch, ..] = evidence.images.dims();
         let mut fillings = exemplars.fillings(evidence, neighbours, noise);
         if let Query::Clamp(labels) = query {
+            assert_eq!(labels.len(), batch, "one label of each picture");
             for (image, &class) in labels.iter().enumerate() {
                 if fillings.iter().all(|filling| filling.class != class) {
                     return Err(Error::NoImages { class });

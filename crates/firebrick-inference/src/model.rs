@@ -113,11 +113,10 @@ impl GenerativeModel {
         let pixels = Belief { mean, variance };
         let mut model = Self { decoders, prior, switches: switches.collect(), pixels, network };
         if let DecoderMode::Robust { rounds, .. } = config.decoder {
+            let looked = &order[..order.len().min(DECODED)];
             for round in 0..rounds {
-                model.render_under_masks(images, &order[..order.len().min(DECODED)], config, seed, round)?;
+                model.render_under_masks(images, looked, config, seed, round)?;
             }
-            let pixels = |chunk: &[usize]| moved(images, chunk, config.shift, seed, &model.network).0;
-            measure_noise(&model.network, &mut model.decoders, sample, pixels);
         }
         Ok(model)
     }
@@ -149,7 +148,13 @@ impl GenerativeModel {
             }
         }
         for ((block, decoder), normal) in self.network.blocks.iter().zip(&mut self.decoders).zip(normals) {
-            (decoder.weight, decoder.bias) = normal.solve(block, config.decoder);
+            // What they leave of the pictures that they were fitted to.
+            (decoder.weight, decoder.bias, decoder.noise) = {
+                let noise = normal.clone();
+                let (weight, bias) = normal.solve(block, config.decoder);
+                let noise = noise.left(&weight, &bias).clamp_min(LEAST_NOISE);
+                (weight, bias, noise)
+            };
         }
         Ok(())
     }
@@ -197,6 +202,12 @@ pub(crate) fn won(windows: Tensor<5>) -> Tensor<5> {
     let winners = flat.argmax(1).reshape([-1]);
     let ones = Tensor::<2>::eye(slots, &active.device()).select(0, winners);
     (ones * active).reshape(dims)
+}
+
+/// 1 at the first greatest pixel of each window, whatever it holds.
+pub(crate) fn greatest(windows: Tensor<5>) -> Tensor<5> {
+    let least = windows.clone().min_dim(4);
+    won(windows - least + 1.0)
 }
 
 /// What one pass over the images adds up.

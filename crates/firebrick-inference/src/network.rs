@@ -124,6 +124,23 @@ impl Network {
         self.blocks[0].bias.device()
     }
 
+    /// # Errors
+    /// If the head is anything but linear maps with rectifiers between them, and dropout; the index of the layer is told.
+    pub(crate) fn head_of_rectified_maps(&self) -> Result<(), Error> {
+        let refuse = |layer, kind, reason: &str| Err(Error::Layer { layer, kind, reason: reason.to_owned() });
+        let mut before = None;
+        for (layer, one) in self.cnn.config().layers.iter().enumerate().skip(self.head) {
+            before = match (one, before) {
+                (CnnLayer::Dropout { .. }, before) => before,
+                (CnnLayer::Linear { .. }, None | Some("rectifier")) => Some("linear map"),
+                (CnnLayer::Relu, Some("linear map")) => Some("rectifier"),
+                (CnnLayer::Linear { .. }, _) => return refuse(layer, "linear map", "no rectifier comes before it"),
+                _ => return refuse(layer, "layer of the head", "it must be linear maps with rectifiers between them"),
+            };
+        }
+        Ok(())
+    }
+
     /// The scores of the classes, of what the last block gives.
     pub(crate) fn head(&self, top: Tensor<4>) -> Tensor<2> {
         self.cnn.logits_from(self.head, top)

@@ -8,7 +8,7 @@ use crate::Error;
 use crate::complete::filled;
 use crate::decoder::patches;
 use crate::explain::{Explain, Explained, labels};
-use crate::model::{GenerativeModel, won};
+use crate::model::{GenerativeModel, greatest, won};
 use crate::pooling::{unpool, windows};
 use crate::sweep::{Evidence, Query};
 
@@ -191,7 +191,9 @@ impl Explain for NoisyOr<'_> {
                 let layer = &self.layers[index];
                 let rho = self.model.switches[index].clone().select(0, indices(&[class], &device)).log();
                 let best = slots[index].clone() + rho;
-                let chosen = won(best.clone() - best.min().reshape([1; 5]) + 1.0);
+                let chosen = greatest(best.clone());
+                let switched = (best * chosen.clone()).sum_dim(4).squeeze_dim::<4>(4);
+                score = score + rows(switched * state.clone());
                 let spread = unpool(state.clone(), chosen, layer.pool);
                 let quiet = conv2d(spread, layer.off.clone(), layer.quiet.clone(), layer.window);
                 let quiet = quiet.clamp_max(-LEAST);
@@ -284,10 +286,8 @@ mod tests {
                     (0..2).flat_map(|u| (0..4).flat_map(move |s| (0..16_u32).map(move |p| (u, s, p))))
                 {
                     let mut score = if unit == 1 { on[label] + odds[image] } else { off[label] };
-                    // The switch is chosen by its own factors; it counts in the score by what it makes of the pixels.
-                    let own = |slot: usize| slots[image * 4 + slot] + rho[label * 4 + slot];
-                    if (0..4).any(|other| own(other) > own(slot)) {
-                        continue;
+                    if unit == 1 {
+                        score += slots[image * 4 + slot] + rho[label * 4 + slot];
                     }
                     for pixel in 0..4 {
                         let quiet = (leak + if unit == 1 && pixel == slot { cause } else { 0.0 }).min(-LEAST);

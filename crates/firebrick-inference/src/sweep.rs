@@ -6,6 +6,7 @@ use firebrick_tensor::{Classifier, indices};
 
 use crate::Error;
 use crate::belief::{Belief, Upward};
+use crate::explain::labels;
 use crate::model::GenerativeModel;
 use crate::pooling::{unpool, windows};
 use crate::prior::{self, Component, Posterior};
@@ -17,6 +18,22 @@ pub struct Evidence {
     pub images: Tensor<4>,
     /// 1 where a pixel is seen and 0 where it is not, `[batch, height, width, 1]`; what the image holds there does not count.
     pub visible: Tensor<4>,
+}
+
+impl Evidence {
+    /// # Errors
+    /// If images are not of this size, or the mask is not of theirs.
+    pub(crate) fn checked(&self, expected: [usize; 3]) -> Result<(), Error> {
+        let [batch, height, width, channels] = self.images.dims();
+        if [height, width, channels] != expected {
+            return Err(Error::Size { found: [height, width, channels], expected });
+        }
+        let [masks, down, across, _] = self.visible.dims();
+        if [masks, down, across] != [batch, height, width] {
+            return Err(Error::Mask { found: [down, across], expected: [height, width] });
+        }
+        Ok(())
+    }
 }
 
 /// What is asked about the label.
@@ -95,25 +112,10 @@ impl GenerativeModel {
     /// # Errors
     /// If images or mask are of another size.
     fn believed(&self, evidence: &Evidence) -> Result<Belief, Error> {
-        self.checked(evidence)?;
+        evidence.checked(self.network.image())?;
         let hidden = evidence.visible.clone().neg() + 1.0;
         let mean = evidence.images.clone() * evidence.visible.clone() + self.pixels.mean.clone() * hidden.clone();
         Ok(Belief { mean, variance: self.pixels.variance.clone() * hidden })
-    }
-
-    /// # Errors
-    /// If images or mask are of another size.
-    pub(crate) fn checked(&self, evidence: &Evidence) -> Result<(), Error> {
-        let [batch, height, width, channels] = evidence.images.dims();
-        let expected = self.network.image();
-        if [height, width, channels] != expected {
-            return Err(Error::Size { found: [height, width, channels], expected });
-        }
-        let [masks, down, across, _] = evidence.visible.dims();
-        if [masks, down, across] != [batch, height, width] {
-            return Err(Error::Mask { found: [down, across], expected: [height, width] });
-        }
-        Ok(())
     }
 
     /// The way up from what is seen.
@@ -151,16 +153,7 @@ impl GenerativeModel {
         let (variance, mean) = (variance.clone(), mean.clone());
         let tempered = activation::log_softmax(log_evidence.clone() / config.temperature, 1);
         let log_scores = self.scores(evidence, tempered.clone(), up.logits.clone());
-        let classes = self.network.classes();
-        let labels = match query {
-            Query::Free => {
-                log_scores.clone().argmax(1).into_data().iter::<i64>().map(|label| label as usize).collect::<Vec<_>>()
-            }
-            Query::Clamp(labels) => match labels.iter().find(|label| **label >= classes) {
-                Some(&class) => return Err(Error::Class { class, classes }),
-                None => labels.clone(),
-            },
-        };
+        let labels = labels(&log_scores, query)?;
         let components = self.likeliest(posteriors, &labels);
         let (factors, rendered_top, noise) = self.render_top(posteriors, &components);
         // Precision-weighted fusion of the way down, with the noise ψ, and the way up, with the variance β.

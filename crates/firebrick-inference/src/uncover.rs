@@ -2,9 +2,9 @@
 
 use burn::tensor::{Tensor, activation};
 use firebrick_kernels::linear;
-use firebrick_tensor::indices;
 
 use crate::Error;
+use crate::energy::{chosen, pick, pick_rows};
 use crate::model::GenerativeModel;
 use crate::sweep::Evidence;
 
@@ -30,7 +30,7 @@ impl Default for UncoverConfig {
 pub struct Uncovered {
     /// The probability that a pixel is of what is asked for, `[batch, height, width, 1]`; 0 where nothing is seen anyway.
     pub visible: Tensor<4>,
-    /// log p(picture, label, cover) at the best cover of every label, in nats, `[batch][classes]`.
+    /// log p(picture, label, cover) at the best cover of every label, in nats, `[batch][classes]`; how covered pixels lie together is left out.
     pub log_scores: Vec<Vec<f64>>,
     /// How much more that is than of a black picture with the same noise, and what covers it, `[batch][classes]`: what explains nothing
     /// gains nothing.
@@ -45,8 +45,7 @@ impl GenerativeModel {
     /// w = σ(log (1 − ε)/ε + log N(x; μ + U z, ψ) + J Σ_beside (2 w − 1))
     /// ```
     ///
-    /// For each component of the prior the factors are read from the pixels it explains, and the pixels chosen anew, in turn: each goes
-    /// up. (Specification 1.2 and 1.5, the robust pixel term; the coherence is a mean field of an Ising model.)
+    /// For each component of the prior the factors are read from the pixels it explains, and the pixels chosen anew, in turn. (Specification 1.2 and 1.5, the robust pixel term; the coherence is a mean field of an Ising model.)
     ///
     /// # Errors
     /// If images or mask are of another size.
@@ -56,7 +55,7 @@ impl GenerativeModel {
     pub fn uncover(&self, evidence: &Evidence, config: &UncoverConfig) -> Result<Uncovered, Error> {
         let UncoverConfig { covered, coherence, rounds } = *config;
         assert!(covered > 0.0 && covered < 1.0, "{covered} of the pixels are covered");
-        self.checked(evidence)?;
+        evidence.checked(self.network().image())?;
         let [batch, height, width, channels] = evidence.images.dims();
         let pixels = height * width * channels;
         let seen = evidence.images.clone().reshape([batch, pixels]);
@@ -93,7 +92,7 @@ impl GenerativeModel {
                 let own = density + logit;
                 probability = activation::sigmoid(own.clone());
                 for _ in 0..if coherence > 0.0 { SETTLE } else { 0 } {
-                    let field = beside(probability.clone() * 2.0 - 1.0);
+                    let field = beside((probability.clone() * 2.0 - 1.0) * evidence.visible.clone());
                     probability = activation::sigmoid(own.clone() + field * coherence);
                 }
                 probability = probability * evidence.visible.clone();
@@ -113,11 +112,8 @@ impl GenerativeModel {
             best = Some(match best {
                 None => (scores, probability),
                 Some((known, kept)) => {
-                    let better =
-                        (0..batch).map(|image| if scores[image] > known[image] { batch + image } else { image });
-                    let better = indices(&better.collect::<Vec<_>>(), &kept.device());
-                    let most = known.iter().zip(&scores).map(|(a, b)| a.max(*b)).collect();
-                    (most, Tensor::cat(vec![kept, probability], 0).select(0, better))
+                    let rows = chosen(|image| scores[image] > known[image], batch);
+                    (pick(&known, &scores, &rows), pick_rows(kept, probability, &rows))
                 }
             });
         }

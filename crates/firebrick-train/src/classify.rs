@@ -99,10 +99,7 @@ pub fn train<M: Classifier + Module + Send>(
         let micro_batch = |drawn: &[(usize, Seed)]| {
             let mut bytes = Vec::new();
             for &(index, seed) in drawn {
-                let most = config.shift as i64;
-                let mut rng = seed.derive("shift").rng();
-                let [down, right] = [(); 2].map(|()| rng.random_range(-most..=most) as isize);
-                bytes.extend(images.shifted(index, down, right));
+                bytes.extend(moved(images, index, config.shift, seed));
             }
             let (labels, seeds) = drawn.iter().map(|&(index, seed)| (images.labels()[index], seed)).unzip();
             Batch { pixels: pixels(&bytes, images.size(), &device), labels, seeds, images: whole }
@@ -115,6 +112,14 @@ pub fn train<M: Classifier + Module + Send>(
         let right = right(&logits, &batch.labels) as f64 / f64::from(batch.images);
         Loss::new(losses(logits, &batch.labels).sum() / batch.images, batch.labels.len() as u64).with("accuracy", right)
     })
+}
+
+/// An image moved by so many pixels at most, as its seed has it.
+pub(crate) fn moved(images: &Images, index: usize, shift: usize, seed: Seed) -> Vec<u8> {
+    let most = shift as i64;
+    let mut rng = seed.derive("shift").rng();
+    let [down, right] = [(); 2].map(|()| rng.random_range(-most..=most) as isize);
+    images.shifted(index, down, right)
 }
 
 /// Images again and again, in every epoch in an order of its own.

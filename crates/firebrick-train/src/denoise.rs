@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use firebrick_tensor::Classifier;
 use firebrick_types::{Images, Seed};
 
-use crate::classify::{ClassifyConfig, InImages, Order};
+use crate::classify::{ClassifyConfig, InImages, Order, moved};
 use crate::{Checkpoints, Error, Loss, Observer, fit};
 
 /// Images of which a part is hidden, as a model reads them: what is seen, 0 elsewhere, and after the colours whether it is seen.
@@ -40,8 +40,7 @@ struct Batch {
 /// loss = mean over images of Σ_hidden (x̂ − x)² / hidden
 /// ```
 ///
-/// The model reads [`masked`] images and has as many outputs as an image has numbers. `config.shift` is not used. Metrics: `loss`,
-/// `grad_norm`, `lr`.
+/// The model reads [`masked`] images and has as many outputs as an image has numbers. Metrics: `loss`, `grad_norm`, `lr`.
 ///
 /// # Errors
 /// See [`fit`]; also if there is no image.
@@ -71,7 +70,8 @@ pub fn train<M: Classifier + Module + Send>(
         let micro_batch = |chosen: &[(u64, usize)]| {
             let seeds = chosen.iter().map(|&(epoch, index)| seed.derive("denoise/image").at(&[epoch, index as u64]));
             let seeds = seeds.collect::<Vec<_>>();
-            let bytes = chosen.iter().flat_map(|&(_, index)| images.image(index)).copied().collect::<Vec<_>>();
+            let moved = |(&(_, index), &seed): (&(u64, usize), &Seed)| moved(images, index, config.shift, seed);
+            let bytes = chosen.iter().zip(&seeds).flat_map(moved).collect::<Vec<_>>();
             let visible = masks(seeds.iter().map(|&seed| mask(seed)), images.size(), &device);
             Batch { images: crate::classify::pixels(&bytes, images.size(), &device), visible, seeds, whole }
         };

@@ -16,10 +16,7 @@ use firebrick_types::{Images, Seed};
 
 use super::questions::{CHUNK, Learnt, all};
 use super::recipe::CompleteRecipe;
-use super::results::{Completion, Grid, share};
-
-/// Rows of a grid.
-const SHOWN: usize = 8;
+use super::results::{Completion, Grid, SHOWN, bytes, share};
 
 /// What a way to deal with hidden pixels says.
 pub(super) struct Answer {
@@ -43,6 +40,7 @@ pub(super) struct Ways<'a> {
     pub(super) exemplars: &'a Exemplars,
     pub(super) trained: &'a Cnn,
     pub(super) denoiser: &'a Cnn,
+    /// The mean picture, `[1, height, width, channels]`.
     known: Tensor<4>,
     factors: PixelFactors,
     binary: NoisyOr<'a>,
@@ -75,7 +73,7 @@ impl<'a> Ways<'a> {
             factors: PixelFactors::fit(&known, learnt.labels(), &prior, seed)?,
             binary: NoisyOr::fit(model, &all(&counted, model), counted.labels())?,
             rectified: RectifiedGaussian::of(model.network(), &known.clone().mean_dim(0), 3)?,
-            known,
+            known: known.mean_dim(0),
             model,
             exemplars,
             trained,
@@ -222,14 +220,13 @@ impl Filled {
         let hidden = host((evidence.visible.clone().neg() + 1.0).expand(evidence.images.dims()));
         let (found, truth, seen) = (host(found), host(evidence.images.clone()), host(zero(evidence)));
         let of = |numbers: &'_ [f32], index: usize| numbers[index * each..][..each].to_vec();
-        let errors =
-            (0..part.len()).map(|index| mean_square(&of(&found, index), &of(&truth, index), &of(&hidden, index)));
-        let error = errors.filter(|error| error.is_finite()).sum::<f64>();
-        anyhow::ensure!(!error.is_nan(), "`{name}` draws what is no number");
-        let bytes = |numbers: &[f32], index: usize| {
-            let numbers = numbers[index * each..][..each].iter();
-            numbers.map(|&number| (255.0 * number.clamp(0.0, 1.0)).round() as u8).collect::<Vec<_>>()
-        };
+        // A picture of which nothing is hidden has no error.
+        let hides = |index: &usize| of(&hidden, *index).iter().any(|&hidden| hidden > 0.0);
+        let hiding = (0..part.len()).filter(hides);
+        let error =
+            hiding.map(|index| mean_square(&of(&found, index), &of(&truth, index), &of(&hidden, index))).sum::<f64>();
+        anyhow::ensure!(error.is_finite(), "`{name}` draws what is no number");
+        let bytes = |numbers: &[f32], index: usize| bytes(&numbers[index * each..][..each]);
         let picture = |index: usize| [&truth, &seen, &found].map(|numbers| bytes(numbers, index));
         Ok(Self { right, error: drawn.then_some(error), pictures: (0..part.len().min(SHOWN)).map(picture).collect() })
     }

@@ -14,6 +14,7 @@ mod results;
 mod stages;
 
 pub(crate) use artifacts::{Answers, Pictures};
+pub(crate) use questions::all;
 pub(crate) use recipe::Recipe;
 
 use firebrick_pipeline::{Output, Pipeline};

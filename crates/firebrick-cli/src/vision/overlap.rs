@@ -10,13 +10,10 @@ use firebrick_types::Images;
 
 use super::questions::{CHUNK, all, pairs};
 use super::recipe::OverlapRecipe;
-use super::results::{Grid, Overlap, share};
+use super::results::{Grid, Overlap, SHOWN, bytes, share};
 
 /// Brightness from which on a pixel is ink.
 const INK: f32 = 0.3;
-
-/// Rows of a grid.
-const SHOWN: usize = 8;
 
 /// What became of some pictures.
 struct Taken {
@@ -84,10 +81,7 @@ pub(super) fn overlaps(
                 is([first[index * classes], first[index * classes + 1]]),
             ]
         };
-        let bytes = |numbers: &[f32], index: usize| {
-            let numbers = numbers[index * each..][..each].iter();
-            numbers.map(|&number| (255.0 * number.clamp(0.0, 1.0)).round() as u8).collect::<Vec<_>>()
-        };
+        let bytes = |numbers: &[f32], index: usize| bytes(&numbers[index * each..][..each]);
         let shown = |index: usize| {
             [&both, &truths[0], &found[0], &truths[1], &found[1]].map(|numbers| bytes(numbers, index)).to_vec()
         };

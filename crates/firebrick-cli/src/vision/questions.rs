@@ -97,7 +97,7 @@ impl Stage<Env> for Ask {
 }
 
 /// Pictures as the classifier reads them.
-pub(super) fn all(images: &Images, model: &GenerativeModel) -> Tensor<4> {
+pub(crate) fn all(images: &Images, model: &GenerativeModel) -> Tensor<4> {
     let bytes = (0..images.len()).flat_map(|index| images.image(index)).copied().collect::<Vec<_>>();
     pixels(&bytes, images.size(), &model.network().device())
 }

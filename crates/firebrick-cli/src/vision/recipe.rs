@@ -150,6 +150,9 @@ pub(crate) struct ClutterRecipe {
     pub(crate) apart: usize,
 }
 
+/// Pixels on each side that a picture has at least: the largest square that hides some.
+pub(super) const SMALLEST: usize = 16;
+
 impl Recipe {
     /// # Errors
     /// If a number is impossible.
@@ -193,6 +196,15 @@ impl Recipe {
         }
         if self.data.validation >= self.data.train {
             bail!("`data.validation` = {} leaves none of `data.train` = {}", self.data.validation, self.data.train);
+        }
+        if self.unknown.size > SMALLEST {
+            bail!("`unknown.size` = {}; pictures may have as few as {SMALLEST} pixels on a side", self.unknown.size);
+        }
+        if self.complete.noise < 1e-4 {
+            bail!(
+                "`complete.noise` = {}; below 0.0001 pictures that are alike leave nothing to divide by",
+                self.complete.noise
+            );
         }
         if self.unknown.covered >= 1.0 {
             bail!("`unknown.covered` = {}; it is a share of the pixels, less than 1", self.unknown.covered);

@@ -20,7 +20,7 @@ pub(crate) struct Results {
     pub(crate) clutter: Clutters,
     /// What became of blends of two shapes.
     pub(crate) ambiguity: Ambiguity,
-    /// What evidence of components is divided by, chosen on pictures kept apart.
+    /// What evidence of classes is divided by, chosen on pictures kept apart.
     pub(crate) temperature: f64,
     /// Pictures to look at.
     pub(crate) grids: Vec<Grid>,
@@ -48,7 +48,7 @@ impl Results {
         metrics.insert("overlap/pointing".into(), self.overlap.pointing.mean);
         metrics.insert("overlap/ink_assignment".into(), self.overlap.ink_assignment);
         metrics.insert("overlap/both_found".into(), self.overlap.both_found.mean);
-        for (name, way) in ["alone", "searched", "judged"].iter().zip(&self.ambiguity.ways) {
+        for (name, way) in ["alone", "searched", "both"].iter().zip(&self.ambiguity.ways) {
             metrics.insert(format!("ambiguity/{name}"), way.judged.mean);
         }
         self.metrics = metrics;
@@ -179,6 +179,14 @@ pub(crate) struct Grid {
     /// Height and width of a picture.
     pub(crate) size: [usize; 2],
     pub(crate) rows: Vec<Vec<Vec<u8>>>,
+}
+
+/// Rows of a grid.
+pub(super) const SHOWN: usize = 8;
+
+/// Numbers from 0 to 1 as bytes.
+pub(super) fn bytes(numbers: &[f32]) -> Vec<u8> {
+    numbers.iter().map(|&number| (255.0 * number.clamp(0.0, 1.0)).round() as u8).collect()
 }
 
 /// A share with its 95 % interval.

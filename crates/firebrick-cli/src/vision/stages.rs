@@ -18,7 +18,7 @@ use rand::Rng;
 use serde::Serialize;
 
 use super::artifacts::{Classifier, Denoiser, Generative, Pictures};
-use super::recipe::{CnnRecipe, DataRecipe, ModelRecipe, Recipe};
+use super::recipe::{CnnRecipe, DataRecipe, ModelRecipe, Recipe, SMALLEST};
 use crate::env::Env;
 use crate::hh::{checkpoints, keep_metrics, write_json};
 use crate::progress::Progress;
@@ -64,6 +64,14 @@ impl Stage<Env> for Collect {
             return Err(
                 anyhow!("{train} pictures to learn from leave none beside `data.validation` = {validation}").into()
             );
+        }
+        let [height, width, _] = found.test.size();
+        if height.min(width) < SMALLEST {
+            return Err(anyhow!("pictures of {height} x {width} pixels; masks hide squares of {SMALLEST}").into());
+        }
+        if test.min(validation) < 4 {
+            let told = format!("{test} pictures to measure on and {validation} to choose constants on");
+            return Err(anyhow!("{told}; a canvas takes 4: raise `data.test` and `data.validation`").into());
         }
         let known = train - validation;
         let parts = [

@@ -98,7 +98,7 @@ impl GenerativeModel {
                 visible: part(&unexplained, [top, left], [height, width]),
             };
             let uncovered = self.uncover(&window, &config.uncover)?;
-            let own = uncovered.visible.greater_elem(0.5).float();
+            let own = uncovered.seen();
             let judged = activation::log_softmax(self.network().cnn().logits(window.images.clone() * own.clone()), 1);
             let judged = judged.into_data().iter::<f64>().collect::<Vec<_>>();
             let score = |label: usize| uncovered.log_scores[0][label] / config.temperature + judged[label];

@@ -1,12 +1,14 @@
 //! Something else that covers a part of a picture, found where no label explains the pixels.
 
-use burn::tensor::{Tensor, activation};
+use burn::tensor::{Tensor, TensorData, activation};
 use firebrick_kernels::linear;
+use firebrick_tensor::Classifier;
 
 use crate::Error;
 use crate::energy::{chosen, pick, pick_rows};
+use crate::explain::{Explained, labels};
 use crate::model::GenerativeModel;
-use crate::sweep::Evidence;
+use crate::sweep::{Evidence, Query, SweepConfig};
 
 /// The constants of the search; to be chosen on a validation split.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,7 +23,7 @@ pub struct UncoverConfig {
 
 impl Default for UncoverConfig {
     fn default() -> Self {
-        Self { covered: 0.15, coherence: 2.0, rounds: 4 }
+        Self { covered: 0.005, coherence: 1.0, rounds: 4 }
     }
 }
 
@@ -119,6 +121,44 @@ impl GenerativeModel {
         }
         let (_, visible) = best.expect("there is a component");
         Ok(Uncovered { visible, log_scores, gains })
+    }
+}
+
+impl Uncovered {
+    /// Whether each pixel is of what is asked for, `[batch, height, width, 1]`.
+    pub fn seen(&self) -> Tensor<4> {
+        self.visible.clone().greater_elem(0.5).float()
+    }
+}
+
+impl GenerativeModel {
+    /// The label of pictures of which something else may cover a part, and what hides behind it.
+    ///
+    /// ```text
+    /// score_y = log p_CNN(y | the picture with what was found to be covered filled in) + log p(picture, y, cover) / T
+    /// ```
+    ///
+    /// # Errors
+    /// As [`uncover`](Self::uncover).
+    pub fn explain_covered(
+        &self,
+        evidence: &Evidence,
+        config: &UncoverConfig,
+        sweep: &SweepConfig,
+    ) -> Result<(Uncovered, Explained), Error> {
+        let uncovered = self.uncover(evidence, config)?;
+        let seen = Evidence { images: evidence.images.clone(), visible: uncovered.seen() };
+        let images = self.sweep(&seen, &Query::Free, sweep)?.images;
+        let judged = activation::log_softmax(self.network().cnn().logits(images.clone()), 1);
+        // Only their differences count, and f32 holds those of large numbers badly.
+        let own = uncovered.log_scores.iter().flat_map(|scores| {
+            let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            scores.iter().map(move |score| ((score - most) / sweep.temperature) as f32)
+        });
+        let own = TensorData::new(own.collect::<Vec<_>>(), judged.dims());
+        let scores = judged + Tensor::from_data(own, &images.device());
+        let labels = labels(&scores, &Query::Free)?;
+        Ok((uncovered, Explained { labels, scores: activation::log_softmax(scores, 1), images }))
     }
 }
 

@@ -397,6 +397,9 @@ fn something_that_lies_over_a_picture_is_found() {
         chosen.clone().sum::<f32>() / chosen.count() as f32
     };
     assert!(share(0.0) < 0.2 && share(1.0) > 0.9, "seen of the covered {}, of the rest {}", share(0.0), share(1.0));
+    let (_, explained) = MODEL.explain_covered(&whole, &UncoverConfig::default(), &SweepConfig::default()).unwrap();
+    let right = explained.labels.iter().enumerate().filter(|(index, label)| index % CLASSES == **label).count();
+    assert!(right >= 27, "{right} of 30");
     // What nobody covered is left alone, and explains more than nothing would.
     let clean = MODEL.uncover(&seen(images), &UncoverConfig::default()).unwrap();
     assert!(clean.visible.mean().into_scalar::<f32>() > 0.97);

@@ -30,7 +30,7 @@ struct Seen {
 }
 
 /// What becomes of pictures that something lies over or that are corrupted: as they are, with what was found to be covered filled in,
-/// and with what is covered filled in.
+/// and with what is covered filled in by `impute`.
 ///
 /// # Errors
 /// If the model cannot be asked.
@@ -81,7 +81,7 @@ fn ask(
     let blind = right(&answers(ways.model.network().cnn(), images.clone()), &part);
     let [batch, height, width, _] = images.dims();
     let whole = Evidence { visible: Tensor::ones([batch, height, width, 1], &images.device()), images };
-    let found = ways.model.uncover(&whole, &recipe.config())?;
+    let (found, explained) = ways.model.explain_covered(&whole, &recipe.config(), &ways.sweep)?;
     let imputed = |visible: Tensor<4>| -> Result<usize> {
         let evidence = Evidence { images: whole.images.clone(), visible };
         Ok(right(&ways.model.impute(&evidence, ways.exemplars, &Query::Free, &ways.impute)?.labels, &part))
@@ -93,10 +93,5 @@ fn ask(
             believed[usize::from(seen > 0.5)].push(1.0 - probability);
         }
     }
-    Ok(Seen {
-        blind,
-        found: imputed(found.visible.greater_elem(0.5).float())?,
-        told: visible.map(imputed).transpose()?,
-        believed,
-    })
+    Ok(Seen { blind, found: right(&explained.labels, &part), told: visible.map(imputed).transpose()?, believed })
 }

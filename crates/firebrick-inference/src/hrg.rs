@@ -41,6 +41,12 @@ enum Map {
     Linear { weight: Tensor<2>, bias: Tensor<1> },
 }
 
+/// What comes from below.
+enum Heard {
+    Windows(Tensor<5>),
+    Units(Tensor<2>),
+}
+
 /// The layers of some pictures: what is pooled, flat after the last block, and the switches of each pool.
 struct State {
     image: Tensor<4>,
@@ -93,6 +99,30 @@ impl RectifiedGaussian {
         Ok(Self { maps, output, pixels: mean.clone(), image: network.image(), passes })
     }
 
+    /// How many of the maps are convolutions.
+    fn blocks(&self) -> usize {
+        self.maps.iter().filter(|map| matches!(map, Map::Conv { .. })).count()
+    }
+
+    /// What a layer hears from below: of each window of a convolution's pool, or of each unit.
+    fn heard(&self, state: &State, index: usize) -> Heard {
+        let blocks = self.blocks();
+        match &self.maps[index] {
+            Map::Conv { weight, bias, window, pool } => {
+                let below = if index == 0 { state.image.clone() } else { state.blocks[index - 1].0.clone() };
+                Heard::Windows(windows(conv2d(below, weight.clone(), bias.clone(), *window), *pool))
+            }
+            Map::Linear { weight, bias } => {
+                let below = if index == blocks {
+                    flat(&state.blocks[index - 1].0)
+                } else {
+                    state.hidden[index - blocks - 1].clone()
+                };
+                Heard::Units(linear(below, weight.clone(), Some(bias.clone())))
+            }
+        }
+    }
+
     fn up(&self, evidence: &Evidence) -> State {
         let image = filled(evidence, self.pixels.clone().expand(evidence.images.dims()));
         let mut state = State { image, blocks: Vec::new(), hidden: Vec::new() };
@@ -103,11 +133,8 @@ impl RectifiedGaussian {
     /// A layer's answer to those beside it.
     fn update(&self, state: &mut State, index: usize, label: Option<&Tensor<2>>) {
         let above = self.above(state, index, label);
-        let blocks = self.maps.iter().filter(|map| matches!(map, Map::Conv { .. })).count();
-        match &self.maps[index] {
-            Map::Conv { weight, bias, window, pool } => {
-                let below = if index == 0 { state.image.clone() } else { state.blocks[index - 1].0.clone() };
-                let parts = windows(conv2d(below, weight.clone(), bias.clone(), *window), *pool);
+        match self.heard(state, index) {
+            Heard::Windows(parts) => {
                 // Above 0 or not: what is above may raise it.
                 let switches = greatest(parts.clone());
                 let mut z = (parts * switches.clone()).sum_dim(4).squeeze_dim::<4>(4);
@@ -116,24 +143,18 @@ impl RectifiedGaussian {
                 }
                 set(&mut state.blocks, index, (relu(z), switches));
             }
-            Map::Linear { weight, bias } => {
-                let below = if index == blocks {
-                    flat(&state.blocks[index - 1].0)
-                } else {
-                    state.hidden[index - blocks - 1].clone()
-                };
-                let mut z = linear(below, weight.clone(), Some(bias.clone()));
+            Heard::Units(mut z) => {
                 if let Some(above) = above {
                     z = z + above;
                 }
-                set(&mut state.hidden, index - blocks, relu(z));
+                set(&mut state.hidden, index - self.blocks(), relu(z));
             }
         }
     }
 
     /// What the layer above a layer says to it, flat; nothing on the first way up.
     fn above(&self, state: &State, index: usize, label: Option<&Tensor<2>>) -> Option<Tensor<2>> {
-        let blocks = self.maps.iter().filter(|map| matches!(map, Map::Conv { .. })).count();
+        let blocks = self.blocks();
         match self.maps.get(index + 1) {
             None => label.cloned(),
             Some(Map::Conv { weight, window, pool, .. }) => {
@@ -156,23 +177,13 @@ impl RectifiedGaussian {
         let hidden = (evidence.visible.clone().neg() + 1.0).expand(state.image.dims());
         let own = (state.image.clone().square() * 0.5 - state.image.clone() * self.pixels.clone()) * hidden;
         let mut energy = rows(flat(&own));
-        let blocks = self.maps.iter().filter(|map| matches!(map, Map::Conv { .. })).count();
-        for (index, map) in self.maps.iter().enumerate() {
-            let (z, heard) = match map {
-                Map::Conv { weight, bias, window, pool } => {
-                    let below = if index == 0 { state.image.clone() } else { state.blocks[index - 1].0.clone() };
-                    let parts = windows(conv2d(below, weight.clone(), bias.clone(), *window), *pool);
+        for index in 0..self.maps.len() {
+            let (z, heard) = match self.heard(state, index) {
+                Heard::Windows(parts) => {
                     let (z, switches) = &state.blocks[index];
                     (flat(z), flat(&(parts * switches.clone()).sum_dim(4).squeeze_dim::<4>(4)))
                 }
-                Map::Linear { weight, bias } => {
-                    let below = if index == blocks {
-                        flat(&state.blocks[index - 1].0)
-                    } else {
-                        state.hidden[index - blocks - 1].clone()
-                    };
-                    (state.hidden[index - blocks].clone(), linear(below, weight.clone(), Some(bias.clone())))
-                }
+                Heard::Units(heard) => (state.hidden[index - self.blocks()].clone(), heard),
             };
             let last = index + 1 == self.maps.len();
             let said = if last { z.clone() * label.clone() } else { z.zeros_like() };

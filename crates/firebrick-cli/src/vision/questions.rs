@@ -27,6 +27,7 @@ use crate::say::remark;
 
 /// Pictures that are computed at a time.
 pub(super) const CHUNK: usize = 25;
+
 /// What is asked.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Ask {
@@ -68,7 +69,8 @@ impl Stage<Env> for Ask {
             }
         };
         let seed = Seed::new(self.seed);
-        let temperature = self.temperature(&pictures.validation()?, &model, &learnt.exemplars)?;
+        let validation = pictures.validation()?;
+        let temperature = self.temperature(&validation, &model, &learnt.exemplars)?;
         let mut ways = self.ways(&model, &learnt, [&trained, &denoiser])?;
         ways.impute.temperature = temperature;
         let (mut completion, mut grids) = (Vec::new(), Vec::new());
@@ -83,7 +85,6 @@ impl Stage<Env> for Ask {
         say(format!("covers: {}", covered.iter().map(Covered::told).collect::<Vec<_>>().join(", ")));
         let overlap = overlaps(&found.test, &model, &self.overlap, &sweep, &descent)?;
         say(format!("overlap: both labels {:.3} beside {:.3}", overlap.both_found.mean, overlap.both_first.mean));
-        let validation = pictures.validation()?;
         let clutter = clutter([&validation, &found.test], &model, &self.clutter, seed.derive("vision/clutter"))?;
         let told = clutter.found.iter().map(|one| format!("{} {:.3}", one.by, one.f1));
         say(format!("clutter, F1: {}", told.collect::<Vec<_>>().join(", ")));

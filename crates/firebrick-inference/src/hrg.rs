@@ -193,15 +193,14 @@ impl RectifiedGaussian {
         energy.into_iter().map(|energy| energy - bias).collect()
     }
 
-    /// Passes down and up with a label clamped; the energy after each.
-    fn settle(&self, evidence: &Evidence, class: usize) -> (State, Vec<Vec<f64>>) {
+    /// Passes down and up with a label clamped; the energy after the last.
+    fn settle(&self, evidence: &Evidence, class: usize) -> (State, Vec<f64>) {
         let [batch, ..] = evidence.images.dims();
         let (weight, bias) = &self.output;
         let [rows, _] = weight.dims();
         let label = weight.clone().slice([0..rows, class..class + 1]).transpose().expand([batch, rows]);
         let bias = bias.clone().into_data().iter::<f64>().nth(class).expect("a bias of every class");
         let mut state = self.up(evidence);
-        let mut energies = vec![self.energy(evidence, &state, &label, bias)];
         for _ in 0..self.passes {
             for index in (0..self.maps.len()).rev() {
                 self.update(&mut state, index, Some(&label));
@@ -217,9 +216,9 @@ impl RectifiedGaussian {
             for index in 0..self.maps.len() {
                 self.update(&mut state, index, Some(&label));
             }
-            energies.push(self.energy(evidence, &state, &label, bias));
         }
-        (state, energies)
+        let energy = self.energy(evidence, &state, &label, bias);
+        (state, energy)
     }
 }
 
@@ -230,7 +229,7 @@ impl Explain for RectifiedGaussian {
         evidence.checked(self.image)?;
         let [_, classes] = self.output.0.dims();
         let settled = (0..classes).map(|class| self.settle(evidence, class)).collect::<Vec<_>>();
-        let score = |image: usize, class: usize| -settled[class].1.last().expect("at least the way up")[image] as f32;
+        let score = |image: usize, class: usize| -settled[class].1[image] as f32;
         let scores = (0..batch).flat_map(|image| (0..classes).map(move |class| (image, class)));
         let scores = scores.map(|(image, class)| score(image, class)).collect::<Vec<_>>();
         let scores = Tensor::from_data(TensorData::new(scores, [batch, classes]), &evidence.images.device());
@@ -335,7 +334,8 @@ mod tests {
             assert!((0.3..=0.53).contains(&norm), "{norm}");
         }
         for class in 0..3 {
-            let (_, energies) = model.settle(&evidence(), class);
+            let after = |passes: usize| RectifiedGaussian { passes, ..model.clone() }.settle(&evidence(), class).1;
+            let energies = (0..=8).map(after).collect::<Vec<_>>();
             for image in 0..5 {
                 for pass in energies.windows(2) {
                     assert!(pass[1][image] <= pass[0][image] + 1e-5, "{energies:?}");

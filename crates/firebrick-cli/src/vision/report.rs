@@ -83,10 +83,11 @@ fn completion(results: &Results) -> Section {
         emphasis: one.method == "impute",
     };
     let columns = ["mask", "filled by", "pictures", "accuracy", "error"];
-    let caption = "How often the label is right, with 95 % intervals, and the mean square error of what was hidden. The label is the classifier's on the filled picture (`zero`: left black), but for `map`, `binary` and \
-                   `rectified`, which choose it themselves, and `impute`, which averages the classifier's answers to a filling of every class. \
-                   `trained`, another classifier, and `denoiser` learnt from pictures under the same families of masks; of all else only the \
-                   temperature of `impute` was chosen under them.";
+    let caption = "How often the label is right, with 95 % intervals, and the mean square error of what was hidden. The label is the \
+                   classifier's on the filled picture (`zero`: left black), but for `map`, `binary` and `rectified`, which choose it \
+                   themselves, and `impute`, which averages the classifier's answers to a filling of every class. `trained`, another \
+                   classifier, and `denoiser` learnt from pictures under the same families of masks; of all else only the temperature of \
+                   `impute` was chosen under them.";
     let grid = |grid: &Grid| Figure {
         svg: PictureGrid { columns: grid.columns.clone(), size: grid.size, rows: grid.rows.clone() }.to_svg(),
         caption: grid.title.clone(),

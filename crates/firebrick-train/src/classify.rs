@@ -1,7 +1,5 @@
 //! Classification of images: cross-entropy over their classes.
 
-use std::ops::Range;
-
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use firebrick_kernels::token_log_probs;
@@ -86,16 +84,12 @@ pub fn train<M: Classifier + Module + Send>(
         return Err(Error::Empty { what: "the set of images".into(), fix: "give it at least one image".into() });
     }
     let device = model.devices().into_iter().next().expect("a module has parameters");
-    let count = images.len() as u64;
-    let samples = config.epochs * count;
-    let per_step = config.batch_size as u64;
-    let mut order = Order::new(images.len(), seed.derive("classify/order"));
+    let mut order = Order::new(images.len(), config, seed.derive("classify/order"));
+    let (samples, per_step) = (order.samples, order.per_step);
     let batch = |step: u64| {
-        let places = step * per_step..samples.min((step + 1) * per_step);
-        let whole = (places.end - places.start) as f32;
-        let drawn =
-            order.at(places).map(|(epoch, index)| (index, seed.derive("classify/image").at(&[epoch, index as u64])));
-        let drawn = drawn.collect::<Vec<_>>();
+        let image = |(epoch, index)| (index, seed.derive("classify/image").at(&[epoch, index as u64]));
+        let drawn = order.step(step).into_iter().map(image).collect::<Vec<_>>();
+        let whole = drawn.len() as f32;
         let micro_batch = |drawn: &[(usize, Seed)]| {
             let mut bytes = Vec::new();
             for &(index, seed) in drawn {
@@ -127,16 +121,22 @@ pub(crate) struct Order {
     seed: Seed,
     epoch: u64,
     images: Vec<usize>,
+    /// Images of one step.
+    pub(crate) per_step: u64,
+    /// Images of all epochs.
+    pub(crate) samples: u64,
 }
 
 impl Order {
-    pub(crate) fn new(count: usize, seed: Seed) -> Self {
-        Self { seed, epoch: u64::MAX, images: (0..count).collect() }
+    pub(crate) fn new(count: usize, config: &ClassifyConfig, seed: Seed) -> Self {
+        let (per_step, samples) = (config.batch_size as u64, config.epochs * count as u64);
+        Self { seed, epoch: u64::MAX, images: (0..count).collect(), per_step, samples }
     }
 
-    /// The epochs and images at these places of all that are seen.
-    pub(crate) fn at(&mut self, places: Range<u64>) -> impl Iterator<Item = (u64, usize)> + '_ {
-        places.map(|place| {
+    /// The epochs and images of a step.
+    pub(crate) fn step(&mut self, step: u64) -> Vec<(u64, usize)> {
+        let places = step * self.per_step..self.samples.min((step + 1) * self.per_step);
+        let image = |place| {
             let count = self.images.len() as u64;
             let epoch = place / count;
             if self.epoch != epoch {
@@ -145,7 +145,8 @@ impl Order {
                 self.images.shuffle(&mut self.seed.at(&[epoch]).rng());
             }
             (epoch, self.images[(place % count) as usize])
-        })
+        };
+        places.map(image).collect()
     }
 }
 

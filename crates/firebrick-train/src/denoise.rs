@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use firebrick_tensor::Classifier;
 use firebrick_types::{Images, Seed};
 
-use crate::classify::{ClassifyConfig, InImages, Order, moved};
+use crate::classify::{ClassifyConfig, InImages, Order, moved, pixels};
 use crate::{Checkpoints, Error, Loss, Observer, fit};
 
 /// Images of which a part is hidden, as a model reads them: what is seen, 0 elsewhere, and after the colours whether it is seen.
@@ -60,20 +60,18 @@ pub fn train<M: Classifier + Module + Send>(
         return Err(Error::Empty { what: "the set of images".into(), fix: "give it at least one image".into() });
     }
     let device = model.devices().into_iter().next().expect("a module has parameters");
-    let samples = config.epochs * images.len() as u64;
-    let per_step = config.batch_size as u64;
-    let mut order = Order::new(images.len(), seed.derive("denoise/order"));
+    let mut order = Order::new(images.len(), config, seed.derive("denoise/order"));
+    let (samples, per_step) = (order.samples, order.per_step);
     let batch = |step: u64| {
-        let places = step * per_step..samples.min((step + 1) * per_step);
-        let whole = (places.end - places.start) as f32;
-        let chosen = order.at(places).collect::<Vec<_>>();
+        let chosen = order.step(step);
+        let whole = chosen.len() as f32;
         let micro_batch = |chosen: &[(u64, usize)]| {
             let seeds = chosen.iter().map(|&(epoch, index)| seed.derive("denoise/image").at(&[epoch, index as u64]));
             let seeds = seeds.collect::<Vec<_>>();
             let moved = |(&(_, index), &seed): (&(u64, usize), &Seed)| moved(images, index, config.shift, seed);
             let bytes = chosen.iter().zip(&seeds).flat_map(moved).collect::<Vec<_>>();
             let visible = masks(seeds.iter().map(|&seed| mask(seed)), images.size(), &device);
-            Batch { images: crate::classify::pixels(&bytes, images.size(), &device), visible, seeds, whole }
+            Batch { images: pixels(&bytes, images.size(), &device), visible, seeds, whole }
         };
         Ok(chosen.chunks(config.micro_batch_size).map(micro_batch).collect())
     };
@@ -129,7 +127,7 @@ mod tests {
             train(model, &images(600, 1), right_hidden, &config, Seed::new(2), None, &mut Silent).unwrap().valid();
         let test = images(50, 2);
         let bytes = (0..50).flat_map(|index| test.image(index)).copied().collect::<Vec<_>>();
-        let truth = crate::classify::pixels(&bytes, test.size(), &cpu());
+        let truth = pixels(&bytes, test.size(), &cpu());
         let visible = masks((0..50).map(|_| right_hidden(Seed::new(0))), test.size(), &cpu());
         let drawn = drawn(&model, masked(&truth, &visible));
         let hidden = visible.neg() + 1.0;

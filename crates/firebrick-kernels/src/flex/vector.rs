@@ -351,10 +351,12 @@ pub(super) fn add(x: &[f32], y: &mut [f32]) {
 /// The greater of each two numbers, and where it stands: the numbers of `x` at `first` and on.
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
 pub(super) fn greater(x: &[f32], first: u32, most: &mut [f32], places: &mut [u32]) {
-    for ((index, &x), (most, place)) in (first..).zip(x).zip(most.iter_mut().zip(places)) {
-        let wins = x > *most;
-        *most = if wins { x } else { *most };
-        *place = if wins { index } else { *place };
+    let length = x.len().min(most.len()).min(places.len());
+    let (x, most, places) = (&x[..length], &mut most[..length], &mut places[..length]);
+    for index in 0..length {
+        let wins = x[index] > most[index];
+        most[index] = if wins { x[index] } else { most[index] };
+        places[index] = if wins { first.wrapping_add(index as u32) } else { places[index] };
     }
 }
 

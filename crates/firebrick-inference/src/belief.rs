@@ -40,30 +40,6 @@ pub struct Upward {
     pub logits: Tensor<2>,
 }
 
-/// The mean and the variance of rectified normal numbers.
-///
-/// ```text
-/// α = μ / σ
-/// m = μ Φ(α) + σ φ(α)
-/// v = (μ² + σ²) Φ(α) + μ σ φ(α) − m²
-/// ```
-///
-/// Without variance the number itself, rectified.
-pub fn rectified(x: Belief) -> Belief {
-    let Belief { mean, variance } = x;
-    let known = variance.clone().lower_equal_elem(0.0);
-    let deviation = variance.clone().mask_fill(known.clone(), 1.0).sqrt();
-    let alpha = mean.clone() / deviation.clone();
-    let below = ((alpha.clone() * std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0) * 0.5;
-    let density =
-        (alpha.square() * -0.5).exp() * (0.5 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2);
-    let m = mean.clone() * below.clone() + deviation.clone() * density.clone();
-    let second = (mean.clone().square() + variance) * below + mean.clone() * deviation * density;
-    // What rounding leaves below 0.
-    let v = (second - m.clone().square()).clamp_min(0.0);
-    Belief { mean: m.mask_where(known.clone(), firebrick_kernels::relu(mean)), variance: v.mask_fill(known, 0.0) }
-}
-
 #[cfg(test)]
 mod tests {
     use burn::tensor::Device;

@@ -26,7 +26,7 @@ mod sweep;
 pub mod tasks;
 mod uncover;
 
-pub use belief::{Belief, Level, Upward, rectified};
+pub use belief::{Belief, Level, Upward};
 pub use decoder::{Decoder, DecoderMode};
 pub use detect::{DetectConfig, Detection};
 pub use energy::{Compose, Descent, Found, Instances, MapConfig};

@@ -1,12 +1,11 @@
 //! The part of a classifier whose activations are modelled, as blocks of a convolution, a rectifier and, where there is one, a pool.
 
 use burn::tensor::{Device, Tensor, activation};
-use firebrick_kernels::{Window, conv2d};
+use firebrick_kernels::{Window, conv2d, max_pool2d, rectified_moments};
 use firebrick_models::{Cnn, CnnLayer};
 
 use crate::Error;
-use crate::belief::{Belief, Level, Upward, rectified};
-use crate::pooling::windows;
+use crate::belief::{Belief, Level, Upward};
 
 /// A convolution that keeps the size of what it reads, a rectifier, and a pool of windows side by side.
 #[derive(Clone, Debug)]
@@ -163,11 +162,13 @@ impl Network {
             let mean = conv2d(x.mean, block.weight.clone(), block.bias.clone(), block.window);
             let squared = block.weight.clone().square();
             let variance = conv2d(x.variance, squared, block.bias.zeros_like(), block.window);
-            let before = rectified(Belief { mean, variance });
+            let (mean, variance) = rectified_moments(mean, variance);
+            let before = Belief { mean, variance };
             let after = if block.pool == 1 {
                 before.clone()
             } else {
-                let greatest = |x: &Tensor<4>| windows(x.clone(), block.pool).max_dim(4).squeeze_dim::<4>(4);
+                let pool = Window { size: block.pool, stride: block.pool, padding: 0 };
+                let greatest = |x: &Tensor<4>| max_pool2d(x.clone(), pool);
                 Belief { mean: greatest(&before.mean), variance: greatest(&before.variance) }
             };
             x = after.clone();

@@ -71,21 +71,21 @@ impl Component {
         let weighted = residual.clone() * precision.clone();
         let projected = linear(weighted.clone(), self.loadings.clone(), None);
         // Uᵀ D⁻¹ U of every image in one product: the products of all pairs of loadings, weighted. Each pair once: it is symmetric.
-        let (firsts, seconds): (Vec<_>, Vec<_>) =
-            (0..factors).flat_map(|first| (first..factors).map(move |second| (first, second))).unzip();
-        let column = |chosen: &[usize]| self.loadings.clone().select(1, indices(chosen, &device));
-        let grams = linear(precision, column(&firsts) * column(&seconds), None);
+        let grams = linear(precision, self.pairs(), None);
         let squares = sums(residual * weighted);
         let logs = sums(spread.mask_fill(unmeasured.clone(), 1.0).log());
         let measured = sums(unmeasured.bool_not().float());
         let (projected, grams) = (host(projected), host(grams));
+        let pairs = factors * (factors + 1) / 2;
         let mut evidence = Vec::with_capacity(batch);
         let mut found = Vec::with_capacity(batch * factors);
         for image in 0..batch {
             let mut matrix = vec![0.0; factors * factors];
-            let gram = &grams[image * firsts.len()..][..firsts.len()];
-            for ((&first, &second), &number) in firsts.iter().zip(&seconds).zip(gram) {
-                (matrix[first * factors + second], matrix[second * factors + first]) = (number, number);
+            let mut gram = grams[image * pairs..][..pairs].iter();
+            for first in 0..factors {
+                for (second, &number) in (first..factors).zip(&mut gram) {
+                    (matrix[first * factors + second], matrix[second * factors + first]) = (number, number);
+                }
             }
             (0..factors).for_each(|factor| matrix[factor * (factors + 1)] += 1.0);
             let factor = Cholesky::of(matrix, factors).expect("I + UᵀU is positive definite");
@@ -99,6 +99,24 @@ impl Component {
             found.extend(z.into_iter().map(|z| z as f32));
         }
         Posterior { evidence, factors: Tensor::from_data(TensorData::new(found, [batch, factors]), &device) }
+    }
+}
+
+impl Component {
+    /// The products of all pairs of factors' loadings, `[dims, factors (factors + 1) / 2]`.
+    fn pairs(&self) -> Tensor<2> {
+        let [dims, factors] = self.loadings.dims();
+        let loadings = self.loadings.clone().into_data().iter::<f32>().collect::<Vec<_>>();
+        let shape = [dims, factors * (factors + 1) / 2];
+        let mut pairs = vec![0.0; shape[0] * shape[1]];
+        for (row, mut pairs) in loadings.chunks_exact(factors).zip(pairs.chunks_exact_mut(shape[1])) {
+            for (first, &loading) in row.iter().enumerate() {
+                let (of_first, rest) = pairs.split_at_mut(factors - first);
+                of_first.iter_mut().zip(&row[first..]).for_each(|(pair, other)| *pair = loading * other);
+                pairs = rest;
+            }
+        }
+        Tensor::from_data(TensorData::new(pairs, shape), &self.loadings.device())
     }
 }
 

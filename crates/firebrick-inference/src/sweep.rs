@@ -371,10 +371,11 @@ impl GenerativeModel {
         let (mut fused, mut responsibility) = (top.clone(), top.ones_like());
         for (index, block) in self.network.blocks.iter().enumerate().rev() {
             let before = &up.levels[index].before;
-            let rho = self.switches[index].clone().select(0, labels.clone());
+            // Of each class, not of each picture: logarithms take longer than to choose among them.
+            let log_rho = self.switches[index].clone().log().select(0, labels.clone());
             let misfit = (windows(before.mean.clone(), block.pool) - fused.clone().unsqueeze_dim(4)).square();
             let variance = windows(before.variance.clone(), block.pool) * config.inflation + LEAST_VARIANCE;
-            let switches = activation::softmax(rho.log() - misfit / (variance * 2.0), 4);
+            let switches = activation::softmax(log_rho - misfit / (variance * 2.0), 4);
             let rendered = self.decoders[index].render(unpool(fused.clone(), switches.clone(), block.pool));
             layers.push(LayerPosterior { mean: fused.clone(), switches, responsibility: responsibility.clone() });
             if index == 0 {

@@ -419,6 +419,27 @@ pub fn relu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     plain::relu(x)
 }
 
+/// The mean and the variance of [rectified](relu) normal numbers, of their own.
+///
+/// ```text
+/// α = μ / σ
+/// m = μ Φ(α) + σ φ(α)
+/// v = (μ² + σ²) Φ(α) + μ σ φ(α) − m²
+/// ```
+///
+/// Without variance the number itself, rectified. With the feature `flex` and where no gradient is asked for Φ is within 10⁻⁷.
+///
+/// # Panics
+/// If the shapes disagree.
+pub fn rectified_moments<const D: usize>(mean: Tensor<D>, variance: Tensor<D>) -> (Tensor<D>, Tensor<D>) {
+    assert_eq!(mean.dims(), variance.dims(), "one variance of each mean");
+    #[cfg(feature = "flex")]
+    if is_flex(&mean.device()) && !mean.is_autodiff() && !variance.is_autodiff() {
+        return flex::rectified_moments(mean, variance);
+    }
+    plain::rectified_moments(mean, variance)
+}
+
 /// The cross-correlation of images with a window of weights; beyond the edges images are 0.
 ///
 /// ```text

@@ -1,5 +1,7 @@
 //! The references: elementary operations, on every device.
 
+use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
+
 use burn::tensor::ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions};
 use burn::tensor::{DType, Int, Tensor, TensorData, activation, module};
 
@@ -108,6 +110,21 @@ pub fn attention(qkv: Tensor<3>, heads: Heads, reach: &Reach) -> Tensor<3> {
 /// [`crate::relu`].
 pub fn relu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     activation::relu(x)
+}
+
+/// [`crate::rectified_moments`].
+pub fn rectified_moments<const D: usize>(mean: Tensor<D>, variance: Tensor<D>) -> (Tensor<D>, Tensor<D>) {
+    const DENSITY_AT_0: f64 = 0.5 * FRAC_2_SQRT_PI * FRAC_1_SQRT_2;
+    let known = variance.clone().lower_equal_elem(0.0);
+    let deviation = variance.clone().mask_fill(known.clone(), 1.0).sqrt();
+    let alpha = mean.clone() / deviation.clone();
+    let below = ((alpha.clone() * FRAC_1_SQRT_2).erf() + 1.0) * 0.5;
+    let density = deviation * (alpha.square() * -0.5).exp() * DENSITY_AT_0;
+    let first = mean.clone() * below.clone() + density.clone();
+    let second = (mean.clone().square() + variance) * below + mean.clone() * density;
+    // What rounding leaves below 0.
+    let left = (second - first.clone().square()).clamp_min(0.0).mask_fill(known.clone(), 0.0);
+    (first.clamp_min(0.0).mask_where(known, activation::relu(mean)), left)
 }
 
 /// [`crate::conv2d`].

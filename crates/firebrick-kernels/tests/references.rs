@@ -4,7 +4,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use firebrick_kernels::{
     AdamWStep, Chunk, Heads, KeyValues, Precision, Reach, Rotary, Window, adamw, attention, attention_cached,
     avg_pool2d, conv2d, conv2d_adjoint, embedding, gelu, gelu_tanh, layer_norm, linear, linear_in, max_pool2d, plain,
-    relu, rms_norm, rotary, square_sum, swiglu, token_log_probs,
+    rectified_moments, relu, rms_norm, rotary, square_sum, swiglu, token_log_probs,
 };
 use firebrick_testkit::{assert_close, grad_check, gradient};
 
@@ -513,4 +513,21 @@ fn rectified_numbers_are_their_reference() {
 #[should_panic(expected = "a window of 5 pixels on 2 and twice 1")]
 fn a_window_larger_than_the_image_is_a_bug_of_the_caller() {
     _ = max_pool2d(numbers([1, 2, 2, 1], 1), Window { size: 5, stride: 1, padding: 1 });
+}
+
+#[test]
+fn moments_of_rectified_numbers_are_their_reference() {
+    let numbers = |salt: usize, least: f32| {
+        let numbers = (0..300).map(|index| ((index * 37 + salt) % 101) as f32 / 12.0 + least).collect::<Vec<_>>();
+        Tensor::<2>::from_data(TensorData::new(numbers, [3, 100]), &Device::flex())
+    };
+    // Far below 0 and far above it, and every seventh without variance.
+    let (mean, variance) = (numbers(11, -4.0), numbers(5, -0.5).clamp_min(0.0));
+    let [found, expected] =
+        [rectified_moments(mean.clone(), variance.clone()), plain::rectified_moments(mean.clone(), variance.clone())];
+    assert_close(found.0.clone(), expected.0, 2e-6);
+    assert_close(found.1.clone(), expected.1, 2e-5);
+    // A number that is known is rectified, to the bit.
+    let (found, expected) = rectified_moments(mean.clone(), mean.zeros_like());
+    assert_eq!((found.to_data(), expected.to_data()), (relu(mean.clone()).to_data(), mean.zeros_like().to_data()));
 }

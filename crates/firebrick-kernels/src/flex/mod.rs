@@ -71,7 +71,7 @@ trait Fused: Backend {
 
 /// What the processor alone is asked for, where nothing flows back.
 #[backend_extension(Flex)]
-trait Prepack: Backend {
+trait Forward: Backend {
     fn prepack(weight: FloatTensor<Self>, precision: Precision) -> FloatTensor<Self>;
     fn linear_prepacked(
         x: FloatTensor<Self>,
@@ -81,10 +81,19 @@ trait Prepack: Backend {
         panels: FloatTensor<Self>,
         precision: Precision,
     ) -> FloatTensor<Self>;
+    fn rectified_moments(
+        mean: FloatTensor<Self>,
+        variance: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+}
+
+pub(crate) fn rectified_moments<const D: usize>(mean: Tensor<D>, variance: Tensor<D>) -> (Tensor<D>, Tensor<D>) {
+    let (mean, variance) = <Dispatch as Forward>::rectified_moments(mean.into_dispatch(), variance.into_dispatch());
+    (Tensor::from_dispatch(mean), Tensor::from_dispatch(variance))
 }
 
 pub(crate) fn panels(weight: Tensor<2>, precision: Precision) -> Tensor<3> {
-    Tensor::from_dispatch(<Dispatch as Prepack>::prepack(weight.into_dispatch(), precision))
+    Tensor::from_dispatch(<Dispatch as Forward>::prepack(weight.into_dispatch(), precision))
 }
 
 pub(crate) fn linear_of_panels(
@@ -97,7 +106,7 @@ pub(crate) fn linear_of_panels(
 ) -> Tensor<2> {
     let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
     let (of, panels) = (of.into_dispatch(), panels.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as Prepack>::linear_prepacked(x, weight, bias, of, panels, precision))
+    Tensor::from_dispatch(<Dispatch as Forward>::linear_prepacked(x, weight, bias, of, panels, precision))
 }
 
 pub(crate) fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
@@ -379,7 +388,7 @@ impl Fused for Flex {
     }
 }
 
-impl Prepack for Flex {
+impl Forward for Flex {
     fn prepack(weight: FlexTensor, precision: Precision) -> FlexTensor {
         prepack(&laid(weight), precision)
     }
@@ -393,6 +402,12 @@ impl Prepack for Flex {
         precision: Precision,
     ) -> FlexTensor {
         linear_prepacked(&laid(x), &laid(weight), &contiguous(bias), &laid(of), &panels, precision)
+    }
+
+    fn rectified_moments(mean: FlexTensor, variance: FlexTensor) -> (FlexTensor, FlexTensor) {
+        let (mut mean, mut variance) = (whole(mean), whole(variance));
+        vector::rectified_moments(mean.storage_mut::<f32>(), variance.storage_mut::<f32>());
+        (mean, variance)
     }
 }
 

@@ -32,6 +32,9 @@ pub(super) fn exp(x: f32) -> f32 {
     if x < -87.3 { 0.0 } else { power * y }
 }
 
+/// 1 / √2π
+const DENSITY_AT_0: f32 = 0.5 * std::f32::consts::FRAC_2_SQRT_PI * std::f32::consts::FRAC_1_SQRT_2;
+
 /// erf x within 1.5 · 10⁻⁷, and e^(−x²).
 ///
 /// Abramowitz and Stegun 1964, 7.1.26.
@@ -151,7 +154,6 @@ pub(super) fn gelu(x: &[f32], y: &mut [f32]) {
 /// dx = g (Φ(x) + x φ(x))
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
 pub(super) fn gelu_backward(x: &[f32], g: &mut [f32]) {
-    const DENSITY_AT_0: f32 = 0.398_942_3; // 1 / √(2π)
     for (g, &x) in g.iter_mut().zip(x) {
         let (erf, gauss) = erf(x * std::f32::consts::FRAC_1_SQRT_2);
         *g *= 0.5 * (1.0 + erf) + x * gauss * DENSITY_AT_0;
@@ -357,6 +359,23 @@ pub(super) fn greater(x: &[f32], first: u32, most: &mut [f32], places: &mut [u32
         let wins = x[index] > most[index];
         most[index] = if wins { x[index] } else { most[index] };
         places[index] = if wins { first.wrapping_add(index as u32) } else { places[index] };
+    }
+}
+
+/// The moments of rectified normal numbers, in place of those of the numbers.
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
+pub(super) fn rectified_moments(means: &mut [f32], variances: &mut [f32]) {
+    for (mean, variance) in means.iter_mut().zip(variances) {
+        let (x, known) = (*mean, *variance <= 0.0);
+        let deviation = if known { 1.0 } else { *variance }.sqrt();
+        let (erf, gauss) = erf(x / deviation * std::f32::consts::FRAC_1_SQRT_2);
+        let (below, density) = (0.5 * (1.0 + erf), deviation * gauss * DENSITY_AT_0);
+        let first = x * below + density;
+        let second = (x * x + *variance) * below + x * density;
+        let above = if x > 0.0 { x } else { 0.0 };
+        // What rounding leaves below 0.
+        *variance = if known { 0.0 } else { (second - first * first).max(0.0) };
+        *mean = if known { above } else { first.max(0.0) };
     }
 }
 

@@ -62,21 +62,24 @@ pub struct CalibrationBin {
 pub fn calibration_curve(differences: &[f64], bins: usize) -> Result<Vec<CalibrationBin>, Error> {
     assert!(bins > 0, "a calibration curve needs at least 1 bin");
     sample::check("differences", differences, 1)?;
-    let width = 0.5 / bins as f64;
-    let mut curve: Vec<CalibrationBin> = (0..bins)
-        .map(|bin| CalibrationBin {
-            centre: 0.5 + (bin as f64 + 0.5) * width,
-            mean_prediction: 0.0,
-            observed: 0.0,
-            count: 0,
-        })
-        .collect();
-    for &difference in differences {
-        let prediction = preference_probability(difference.abs());
+    let favoured = differences.iter().map(|&difference| {
+        let observed = if difference == 0.0 { 0.5 } else { f64::from(difference > 0.0) };
+        (preference_probability(difference.abs()), observed)
+    });
+    Ok(binned(favoured, 0.5, bins))
+}
+
+/// Predictions from `least` to 1 and what was observed, in bins of equal width; those without any are left out.
+fn binned(predicted: impl Iterator<Item = (f64, f64)>, least: f64, bins: usize) -> Vec<CalibrationBin> {
+    let width = (1.0 - least) / bins as f64;
+    let centre = |bin: usize| least + (bin as f64 + 0.5) * width;
+    let empty = |bin| CalibrationBin { centre: centre(bin), mean_prediction: 0.0, observed: 0.0, count: 0 };
+    let mut curve = (0..bins).map(empty).collect::<Vec<_>>();
+    for (prediction, observed) in predicted {
         // A prediction of exactly 1 belongs to the last bin.
-        let bin = &mut curve[(((prediction - 0.5) / width) as usize).min(bins - 1)];
+        let bin = &mut curve[(((prediction - least) / width) as usize).min(bins - 1)];
         bin.mean_prediction += prediction;
-        bin.observed += if difference == 0.0 { 0.5 } else { f64::from(difference > 0.0) };
+        bin.observed += observed;
         bin.count += 1;
     }
     curve.retain(|bin| bin.count > 0);
@@ -84,7 +87,7 @@ pub fn calibration_curve(differences: &[f64], bins: usize) -> Result<Vec<Calibra
         bin.mean_prediction /= bin.count as f64;
         bin.observed /= bin.count as f64;
     }
-    Ok(curve)
+    curve
 }
 
 /// The mean distance between predicted and observed frequency over the bins of [`calibration_curve`].
@@ -101,9 +104,31 @@ pub fn calibration_curve(differences: &[f64], bins: usize) -> Result<Vec<Calibra
 /// # Panics
 /// If `bins` is 0.
 pub fn expected_calibration_error(differences: &[f64], bins: usize) -> Result<f64, Error> {
-    let curve = calibration_curve(differences, bins)?;
-    let gaps: f64 = curve.iter().map(|bin| bin.count as f64 * (bin.observed - bin.mean_prediction).abs()).sum();
-    Ok(gaps / differences.len() as f64)
+    Ok(mean_gap(&calibration_curve(differences, bins)?))
+}
+
+/// The same of a classifier of any number of classes: the probability that it gives to its answer against how often that is right.
+///
+/// Guo et al. 2017, [arXiv:1706.04599](https://arxiv.org/abs/1706.04599), eq. 3, with bins from 0 to 1.
+///
+/// # Errors
+/// [`Error::TooFew`] if there are no answers, [`Error::NotFinite`] if a probability is not finite.
+///
+/// # Panics
+/// If `bins` is 0, a probability is none, or there is not one verdict of each answer.
+pub fn top_label_calibration_error(probabilities: &[f64], right: &[bool], bins: usize) -> Result<f64, Error> {
+    assert!(bins > 0, "calibration needs at least 1 bin");
+    assert_eq!(probabilities.len(), right.len(), "one verdict of each answer");
+    sample::check("probabilities", probabilities, 1)?;
+    assert!(probabilities.iter().all(|probability| (0.0..=1.0).contains(probability)), "probabilities from 0 to 1");
+    let answers = probabilities.iter().copied().zip(right.iter().map(|&right| f64::from(u8::from(right))));
+    Ok(mean_gap(&binned(answers, 0.0, bins)))
+}
+
+/// The mean distance of the bins' observations from their predictions.
+fn mean_gap(curve: &[CalibrationBin]) -> f64 {
+    let count = curve.iter().map(|bin| bin.count as f64).sum::<f64>();
+    curve.iter().map(|bin| bin.count as f64 * (bin.observed - bin.mean_prediction).abs()).sum::<f64>() / count
 }
 
 /// The factor s by which all scores should be multiplied to be calibrated: 1 already are, less are over-confident.
@@ -191,6 +216,15 @@ mod tests {
         assert!((brier_score(&differences).unwrap() - 0.2675).abs() < 1e-12);
         // Empty bins are left out.
         assert_eq!(calibration_curve(&differences, 100).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn answers_of_a_classifier_by_hand() {
+        // Bins [0, ½) with 0.4 (wrong) and [½, 1] with 0.8 (right), 0.6 (wrong) and 1 (right): gaps 0.4 and |2/3 − 0.8|.
+        let found = top_label_calibration_error(&[0.4, 0.8, 0.6, 1.0], &[false, true, false, true], 2).unwrap();
+        assert!((found - (0.25 * 0.4 + 0.75 * (0.8 - 2.0 / 3.0))).abs() < 1e-12);
+        assert_eq!(top_label_calibration_error(&[1.0, 1.0], &[true, true], 10), Ok(0.0));
+        assert!(top_label_calibration_error(&[], &[], 10).is_err());
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod sample;
 pub use auroc::auroc;
 pub use calibration::{
     CalibrationBin, brier_score, calibration_curve, calibration_slope, expected_calibration_error,
-    preference_probability,
+    preference_probability, top_label_calibration_error,
 };
 pub use elo::{ELO_PER_LOGIT, EloFit, EloRating, WinTable, elo_ratings, expected_score};
 pub use error::Error;

@@ -86,10 +86,11 @@ pub(crate) struct Explain {
 pub(crate) struct Separate {
     #[command(flatten)]
     asked: Asked,
-    /// The two classes, with a comma between, or one of them; what is left out is searched for.
+    /// The two classes, with a comma between, or one of them; what is left out is told by the pictures that the run learnt from, or, of a
+    /// model's folder alone, searched for by energy.
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
     labels: Option<Vec<usize>>,
-    /// Labels of the classifier whose pairs are searched.
+    /// Labels of the classifier whose pairs are searched by energy.
     #[arg(long, value_name = "N", default_value_t = 10)]
     candidates: usize,
     /// How the two make the picture together.
@@ -289,7 +290,13 @@ fn separate(command: &Separate) -> Result<()> {
             bail!("--labels takes one class or two, as 3 or 3,8; {} were given", labels.len())
         }
         _ if command.candidates < 2 => bail!("--candidates is {}; a pair needs 2", command.candidates),
-        known => model.pair_search(&evidence, known.as_deref(), command.candidates, compose, &sweep, &config)?,
+        known => match remembered(&command.asked.model, &model)? {
+            Some(exemplars) => {
+                let pair = exemplars.pairs(&evidence, compose, known.as_deref())?;
+                model.explain_many(&evidence, &pair, compose, &sweep, &config)?
+            }
+            None => model.pair_search(&evidence, known.as_deref(), command.candidates, compose, &sweep, &config)?,
+        },
     };
     let labels = [found.labels[0][0], found.labels[1][0]];
     say(format_args!("classes {} and {}, energy {:.1} nats", labels[0], labels[1], found.energy[0]));

@@ -53,9 +53,9 @@ pub enum Compose {
 }
 
 impl Compose {
-    fn of(self, pictures: Vec<Tensor<4>>) -> Tensor<4> {
+    pub(crate) fn of<const D: usize>(self, pictures: Vec<Tensor<D>>) -> Tensor<D> {
         let count = pictures.len() as f64;
-        let fold = |f: fn(Tensor<4>, Tensor<4>) -> Tensor<4>| pictures.into_iter().reduce(f).expect("an instance");
+        let fold = |f: fn(Tensor<D>, Tensor<D>) -> Tensor<D>| pictures.into_iter().reduce(f).expect("an instance");
         match self {
             Self::Max => fold(|a, b| a.max_pair(b)),
             Self::Mean => fold(|a, b| a + b) / count,
@@ -305,7 +305,7 @@ impl GenerativeModel {
             let images = evidence.images.clone() * evidence.visible.clone() + rendered.clone() * hidden;
             let judged = self.judged(&images, &labels);
             let scores = judged.iter().zip(&found.energy).map(|(judged, energy)| judged - energy / 10.0).collect();
-            let found = Found { labels, scores, images, rendered, energy: found.energy };
+            let found = Found { labels, scores, images, rendered, energies: vec![found.energy] };
             best = Some(match best {
                 None => found,
                 Some(known) => known.or_better(found),
@@ -387,8 +387,9 @@ pub struct Found {
     pub images: Tensor<4>,
     /// What the instance renders.
     pub rendered: Tensor<4>,
-    /// The energy of each picture's explanation, in nats.
-    pub energy: Vec<f64>,
+    /// The energy of each picture's explanation by every label that was asked about, in nats: `energies[label][picture]`, or of a clamped
+    /// label alone.
+    pub energies: Vec<Vec<f64>>,
 }
 
 /// Which of two lists holds the better row, as rows of both one after the other.
@@ -413,7 +414,7 @@ impl Found {
             scores: pick(&self.scores, &other.scores, &rows),
             images: pick_rows(self.images, other.images, &rows),
             rendered: pick_rows(self.rendered, other.rendered, &rows),
-            energy: pick(&self.energy, &other.energy, &rows),
+            energies: [self.energies, other.energies].concat(),
         }
     }
 }

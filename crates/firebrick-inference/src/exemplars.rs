@@ -11,10 +11,10 @@ use crate::sweep::Evidence;
 #[derive(Clone, Debug)]
 pub struct Exemplars {
     /// `[images, pixels]`
-    rows: Tensor<2>,
+    pub(crate) rows: Tensor<2>,
     squares: Tensor<2>,
     /// The images of each class.
-    classes: Vec<Vec<usize>>,
+    pub(crate) classes: Vec<Vec<usize>>,
 }
 
 /// What a class makes of some pictures.
@@ -117,7 +117,7 @@ impl Exemplars {
 }
 
 /// Pictures and mask, `[batch, pixels]` each.
-fn flat(evidence: &Evidence) -> [Tensor<2>; 2] {
+pub(crate) fn flat(evidence: &Evidence) -> [Tensor<2>; 2] {
     let dims = evidence.images.dims();
     let [batch, height, width, channels] = dims;
     [evidence.images.clone(), evidence.visible.clone().expand(dims)]
@@ -129,7 +129,7 @@ fn host(x: Tensor<2>) -> Vec<f64> {
 }
 
 /// Of some places those of the least numbers, the least first; of equal numbers the first.
-fn least(numbers: &[f32], places: &[usize], count: usize) -> Vec<usize> {
+pub(crate) fn least(numbers: &[f32], places: &[usize], count: usize) -> Vec<usize> {
     let mut places = places.to_vec();
     let order = |a: &usize, b: &usize| numbers[*a].total_cmp(&numbers[*b]).then(a.cmp(b));
     if count < places.len() {

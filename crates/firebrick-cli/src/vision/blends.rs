@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use burn::tensor::Tensor;
-use firebrick_inference::{Compose, Evidence, GenerativeModel, MapConfig, SweepConfig};
+use firebrick_inference::{Compose, Evidence, Exemplars, GenerativeModel, MapConfig, SweepConfig};
 use firebrick_models::Cnn;
 use firebrick_tensor::Classifier;
 use firebrick_train::parallel_map;
@@ -11,7 +11,7 @@ use firebrick_types::Images;
 use super::questions::{CHUNK, all, pairs};
 use super::results::{Ambiguity, Drawing, share};
 
-/// What is drawn of each half of a picture: with its own label alone, with its own label and another that is searched for, with both.
+/// What is drawn of each half of a picture: with its own label alone, with its own label and another that remembered pictures tell, with both.
 ///
 /// The judge is a classifier that the model knows nothing of.
 ///
@@ -20,7 +20,7 @@ use super::results::{Ambiguity, Drawing, share};
 pub(super) fn blends(
     test: &Images,
     count: usize,
-    model: &GenerativeModel,
+    (model, exemplars): (&GenerativeModel, &Exemplars),
     judge: &Cnn,
     sweep: &SweepConfig,
     config: &MapConfig,
@@ -43,11 +43,8 @@ pub(super) fn blends(
                 .explain_many(&evidence, std::slice::from_ref(&own), Compose::Mean, sweep, config)?
                 .rendered
                 .swap_remove(0);
-            let classes = model.network().classes();
-            let searched = model
-                .pair_search(&evidence, Some(&own), classes, Compose::Mean, sweep, config)?
-                .rendered
-                .swap_remove(0);
+            let pair = exemplars.pairs(&evidence, Compose::Mean, Some(&own))?;
+            let searched = model.explain_many(&evidence, &pair, Compose::Mean, sweep, config)?.rendered.swap_remove(0);
             let truths = [&pictures[side], &pictures[1 - side]];
             let ways = [alone, searched, both[side].clone()].map(|picture| judged(judge, picture, truths, &own));
             drawn.extend((0..batch).map(|index| ways.each_ref().map(|way| way[index])));
@@ -55,7 +52,7 @@ pub(super) fn blends(
         Ok(drawn)
     });
     let drawn = measured.into_iter().collect::<Result<Vec<_>>>()?.concat();
-    let names = ["its own label", "its own label, the other searched for", "both labels"];
+    let names = ["its own label", "its own label, the other remembered", "both labels"];
     let ways = names.into_iter().enumerate().map(|(way, given)| {
         let count = |of: fn(&Drawn) -> bool| share(drawn.iter().filter(|drawn| of(&drawn[way])).count(), drawn.len());
         Drawing {

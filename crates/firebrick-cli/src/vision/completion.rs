@@ -1,15 +1,16 @@
 //! What hides behind a mask: ways to fill it in, beside each other.
 
 use anyhow::Result;
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, activation};
 use firebrick_inference::complete::{PixelFactors, filled, mean, nearest, predictive_coding, zero};
-use firebrick_inference::metrics::mean_square;
+use firebrick_inference::metrics::{mean_square, ssim};
 use firebrick_inference::tasks::Occluder;
 use firebrick_inference::{
     Evidence, Exemplars, Explain, GenerativeModel, ImputeConfig, MapConfig, NoisyOr, PriorConfig, Query,
     RectifiedGaussian, SweepConfig,
 };
 use firebrick_models::Cnn;
+use firebrick_stats::top_label_calibration_error;
 use firebrick_tensor::Classifier;
 use firebrick_train::{denoise, parallel_map};
 use firebrick_types::{Images, Seed};
@@ -21,6 +22,10 @@ use super::results::{Completion, Grid, SHOWN, bytes, share};
 /// What a way to deal with hidden pixels says.
 pub(super) struct Answer {
     pub(super) labels: Vec<usize>,
+    /// The probability of each label, where there is one.
+    confidence: Option<Vec<f64>>,
+    /// By how much the energy of the best wrong label is above that of the right one, of each picture; given which those are.
+    energies: Option<Vec<Vec<f64>>>,
     /// The pictures filled in, where that is part of it.
     pub(super) images: Option<Tensor<4>>,
 }
@@ -87,11 +92,12 @@ impl<'a> Ways<'a> {
 
     pub(super) fn methods(&self, count: usize) -> Vec<Method<'_>> {
         let Self { model, exemplars, recipe, .. } = self;
-        let judged =
-            |filled: Tensor<4>| Answer { labels: answers(model.network().cnn(), filled.clone()), images: Some(filled) };
+        let judged = |filled: Tensor<4>| {
+            Answer::of(activation::log_softmax(model.network().cnn().logits(filled.clone()), 1), Some(filled))
+        };
         let explained = |by: &dyn Explain, evidence: &Evidence| -> Result<Answer> {
             let found = by.explain(evidence, &Query::Free)?;
-            Ok(Answer { labels: found.labels, images: Some(found.images) })
+            Ok(Answer { labels: found.labels, confidence: None, energies: None, images: Some(found.images) })
         };
         let ways: Vec<(&'static str, Way<'_>)> = vec![
             ("zero", Box::new(move |evidence| Ok(judged(zero(evidence))))),
@@ -108,7 +114,9 @@ impl<'a> Ways<'a> {
             ),
             (
                 "trained",
-                Box::new(|evidence| Ok(Answer { labels: answers(self.trained, zero(evidence)), images: None })),
+                Box::new(|evidence| {
+                    Ok(Answer::of(activation::log_softmax(self.trained.logits(zero(evidence)), 1), None))
+                }),
             ),
             ("rectified", Box::new(move |evidence| explained(&self.rectified, evidence))),
             ("binary", Box::new(move |evidence| explained(&self.binary, evidence))),
@@ -130,14 +138,25 @@ impl<'a> Ways<'a> {
                 "map",
                 Box::new(move |evidence| {
                     let found = model.map(evidence, &Query::Free, &self.sweep, &self.descent)?;
-                    Ok(Answer { labels: found.labels, images: Some(found.images) })
+                    let probability = |image: usize| {
+                        let energies = found.energies.iter().map(|energies| energies[image]);
+                        let least = energies.clone().fold(f64::INFINITY, f64::min);
+                        let chosen = (least - found.energies[found.labels[image]][image]).exp();
+                        chosen / energies.map(|energy| (least - energy).exp()).sum::<f64>()
+                    };
+                    Ok(Answer {
+                        confidence: Some((0..found.labels.len()).map(probability).collect()),
+                        energies: Some(found.energies),
+                        labels: found.labels,
+                        images: Some(found.images),
+                    })
                 }),
             ),
             (
                 "impute",
                 Box::new(move |evidence| {
                     let found = model.impute(evidence, exemplars, &Query::Free, &self.impute)?;
-                    Ok(Answer { labels: found.labels, images: Some(found.images) })
+                    Ok(Answer::of(found.log_scores, Some(found.images)))
                 }),
             ),
         ];
@@ -162,14 +181,26 @@ impl<'a> Ways<'a> {
                 Filled::of(&way, &evidence, &part, name)
             });
             let measured = measured.into_iter().collect::<Result<Vec<_>>>()?;
-            let drawn = measured.iter().all(|chunk| chunk.error.is_some());
-            let errors = measured.iter().filter_map(|chunk| chunk.error).sum::<f64>();
+            let drawn = measured.iter().all(|chunk| chunk.drawn.is_some());
+            let mean = |of: fn(&[f64; 2]) -> f64| {
+                let sum = measured.iter().filter_map(|chunk| chunk.drawn.as_ref()).map(of).sum::<f64>();
+                drawn.then_some(sum / pictures as f64)
+            };
+            let told = measured.iter().map(|chunk| chunk.confidence.clone()).collect::<Option<Vec<_>>>();
+            let (told, verdicts) = (
+                told.map(|told| told.concat()),
+                measured.iter().flat_map(|chunk| chunk.right.clone()).collect::<Vec<_>>(),
+            );
+            let gaps = measured.iter().map(|chunk| chunk.gap).sum::<Option<f64>>();
             rows.push(Completion {
                 occluder: occluder.name(),
                 method: name.to_owned(),
                 pictures,
-                accuracy: share(measured.iter().map(|chunk| chunk.right).sum(), pictures),
-                error: drawn.then_some(errors / pictures as f64),
+                accuracy: share(verdicts.iter().filter(|right| **right).count(), pictures),
+                error: mean(|[error, _]| *error),
+                similarity: mean(|[_, similarity]| *similarity),
+                calibration_error: told.map(|told| top_label_calibration_error(&told, &verdicts, 10)).transpose()?,
+                energy_gap: gaps.map(|gaps| gaps / pictures as f64),
             });
             if drawn && name != "zero" {
                 columns.push(name.to_owned());
@@ -200,19 +231,45 @@ pub(super) fn right(labels: &[usize], pictures: &Images) -> usize {
     labels.iter().zip(pictures.labels()).filter(|(found, label)| **found == usize::from(**label)).count()
 }
 
+impl Answer {
+    /// The likeliest label of each picture.
+    fn of(log_probabilities: Tensor<2>, images: Option<Tensor<4>>) -> Self {
+        let (most, labels) = log_probabilities.max_dim_with_indices(1);
+        Self {
+            labels: labels.into_data().iter::<i64>().map(|label| label as usize).collect(),
+            // What rounding leaves above 1.
+            confidence: Some(most.into_data().iter::<f64>().map(|log| log.exp().min(1.0)).collect()),
+            energies: None,
+            images,
+        }
+    }
+}
+
 /// What a way made of some pictures.
 struct Filled {
-    right: usize,
-    /// The sum over pictures, if it draws any.
-    error: Option<f64>,
+    right: Vec<bool>,
+    /// The probability of each answer, where there is one.
+    confidence: Option<Vec<f64>>,
+    /// By how much the best wrong label's energy is above the right one's, summed over pictures, where there are energies.
+    gap: Option<f64>,
+    /// Error and structural similarity, summed over pictures, if it draws any.
+    drawn: Option<[f64; 2]>,
     /// The picture, what is seen of it and what was made of it, of each.
     pictures: Vec<[Vec<u8>; 3]>,
 }
 
 impl Filled {
     fn of(way: &Way<'_>, evidence: &Evidence, part: &Images, name: &str) -> Result<Self> {
-        let Answer { labels, images } = way(evidence)?;
-        let right = right(&labels, part);
+        let Answer { labels, confidence, energies, images } = way(evidence)?;
+        let truths = part.labels().iter().map(|&label| usize::from(label)).collect::<Vec<_>>();
+        let right = labels.iter().zip(&truths).map(|(found, label)| found == label).collect();
+        let gap = energies.map(|energies| {
+            let gap = |(image, &truth): (usize, &usize)| {
+                let wrong = energies.iter().enumerate().filter(|(label, _)| *label != truth);
+                wrong.map(|(_, energies)| energies[image]).fold(f64::INFINITY, f64::min) - energies[truth][image]
+            };
+            truths.iter().enumerate().map(gap).sum::<f64>()
+        });
         let drawn = images.is_some();
         let found = images.unwrap_or_else(|| zero(evidence));
         let host = |x: Tensor<4>| x.into_data().iter::<f32>().collect::<Vec<_>>();
@@ -226,8 +283,19 @@ impl Filled {
         let error =
             hiding.map(|index| mean_square(&of(&found, index), &of(&truth, index), &of(&hidden, index))).sum::<f64>();
         anyhow::ensure!(error.is_finite(), "`{name}` draws what is no number");
+        let [_, width, channels] = part.size();
+        let alike = |index: usize| {
+            // Of every colour by itself.
+            let of = |numbers: &[f32], channel: usize| {
+                of(numbers, index).into_iter().skip(channel).step_by(channels).collect::<Vec<_>>()
+            };
+            (0..channels).map(|channel| ssim(&of(&found, channel), &of(&truth, channel), width)).sum::<f64>()
+                / channels as f64
+        };
+        let similarity = (0..part.len()).map(alike).sum::<f64>();
         let bytes = |numbers: &[f32], index: usize| bytes(&numbers[index * each..][..each]);
         let picture = |index: usize| [&truth, &seen, &found].map(|numbers| bytes(numbers, index));
-        Ok(Self { right, error: drawn.then_some(error), pictures: (0..part.len().min(SHOWN)).map(picture).collect() })
+        let pictures = (0..part.len().min(SHOWN)).map(picture).collect();
+        Ok(Self { right, confidence, gap, drawn: drawn.then_some([error, similarity]), pictures })
     }
 }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use burn::tensor::Tensor;
 use firebrick_inference::metrics::{ink_assignment, intersection_over_union, mean_square, points_at};
-use firebrick_inference::{Compose, Evidence, GenerativeModel, MapConfig, SweepConfig};
+use firebrick_inference::{Compose, Evidence, Exemplars, GenerativeModel, MapConfig, SweepConfig};
 use firebrick_tensor::Classifier;
 use firebrick_train::parallel_map;
 use firebrick_types::Images;
@@ -17,7 +17,7 @@ const INK: f32 = 0.3;
 
 /// What became of some pictures.
 struct Taken {
-    rows: Vec<[f64; 7]>,
+    rows: Vec<[f64; 8]>,
     /// The sum of energies before every step, and after the last.
     curve: Vec<f64>,
     shown: Vec<Vec<Vec<u8>>>,
@@ -29,7 +29,7 @@ struct Taken {
 /// If the model cannot be asked.
 pub(super) fn overlaps(
     test: &Images,
-    model: &GenerativeModel,
+    (model, exemplars): (&GenerativeModel, &Exemplars),
     recipe: &OverlapRecipe,
     sweep: &SweepConfig,
     config: &MapConfig,
@@ -46,7 +46,16 @@ pub(super) fn overlaps(
         let labels =
             sides.each_ref().map(|side| side.labels().iter().map(|&label| usize::from(label)).collect::<Vec<_>>());
         let told = model.explain_many(&evidence, &labels, Compose::Max, sweep, config)?;
-        let searched = model.pair_search(&evidence, None, recipe.candidates, Compose::Max, sweep, config)?;
+        let remembered = exemplars.pairs(&evidence, Compose::Max, None)?;
+        // The pairs of these are searched by energy too.
+        let searched = chunk.iter().filter(|pair| pair[0] < recipe.searched).count();
+        let searched = if searched > 0 {
+            let part = |x: &Tensor<4>| x.clone().narrow(0, 0, searched);
+            let first = Evidence { images: part(&evidence.images), visible: part(&evidence.visible) };
+            model.pair_search(&first, None, recipe.candidates, Compose::Max, sweep, config)?.labels
+        } else {
+            vec![Vec::new(); 2]
+        };
         let first = model.network().cnn().logits(both.clone()).argsort_descending(1).into_data();
         let first = first.iter::<i64>().map(|label| label as usize).collect::<Vec<_>>();
         let classes = first.len() / batch;
@@ -71,14 +80,17 @@ pub(super) fn overlaps(
                 let truth = [labels[0][index], labels[1][index]];
                 f64::from(u8::from(pair == truth || pair == [truth[1], truth[0]]))
             };
+            let of_pair =
+                |found: &[Vec<usize>]| found[0].get(index).map_or(f64::NAN, |&first| is([first, found[1][index]]));
             [
                 ink_assignment([&found[0], &found[1]], [&masks[0], &masks[1]]),
                 mean(&|side| intersection_over_union(&owned[side], &masks[side])),
                 mean(&|side| f64::from(u8::from(points_at(&ahead(side), &alone(side), width, 0)))),
                 mean(&|side| mean_square(&found[side], &truths[side], &counted)),
                 mean(&|side| mean_square(&both, &truths[side], &counted)),
-                is([searched.labels[0][index], searched.labels[1][index]]),
+                of_pair(&searched),
                 is([first[index * classes], first[index * classes + 1]]),
+                of_pair(&remembered),
             ]
         };
         let bytes = |numbers: &[f32], index: usize| bytes(&numbers[index * each..][..each]);
@@ -101,8 +113,9 @@ pub(super) fn overlaps(
         finite.iter().sum::<f64>() / finite.len().max(1) as f64
     };
     let of = |column: usize, times: f64| {
-        let right = rows.iter().map(|row| times * row[column]).sum::<f64>().round() as usize;
-        share(right, (times * rows.len() as f64) as usize)
+        let asked = rows.iter().map(|row| row[column]).filter(|right| right.is_finite()).collect::<Vec<_>>();
+        let right = asked.iter().map(|right| times * right).sum::<f64>().round() as usize;
+        share(right, (times * asked.len() as f64) as usize)
     };
     Ok(Overlap {
         pairs: rows.len(),
@@ -113,6 +126,7 @@ pub(super) fn overlaps(
         composite_error: mean(4),
         both_found: of(5, 1.0),
         both_first: of(6, 1.0),
+        both_remembered: of(7, 1.0),
         curve: curve.collect(),
         grid: Grid {
             title: "Two shapes over each other".into(),

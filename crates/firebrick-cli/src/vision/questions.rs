@@ -26,7 +26,7 @@ use crate::hh::write_json;
 use crate::say::remark;
 
 /// Pictures that are computed at a time.
-pub(super) const CHUNK: usize = 25;
+pub(super) const CHUNK: usize = 50;
 
 /// What is asked.
 #[derive(Clone, Debug, Serialize)]
@@ -47,7 +47,7 @@ impl Ask {
 }
 
 impl Stage<Env> for Ask {
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     type Inputs = (Output<Pictures>, Output<Generative>, Output<Trained>, Output<Trained>, Output<Denoiser>);
     type Output = Answers;
 
@@ -83,12 +83,12 @@ impl Stage<Env> for Ask {
         }
         let covered = covers(&found.test, &ways, &self.unknown, seed.derive("vision/covers"))?;
         say(format!("covers: {}", covered.iter().map(Covered::told).collect::<Vec<_>>().join(", ")));
-        let overlap = overlaps(&found.test, &model, &self.overlap, &sweep, &descent)?;
-        say(format!("overlap: both labels {:.3} beside {:.3}", overlap.both_found.mean, overlap.both_first.mean));
+        let overlap = overlaps(&found.test, (&model, &learnt.exemplars), &self.overlap, &sweep, &descent)?;
+        say(format!("overlap: both labels {:.3} beside {:.3}", overlap.both_remembered.mean, overlap.both_first.mean));
         let clutter = clutter([&validation, &found.test], &model, &self.clutter, seed.derive("vision/clutter"))?;
         let told = clutter.found.iter().map(|one| format!("{} {:.3}", one.by, one.f1));
         say(format!("clutter, F1: {}", told.collect::<Vec<_>>().join(", ")));
-        let ambiguity = blends(&found.test, self.overlap.pairs, &model, &judge, &sweep, &descent)?;
+        let ambiguity = blends(&found.test, self.overlap.pairs, (&model, &learnt.exemplars), &judge, &sweep, &descent)?;
         let mut results =
             Results { completion, covered, overlap, clutter, ambiguity, temperature, grids, metrics: BTreeMap::new() };
         results.measure();

@@ -134,7 +134,9 @@ impl UnknownRecipe {
 pub(crate) struct OverlapRecipe {
     /// Pictures of two shapes.
     pub(crate) pairs: usize,
-    /// Labels of the classifier whose pairs are searched.
+    /// The first of them whose labels are searched by energy too.
+    pub(crate) searched: usize,
+    /// Labels of the classifier whose pairs are searched there.
     pub(crate) candidates: usize,
     /// Steps of the descent.
     pub(crate) steps: usize,
@@ -176,6 +178,7 @@ impl Recipe {
             ("unknown.size", self.unknown.size),
             ("data.validation", self.data.validation),
             ("overlap.pairs", self.overlap.pairs),
+            ("overlap.searched", self.overlap.searched),
             ("overlap.steps", self.overlap.steps),
             ("clutter.canvases", self.clutter.canvases),
         ];

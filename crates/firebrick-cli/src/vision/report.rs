@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::artifacts::{Answers, Classifier, Costs, Page, Pictures};
 use super::recipe::Recipe;
-use super::results::{Ambiguity, Clutters, Completion, Cost, Covered, Drawing, Found, Grid, Overlap, Results};
+use super::results::{Ambiguity, Clutters, Completion, Cost, Covered, Drawing, Found, Grid, Overlap, Results, told};
 use crate::env::Env;
 
 /// The recipe of the stage: the whole run's, which the page states.
@@ -79,11 +79,16 @@ fn completion(results: &Results) -> Section {
             one.pictures.to_string(),
             one.accuracy.show(3),
             one.told_error(),
+            told(one.similarity),
+            told(one.calibration_error),
+            one.energy_gap.map_or("–".to_owned(), |gap| format!("{gap:.1}")),
         ],
         emphasis: one.method == "impute",
     };
-    let columns = ["mask", "filled by", "pictures", "accuracy", "error"];
-    let caption = "How often the label is right, with 95 % intervals, and the mean square error of what was hidden. The label is the \
+    let columns = ["mask", "filled by", "pictures", "accuracy", "error", "SSIM", "ECE", "gap"];
+    let caption = "How often the label is right, with 95 % intervals, and the mean square error of what was hidden; the structural similarity of the whole \
+                   picture, the expected calibration error of the answers' probabilities (of `map` those of softmax(−E)), and by how many nats \
+                   the best wrong label's energy is above the right one's. The label is the \
                    classifier's on the filled picture (`zero`: left black), but for `map`, `binary` and `rectified`, which choose it \
                    themselves, and `impute`, which averages the classifier's answers to a filling of every class. `trained`, another \
                    classifier, and `denoiser` learnt from pictures under the same families of masks; of all else only the temperature of \
@@ -136,7 +141,8 @@ fn overlap(one: &Overlap) -> Section {
         ("intersection over union", format!("{:.3}", one.intersection_over_union)),
         ("error of a shape", format!("{:.4}", one.error)),
         ("error of the picture of both", format!("{:.4}", one.composite_error)),
-        ("both labels found", one.both_found.show(3)),
+        ("both labels found by remembered pictures", one.both_remembered.show(3)),
+        ("both labels found by energy", one.both_found.show(3)),
         ("both among the classifier's first two", one.both_first.show(3)),
     ];
     let facts = facts.map(|(name, value)| (name.to_owned(), value)).to_vec();
@@ -200,7 +206,7 @@ fn costs(costed: &[Cost]) -> Section {
         emphasis: false,
     };
     let columns = ["what", "ms a picture", "forward passes"];
-    let caption = "What an answer takes, on one thread and 25 pictures at a time: the median of three, and how many forward passes of the \
+    let caption = "What an answer takes, on one thread and 50 pictures at a time: the median of three, and how many forward passes of the \
                    classifier take as long.";
     Section { title: "Cost".into(), blocks: vec![table(caption, &columns, costed.iter().map(row).collect())] }
 }

@@ -48,6 +48,7 @@ impl Results {
         metrics.insert("overlap/pointing".into(), self.overlap.pointing.mean);
         metrics.insert("overlap/ink_assignment".into(), self.overlap.ink_assignment);
         metrics.insert("overlap/both_found".into(), self.overlap.both_found.mean);
+        metrics.insert("overlap/both_remembered".into(), self.overlap.both_remembered.mean);
         for (name, way) in ["alone", "searched", "both"].iter().zip(&self.ambiguity.ways) {
             metrics.insert(format!("ambiguity/{name}"), way.judged.mean);
         }
@@ -63,12 +64,13 @@ impl Results {
         }
         lines.push(String::new());
         lines.extend(self.covered.iter().map(|one| format!("{} of {} pictures", one.told(), one.pictures)));
-        let Overlap { pairs, pointing, ink_assignment, error, composite_error, both_found, both_first, .. } =
-            &self.overlap;
+        let Overlap { pairs, pointing, ink_assignment, error, composite_error, .. } = &self.overlap;
+        let Overlap { both_found, both_first, both_remembered, .. } = &self.overlap;
         lines.push(format!(
             "\nof {pairs} pictures of two shapes: pointing game {}, ink assigned {ink_assignment:.3}, error {error:.4} (the picture \
-             itself {composite_error:.4}), both labels found {} (the classifier's first two {})",
+             itself {composite_error:.4}), both labels found {} by remembered pictures, {} by energy, {} as the classifier's first two",
             pointing.show(3),
+            both_remembered.show(3),
             both_found.show(3),
             both_first.show(3)
         ));
@@ -100,6 +102,12 @@ pub(crate) struct Completion {
     pub(crate) accuracy: Estimate,
     /// The mean square error of hidden pixels, where they are drawn at all.
     pub(crate) error: Option<f64>,
+    /// The mean structural similarity of the whole pictures, likewise.
+    pub(crate) similarity: Option<f64>,
+    /// The expected calibration error of the answers' probabilities, where they have any; of `map` those of softmax(−E).
+    pub(crate) calibration_error: Option<f64>,
+    /// How far the best wrong label's energy is above the right one's in the mean, in nats, where there are energies.
+    pub(crate) energy_gap: Option<f64>,
 }
 
 /// Pictures whose covered pixels nobody names.
@@ -129,8 +137,13 @@ impl Covered {
 
 impl Completion {
     pub(crate) fn told_error(&self) -> String {
-        self.error.map_or("–".to_owned(), |error| format!("{error:.3}"))
+        told(self.error)
     }
+}
+
+/// A number that may not be there.
+pub(crate) fn told(number: Option<f64>) -> String {
+    number.map_or("–".to_owned(), |number| format!("{number:.3}"))
 }
 
 /// Pictures of two shapes taken apart.
@@ -144,9 +157,11 @@ pub(crate) struct Overlap {
     /// Of each shape, and of the picture of both in its place.
     pub(crate) error: f64,
     pub(crate) composite_error: f64,
-    /// How often both labels are found, and how often they are the classifier's first two.
+    /// How often both labels are found among the first pictures, and how often they are the classifier's first two.
     pub(crate) both_found: Estimate,
     pub(crate) both_first: Estimate,
+    /// How often they are of the two remembered pictures that make this one best.
+    pub(crate) both_remembered: Estimate,
     /// The mean energy before every step, and after the last, in nats.
     pub(crate) curve: Vec<f64>,
     pub(crate) grid: Grid,

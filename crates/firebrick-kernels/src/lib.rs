@@ -457,15 +457,26 @@ pub fn rectified_moments<const D: usize>(mean: Tensor<D>, variance: Tensor<D>) -
 /// # Panics
 /// If the shapes disagree, or the window fits nowhere.
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, window: Window) -> Tensor<4> {
+    conv2d_in(Precision::F32, x, weight, bias, window)
+}
+
+/// [`conv2d`] with its factors rounded, and those of its gradients likewise, as [`linear_in`] does it.
+///
+/// # Panics
+/// As [`conv2d`].
+pub fn conv2d_in(precision: Precision, x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, window: Window) -> Tensor<4> {
     let ([_, height, width, channels], [.., out_channels]) = (x.dims(), weight.dims());
     assert_eq!(weight.dims(), [window.size, window.size, channels, out_channels], "shape of the weights");
     assert_eq!(bias.dims(), [out_channels], "shape of the bias");
     window.check(height.min(width));
     #[cfg(feature = "flex")]
     if is_flex(&x.device()) {
-        return flex::conv2d(x, weight, bias, window);
+        return flex::conv2d(x, weight, bias, window, precision);
     }
-    plain::conv2d(x, weight, bias, window)
+    match precision {
+        Precision::F32 => plain::conv2d(x, weight, bias, window),
+        Precision::Bf16 => plain::conv2d_bf16(x, weight, bias, window),
+    }
 }
 
 /// The adjoint of [`conv2d`] without its bias: what each pixel of an image of `size` gets from all places of the window over it.

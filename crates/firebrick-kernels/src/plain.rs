@@ -135,6 +135,12 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, window: Window) 
     y.permute([0, 2, 3, 1])
 }
 
+/// [`crate::conv2d_in`] BF16.
+pub fn conv2d_bf16(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, window: Window) -> Tensor<4> {
+    let half = |tensor: Tensor<4>| tensor.cast(DType::BF16).cast(DType::F32);
+    conv2d(half(x), half(weight), bias, window)
+}
+
 /// [`crate::max_pool2d`].
 pub fn max_pool2d(x: Tensor<4>, window: Window) -> Tensor<4> {
     let Window { size, stride, padding } = window;

@@ -1,12 +1,18 @@
 //! Convolution and pooling over images whose pixels hold their channels side by side.
 
+use std::borrow::Cow;
+
 use burn::backend::flex::FlexTensor;
+use rayon::prelude::*;
 
 use super::linear::column_sums;
-use super::product::{Matrix, Start, add_product, place_product, product};
+use super::product::{
+    Gathered, Kernel, Matrix, Start, WORTH, add_product_of_turned, joined, laid_out, place_product_of_gathered, zipped,
+    zipped_rows,
+};
 use super::vjp::Vjp;
 use super::{dims, elements, tensor, vector};
-use crate::Window;
+use crate::{Precision, Window};
 
 /// Images of one size, and the window that moves over them.
 #[derive(Clone, Copy, Debug)]
@@ -36,9 +42,11 @@ impl Images {
         self.places[0] * self.places[1]
     }
 
-    /// Numbers that a window covers.
-    fn covered(&self) -> usize {
-        self.window.size * self.window.size * self.channels
+    /// The images with the zeros that the window meets beyond their edges.
+    fn frame(&self) -> Frame {
+        let (pixels, before) = ([self.height, self.width], self.window.padding);
+        let size = pixels.map(|length| length + 2 * before);
+        Frame { pixels, channels: self.channels, before, apart: 1, size }
     }
 
     /// Calls `f` for every row of pixels of every window that lies at least partly on the image: the window's number, where
@@ -58,46 +66,121 @@ impl Images {
             }
         }
     }
+}
 
-    /// Every window's numbers as a row, 0 beyond the image.
-    fn unfold(&self, image: &[f32], rows: &mut [f32]) {
-        let covered = self.covered();
-        if self.window.padding > 0 {
-            rows.fill(0.0);
-        }
-        self.for_each_row(|window, skipped, on| {
-            let to = &mut rows[window * covered + skipped..][..on.len()];
-            // A call to copy a few numbers takes longer than the numbers.
-            if to.len() < 16 {
-                to.iter_mut().zip(&image[on]).for_each(|(to, from)| *to = *from);
-            } else {
-                to.copy_from_slice(&image[on]);
-            }
-        });
+/// Images with zeros around their pixels, and between them.
+#[derive(Clone, Copy, Debug)]
+struct Frame {
+    /// Rows and columns of the image.
+    pixels: [usize; 2],
+    channels: usize,
+    /// Zeros above and to the left.
+    before: usize,
+    /// From a pixel to the next.
+    apart: usize,
+    /// Rows and columns of all.
+    size: [usize; 2],
+}
+
+impl Frame {
+    /// An empty one, and a number of zeros after it.
+    fn empty(&self, after: usize) -> Vec<f32> {
+        vec![0.0; self.size[0] * self.size[1] * self.channels + after]
     }
 
-    /// Adds every window's numbers to the pixels that it covers.
-    fn fold(&self, rows: &[f32], image: &mut [f32]) {
-        let covered = self.covered();
-        self.for_each_row(|window, skipped, on| {
-            vector::add(&rows[window * covered + skipped..][..on.len()], &mut image[on]);
-        });
+    /// Writes an image where its pixels belong.
+    fn fill(&self, image: &[f32], framed: &mut [f32]) {
+        let Self { pixels: [_, columns], channels, before, apart, size: [_, width], .. } = *self;
+        for (row, from) in image.chunks_exact(columns * channels).enumerate() {
+            let to = &mut framed[((before + row * apart) * width + before) * channels..];
+            if apart == 1 {
+                to[..from.len()].copy_from_slice(from);
+            } else {
+                let places = to.chunks_mut(apart * channels);
+                places.zip(from.chunks_exact(channels)).for_each(|(to, from)| to[..channels].copy_from_slice(from));
+            }
+        }
+    }
+
+    /// Where so many rows and columns of windows begin.
+    fn starts(&self, first: usize, places: [usize; 2], stride: usize) -> Vec<usize> {
+        let start = |row: usize, column: usize| {
+            ((first + row * stride) * self.size[1] + first + column * stride) * self.channels
+        };
+        (0..places[0]).flat_map(|row| (0..places[1]).map(move |column| start(row, column))).collect()
+    }
+
+    /// How far the numbers of a window are from where it begins.
+    fn steps(&self, window: usize) -> Vec<usize> {
+        let run = window * self.channels;
+        (0..window).flat_map(|row| (0..run).map(move |step| row * self.size[1] * self.channels + step)).collect()
     }
 }
 
-/// Each window's product with the weights, image by image.
-pub(super) fn conv2d_forward(x: &FlexTensor, weight: &FlexTensor, bias: &FlexTensor, images: Images) -> FlexTensor {
-    let batch = dims(x)[0];
-    let out_channels = dims(weight)[3];
-    let (windows, covered) = (images.windows(), images.covered());
-    let weight = Matrix::rows(elements(weight), covered, out_channels, out_channels);
-    let mut rows = vec![0.0; windows * covered];
-    let mut y = Vec::with_capacity(batch * windows * out_channels);
-    for image in elements(x).chunks_exact(images.numbers()) {
-        images.unfold(image, &mut rows);
-        y.extend(product(Start::Row(elements(bias)), Matrix::rows(&rows, windows, covered, covered), weight));
+/// The cross-correlation of a batch with weights `[size, size, channels, out_channels]`: what every window, which begins where `starts`
+/// says in its image's frame, gives.
+fn correlated(
+    precision: Precision,
+    (batch, frame): (&[f32], Frame),
+    starts: &[usize],
+    (weight, size, out_channels): (&[f32], usize, usize),
+    start: Start<'_>,
+) -> Vec<f32> {
+    let kernel = Kernel::of(precision);
+    let (image, channels) = (frame.pixels[0] * frame.pixels[1] * frame.channels, frame.channels);
+    // Of words each pixel has half as many, and each place of the window.
+    let words = channels.div_ceil(2);
+    let weights = match precision {
+        Precision::F32 => Cow::Borrowed(weight),
+        Precision::Bf16 => {
+            let mut zipped = vec![0.0; size * size * words * out_channels];
+            let places =
+                weight.chunks_exact(channels * out_channels).zip(zipped.chunks_exact_mut(words * out_channels));
+            places.for_each(|(from, to)| zipped_rows(kernel, from, out_channels, to));
+            Cow::Owned(zipped)
+        }
+    };
+    let read = match precision {
+        Precision::F32 => frame,
+        Precision::Bf16 => Frame { channels: words, ..frame },
+    };
+    let starts = starts.iter().map(|start| start / channels * read.channels).collect::<Vec<_>>();
+    let steps = read.steps(size);
+    let (panels, _) = laid_out(kernel, Matrix::rows(&weights, steps.len(), out_channels, out_channels));
+    let each = starts.len() * out_channels;
+    let mut y = vec![0.0; batch.len() / image.max(1) * each];
+    let one = |framed: &mut Vec<f32>, (image, y): (&[f32], &mut [f32])| {
+        match precision {
+            Precision::F32 => read.fill(image, framed),
+            Precision::Bf16 => read.fill(&joined(kernel, image, channels), framed),
+        }
+        let windows = Gathered { data: framed, starts: &starts, steps: &steps };
+        place_product_of_gathered(kernel, y, start, windows, &panels, out_channels);
+    };
+    if rayon::current_num_threads() > 1 {
+        let images = batch.par_chunks_exact(image).zip(y.par_chunks_exact_mut(each));
+        images.for_each_init(|| read.empty(0), one);
+    } else {
+        let mut framed = read.empty(0);
+        batch.chunks_exact(image).zip(y.chunks_exact_mut(each)).for_each(|images| one(&mut framed, images));
     }
-    tensor(y, vec![batch, images.places[0], images.places[1], out_channels])
+    y
+}
+
+/// Each window's product with the weights, image by image.
+pub(super) fn conv2d_forward(
+    x: &FlexTensor,
+    weight: &FlexTensor,
+    bias: &FlexTensor,
+    images: Images,
+    precision: Precision,
+) -> FlexTensor {
+    let out_channels = dims(weight)[3];
+    let frame = images.frame();
+    let starts = frame.starts(0, images.places, images.window.stride);
+    let weights = (elements(weight), images.window.size, out_channels);
+    let y = correlated(precision, (elements(x), frame), &starts, weights, Start::Row(elements(bias)));
+    tensor(y, vec![dims(x)[0], images.places[0], images.places[1], out_channels])
 }
 
 /// With the windows' numbers u: d u = g Wᵀ, d W = uᵀ g, d b = Σ g over the windows.
@@ -106,35 +189,89 @@ pub(super) struct Conv2dKept {
     pub(super) x: FlexTensor,
     pub(super) weight: FlexTensor,
     pub(super) images: Images,
+    pub(super) precision: Precision,
 }
 
 impl Vjp<3> for Conv2dKept {
     fn vjp(self, g: FlexTensor, [of_x, of_weight, of_bias]: [bool; 3]) -> [Option<FlexTensor>; 3] {
-        let Self { x, weight, images } = self;
-        let out_channels = dims(&weight)[3];
-        let (windows, covered) = (images.windows(), images.covered());
-        let weights = Matrix::rows(elements(&weight), covered, out_channels, out_channels);
-        let mut rows = vec![0.0; windows * covered];
-        let mut dx = vec![0.0; if of_x { elements(&x).len() } else { 0 }];
-        let mut dweight = vec![0.0; if of_weight { covered * out_channels } else { 0 }];
-        for (index, g) in elements(&g).chunks_exact(windows * out_channels).enumerate() {
-            let image = index * images.numbers()..(index + 1) * images.numbers();
-            let g = Matrix::rows(g, windows, out_channels, out_channels);
-            if of_weight {
-                images.unfold(&elements(&x)[image.clone()], &mut rows);
-                let rows = Matrix::rows(&rows, windows, covered, covered);
-                add_product(&mut dweight, out_channels, rows.transposed(), g);
-            }
-            if of_x {
-                place_product(&mut rows, covered, g, weights.transposed());
-                images.fold(&rows, &mut dx[image]);
-            }
-        }
+        let out_channels = dims(&self.weight)[3];
         [
-            of_x.then(|| tensor(dx, dims(&x))),
-            of_weight.then(|| tensor(dweight, dims(&weight))),
+            of_x.then(|| tensor(self.of_images(&g), dims(&self.x))),
+            of_weight.then(|| tensor(self.of_weights(&g), dims(&self.weight))),
             of_bias.then(|| column_sums(&g, out_channels)),
         ]
+    }
+}
+
+impl Conv2dKept {
+    /// Every pixel is where windows over g, as far apart as the places of the window, meet the weights the other way round.
+    fn of_images(&self, g: &FlexTensor) -> Vec<f32> {
+        let Images { height, width, channels, window: Window { size, stride, padding }, places } = self.images;
+        let out_channels = dims(&self.weight)[3];
+        // Where the window may lie beyond the edge altogether its first places are not asked.
+        let (before, first) = ((size - 1).saturating_sub(padding), (padding + 1).saturating_sub(size));
+        let length = |pixels: usize, places: usize| (first + pixels + size - 1).max(before + (places - 1) * stride + 1);
+        let size_of = [length(height, places[0]), length(width, places[1])];
+        let frame = Frame { pixels: places, channels: out_channels, before, apart: stride, size: size_of };
+        let starts = frame.starts(first, [height, width], 1);
+        let weight = elements(&self.weight);
+        let mut turned = vec![0.0; weight.len()];
+        for (place, to) in turned.chunks_exact_mut(out_channels * channels).enumerate() {
+            let from = &weight[(size * size - 1 - place) * channels * out_channels..][..channels * out_channels];
+            for (channel, from) in from.chunks_exact(out_channels).enumerate() {
+                from.iter().enumerate().for_each(|(out, &from)| to[out * channels + channel] = from);
+            }
+        }
+        correlated(self.precision, (elements(g), frame), &starts, (&turned, size, channels), Start::Zero)
+    }
+
+    /// Chains over the windows of every image, row by row of the window.
+    fn of_weights(&self, g: &FlexTensor) -> Vec<f32> {
+        let Images { window: Window { size, stride, .. }, places, channels, .. } = self.images;
+        let out_channels = dims(&self.weight)[3];
+        let kernel = Kernel::of(self.precision);
+        let frame = self.images.frame();
+        let run = size * channels;
+        // A word is of two windows side by side, of the last one in an odd row alone.
+        let (across, apart) = match self.precision {
+            Precision::F32 => (places[1], 1),
+            Precision::Bf16 => (places[1].div_ceil(2), 2),
+        };
+        let starts = (0..places[0]).flat_map(|row| {
+            (0..across).map(move |column| (row * stride * frame.size[1] + column * apart * stride) * channels)
+        });
+        let starts = starts.collect::<Vec<_>>();
+        let beside = stride * channels;
+        let mut framed = frame.empty(beside);
+        let mut words = if self.precision == Precision::Bf16 { frame.empty(0) } else { Vec::new() };
+        let mut g_words = vec![0.0; if self.precision == Precision::Bf16 { starts.len() * out_channels } else { 0 }];
+        let mut dweight = vec![0.0; size * run * out_channels];
+        let of_g = places[0] * places[1] * out_channels;
+        for (image, g) in elements(&self.x).chunks_exact(self.images.numbers()).zip(elements(g).chunks_exact(of_g)) {
+            frame.fill(image, &mut framed);
+            let (read, g) = match self.precision {
+                Precision::F32 => (&framed[..], g),
+                Precision::Bf16 => {
+                    zipped(kernel, &framed[..words.len()], &framed[beside..][..words.len()], &mut words);
+                    let rows =
+                        g.chunks_exact(places[1] * out_channels).zip(g_words.chunks_exact_mut(across * out_channels));
+                    rows.for_each(|(row, to)| zipped_rows(kernel, row, out_channels, to));
+                    (&words[..], &g_words[..])
+                }
+            };
+            let g = Matrix::rows(g, starts.len(), out_channels, out_channels);
+            let of_row = |(row, out): (usize, &mut [f32])| {
+                let from = &read[row * frame.size[1] * channels..];
+                add_product_of_turned(kernel, out, from, &starts, g);
+            };
+            let rows = size * run * out_channels * starts.len();
+            if rayon::current_num_threads() > 1 && rows >= 2 * WORTH {
+                dweight.par_chunks_exact_mut(run * out_channels).enumerate().for_each(of_row);
+            } else {
+                dweight.chunks_exact_mut(run * out_channels).enumerate().for_each(of_row);
+            }
+        }
+        dweight
     }
 }
 

@@ -65,6 +65,7 @@ trait Fused: Backend {
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         window: Window,
+        precision: Precision,
     ) -> FloatTensor<Self>;
     fn fused_max_pool2d(x: FloatTensor<Self>, window: Window) -> FloatTensor<Self>;
 }
@@ -179,9 +180,15 @@ pub(crate) fn relu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as Fused>::fused_relu(x.into_dispatch()))
 }
 
-pub(crate) fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, window: Window) -> Tensor<4> {
+pub(crate) fn conv2d(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Tensor<1>,
+    window: Window,
+    precision: Precision,
+) -> Tensor<4> {
     let (x, weight, bias) = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
-    Tensor::from_dispatch(<Dispatch as Fused>::fused_conv2d(x, weight, bias, window))
+    Tensor::from_dispatch(<Dispatch as Fused>::fused_conv2d(x, weight, bias, window, precision))
 }
 
 pub(crate) fn max_pool2d(x: Tensor<4>, window: Window) -> Tensor<4> {
@@ -377,9 +384,15 @@ impl Fused for Flex {
         RELU.of(&contiguous(x))
     }
 
-    fn fused_conv2d(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, window: Window) -> FlexTensor {
+    fn fused_conv2d(
+        x: FlexTensor,
+        weight: FlexTensor,
+        bias: FlexTensor,
+        window: Window,
+        precision: Precision,
+    ) -> FlexTensor {
         let [x, weight, bias] = [x, weight, bias].map(contiguous);
-        conv2d_forward(&x, &weight, &bias, Images::of(&x, window))
+        conv2d_forward(&x, &weight, &bias, Images::of(&x, window), precision)
     }
 
     fn fused_max_pool2d(x: FlexTensor, window: Window) -> FlexTensor {
@@ -612,12 +625,13 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         window: Window,
+        precision: Precision,
     ) -> FloatTensor<Self> {
         let nodes = [x.node(), weight.node(), bias.node()];
         let [x, weight, bias] = [x, weight, bias].map(|tensor| contiguous(tensor.into_primitive()));
         let images = Images::of(&x, window);
-        let y = conv2d_forward(&x, &weight, &bias, images);
-        tracked::<C, _, _>(nodes, y, Conv2dKept { x, weight, images })
+        let y = conv2d_forward(&x, &weight, &bias, images, precision);
+        tracked::<C, _, _>(nodes, y, Conv2dKept { x, weight, images, precision })
     }
 
     fn fused_max_pool2d(x: FloatTensor<Self>, window: Window) -> FloatTensor<Self> {

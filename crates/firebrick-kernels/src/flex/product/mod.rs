@@ -9,6 +9,7 @@
 //! Tiles, blocks, threads and instruction sets decide when a link is made, never between which numbers. So an element has
 //! the same bits in a product of one row as in one of a thousand, and a chain that stops and goes on later is the same chain.
 
+mod gathered;
 mod lanes;
 mod pack;
 mod pairs;
@@ -17,10 +18,11 @@ mod tile;
 
 use std::cell::RefCell;
 
+pub(super) use gathered::{Gathered, add_product_of_turned, place_product_of_gathered};
 pub(super) use lanes::Element;
-pub(super) use pairs::{prepacked_pairs, product_of_pairs, product_of_prepacked_pairs};
-pub(super) use panels::{Panels, few_rows, place_product_of_panels, prepacked, product_of_prepacked};
-use tile::Kernel;
+pub(super) use pairs::{joined, prepacked_pairs, product_of_pairs, product_of_prepacked_pairs, zipped, zipped_rows};
+pub(super) use panels::{Panels, few_rows, laid_out, place_product_of_panels, prepacked, product_of_prepacked};
+pub(super) use tile::Kernel;
 
 /// A matrix of some elements of a slice.
 #[derive(Clone, Copy)]
@@ -219,7 +221,7 @@ unsafe fn divided<T: Element>(
 }
 
 /// Multiply-adds that take about as long as waking a thread.
-const WORTH: usize = 1 << 17;
+pub(super) const WORTH: usize = 1 << 17;
 /// Links of the chains that are made in one go: a panel of the second factor then stays in the nearest cache.
 const LINKS: usize = 256;
 /// Rows of the first factor, and columns of the second, that are treated together.

@@ -116,6 +116,31 @@ impl Words {
     }
 }
 
+/// Rows of words of neighbours, of rows of so many numbers.
+pub(in crate::flex) fn joined(kernel: &Kernel, rows: &[f32], columns: usize) -> Vec<f32> {
+    let mut words = vec![0.0; rows.len() / columns * columns.div_ceil(2)];
+    for (from, to) in rows.chunks_exact(columns).zip(words.chunks_exact_mut(columns.div_ceil(2))) {
+        // SAFETY: the kernel runs on this processor.
+        unsafe { (kernel.join)(from, to) }
+    }
+    words
+}
+
+/// Rows of words of two rows each, of rows of so many numbers; the last one alone where they are odd.
+pub(in crate::flex) fn zipped_rows(kernel: &Kernel, rows: &[f32], columns: usize, to: &mut [f32]) {
+    let none = vec![0.0; columns];
+    for (pair, to) in rows.chunks(2 * columns).zip(to.chunks_exact_mut(columns)) {
+        let (earlier, later) = pair.split_at(columns);
+        zipped(kernel, earlier, if later.is_empty() { &none } else { later }, to);
+    }
+}
+
+/// Words of what stands in the same place of two slices, as many as `to` has and both hold.
+pub(in crate::flex) fn zipped(kernel: &Kernel, earlier: &[f32], later: &[f32], to: &mut [f32]) {
+    // SAFETY: the kernel runs on this processor.
+    unsafe { (kernel.zip)(earlier, later, to) }
+}
+
 /// The elements of `a b` with both rounded, row after row, computed on the threads of the current pool.
 ///
 /// # Panics

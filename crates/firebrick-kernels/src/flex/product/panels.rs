@@ -94,7 +94,7 @@ pub(in crate::flex) fn prepacked(b: Matrix<'_>) -> (Vec<f32>, [usize; 3]) {
 }
 
 /// The same for the tiles of this kernel.
-pub(super) fn laid_out(kernel: &Kernel, b: Matrix<'_>) -> (Vec<f32>, [usize; 3]) {
+pub(in crate::flex) fn laid_out(kernel: &Kernel, b: Matrix<'_>) -> (Vec<f32>, [usize; 3]) {
     let mut panels = Vec::new();
     super::pack::columns(kernel, &mut panels, b);
     (panels, [b.columns.div_ceil(kernel.columns), b.rows, kernel.columns])

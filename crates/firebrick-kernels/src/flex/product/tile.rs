@@ -9,6 +9,7 @@ use super::lanes::{Avx2, Avx512, Avx512Pairs};
 use super::lanes::{Element, Lanes, Plain, PlainPairs};
 use super::pairs::{Join, Zip};
 use super::{Place, STREAMS, lanes, pairs};
+use crate::Precision;
 
 /// Lets `links` links grow on a tile, or on every tile of a strip: links, rows or columns of the first factor and rows of the
 /// second, where the chains begin, where they go, columns.
@@ -17,6 +18,19 @@ pub(in crate::flex) type Grow<T> =
 
 /// Tiles of one to [`MOST_ROWS`] rows.
 type Grows<T> = [Grow<T>; MOST_ROWS];
+
+/// The same on a tile whose first factor is gathered: links, how far each is from the beginning of its row, the first factor, where its
+/// rows begin in it, a panel of the second factor, where the chains begin, where they go, columns.
+pub(super) type Gather = unsafe fn(
+    usize,
+    *const usize,
+    *const f32,
+    *const usize,
+    Place<*const f32>,
+    Place<*const f32>,
+    Place<*mut f32>,
+    usize,
+);
 
 /// Copies rows: [`Lanes::copy`].
 pub(in crate::flex) type Copy<T> = unsafe fn(usize, usize, *const T, usize, *mut f32, usize);
@@ -41,6 +55,8 @@ pub(in crate::flex) struct Kernel {
     pub(super) columns: usize,
     /// Tiles whose last columns may not exist: of a first factor that lies row by row, and of one that lies column by column.
     pub(super) tiles: [Grows<f32>; 2],
+    /// Tiles whose first factor is gathered: its rows begin anywhere, or side by side.
+    pub(super) gathers: [[Gather; MOST_ROWS]; 2],
     /// Strips of whole tiles, likewise.
     pub(super) sweeps: [Grows<f32>; 2],
     /// Strips whose second factor is half as wide in memory, likewise.
@@ -63,14 +79,70 @@ pub(in crate::flex) struct Kernel {
     pub(super) half_zip: Zip<bf16>,
 }
 
-/// One tile: `R` rows of `VECTORS` vectors; the first factor lies row by row or, if `TURNED`, column by column.
+/// A first factor: where its rows begin, how far its links are from there, and what is to be read soon.
+trait First<const R: usize>: std::marker::Copy {
+    fn rows(self) -> [*const f32; R];
+    /// # Safety
+    /// There is such a link.
+    unsafe fn step(self, link: usize) -> usize;
+    fn fetch<V: Lanes>(self, _link: usize) {}
+}
+
+/// One that lies row by row or, if `TURNED`, column by column.
+#[derive(Clone, Copy)]
+struct Lying<const TURNED: bool>(Place<*const f32>);
+
+impl<const TURNED: bool, const R: usize> First<R> for Lying<TURNED> {
+    #[inline(always)]
+    fn rows(self) -> [*const f32; R] {
+        std::array::from_fn(|row| self.0.data.wrapping_add(if TURNED { row } else { row * self.0.stride }))
+    }
+
+    #[inline(always)]
+    unsafe fn step(self, link: usize) -> usize {
+        if TURNED { link * self.0.stride } else { link }
+    }
+
+    #[inline(always)]
+    fn fetch<V: Lanes>(self, link: usize) {
+        if !TURNED {
+            // The rows of the tile below are short: a processor does not see them coming.
+            (R..2 * R).for_each(|row| V::fetch(self.0.data.wrapping_add(row * self.0.stride + link)));
+        }
+    }
+}
+
+/// One that is gathered; if `TURNED` its rows begin side by side.
+#[derive(Clone, Copy)]
+struct Gathered<const TURNED: bool> {
+    data: *const f32,
+    starts: *const usize,
+    steps: *const usize,
+}
+
+impl<const TURNED: bool, const R: usize> First<R> for Gathered<TURNED> {
+    #[inline(always)]
+    fn rows(self) -> [*const f32; R] {
+        // SAFETY: there are as many starts as rows.
+        let start = |row| if TURNED { row } else { unsafe { *self.starts.add(row) } };
+        std::array::from_fn(|row| self.data.wrapping_add(start(row)))
+    }
+
+    #[inline(always)]
+    unsafe fn step(self, link: usize) -> usize {
+        // SAFETY: the caller's.
+        unsafe { *self.steps.add(link) }
+    }
+}
+
+/// One tile: `R` rows of `VECTORS` vectors.
 ///
 /// # Safety
-/// The instruction set of `V` is there; the pointers reach as far as [`Grow`] tells.
+/// The instruction set of `V` is there; the pointers reach as far as [`Grow`] or [`Gather`] tells.
 #[inline(always)]
-unsafe fn grow<V: Lanes, T: Element, const TURNED: bool, const R: usize>(
+unsafe fn grow<V: Lanes, T: Element, const R: usize>(
     links: usize,
-    a: Place<*const f32>,
+    a: impl First<R>,
     b: Place<*const T>,
     start: Place<*const f32>,
     out: Place<*mut f32>,
@@ -90,19 +162,17 @@ unsafe fn grow<V: Lanes, T: Element, const TURNED: bool, const R: usize>(
             V::fetch(out.data.wrapping_add(row * out.stride));
             V::fetch(out.data.wrapping_add(row * out.stride + VECTORS * V::WIDTH - 1));
         }
-        let rows: [_; R] = std::array::from_fn(|row| a.data.wrapping_add(if TURNED { row } else { row * a.stride }));
+        let rows = a.rows();
         for first in (0..links).step_by(LINE) {
-            if !TURNED {
-                // The rows of the tile below are short: a processor does not see them coming.
-                rows.iter().for_each(|row| V::fetch(row.wrapping_add(R * a.stride + first)));
-            }
+            a.fetch::<V>(first);
             for k in first..links.min(first + LINE) {
                 let mut b_vectors = [V::splat(0.0); VECTORS];
                 for (vector, b_vector) in b_vectors.iter_mut().enumerate() {
                     *b_vector = T::load(b.data.add(k * b.stride + vector * V::WIDTH));
                 }
+                let step = a.step(k);
                 for (row, c) in rows.iter().zip(&mut c) {
-                    let a = V::splat(*row.add(if TURNED { k * a.stride } else { k }));
+                    let a = V::splat(*row.add(step));
                     for (c, &b) in c.iter_mut().zip(&b_vectors) {
                         *c = a.mul_add(b, *c);
                     }
@@ -122,9 +192,9 @@ unsafe fn grow<V: Lanes, T: Element, const TURNED: bool, const R: usize>(
 /// # Safety
 /// As [`grow`].
 #[inline(always)]
-unsafe fn tile<V: Lanes, const TURNED: bool, const R: usize>(
+unsafe fn tile<V: Lanes, const R: usize>(
     links: usize,
-    a: Place<*const f32>,
+    a: impl First<R>,
     b: Place<*const f32>,
     start: Place<*const f32>,
     out: Place<*mut f32>,
@@ -134,7 +204,7 @@ unsafe fn tile<V: Lanes, const TURNED: bool, const R: usize>(
     // SAFETY: the caller's; what does not exist in the result is grown beside it.
     unsafe {
         if columns == width {
-            return grow::<V, f32, TURNED, R>(links, a, b, start, out);
+            return grow::<V, f32, R>(links, a, b, start, out);
         }
         let mut whole = [0.0_f32; MOST_ROWS * MOST_COLUMNS];
         let place = Place { data: whole.as_mut_ptr(), stride: width };
@@ -143,7 +213,7 @@ unsafe fn tile<V: Lanes, const TURNED: bool, const R: usize>(
                 std::ptr::copy_nonoverlapping(start.at(row, 0).data, place.at(row, 0).data, columns);
             }
         }
-        grow::<V, f32, TURNED, R>(links, a, b, place.begins(), place);
+        grow::<V, f32, R>(links, a, b, place.begins(), place);
         for row in 0..R {
             std::ptr::copy_nonoverlapping(place.at(row, 0).data, out.at(row, 0).data, columns);
         }
@@ -171,7 +241,7 @@ unsafe fn sweep<V: Lanes, T: Element, const TURNED: bool, const R: usize>(
         // SAFETY: the caller's.
         unsafe {
             let b = Place { data: b.data.add(column), ..b };
-            grow::<V, T, TURNED, R>(links, a, b, start.at(0, column), out.at(0, column));
+            grow::<V, T, R>(links, Lying::<TURNED>(a), b, start.at(0, column), out.at(0, column));
         }
     }
 }
@@ -188,7 +258,16 @@ macro_rules! kernel {
                 start: Place<*const f32>, out: Place<*mut f32>, columns: usize,
             ) {
                 // SAFETY: the caller's.
-                unsafe { tile::<$lanes, TURNED, R>(links, a, b, start, out, columns) }
+                unsafe { tile::<$lanes, R>(links, Lying::<TURNED>(a), b, start, out, columns) }
+            }
+
+            $(#[$feature])?
+            pub(super) unsafe fn gathered<const TURNED: bool, const R: usize>(
+                links: usize, steps: *const usize, data: *const f32, starts: *const usize, b: Place<*const f32>,
+                start: Place<*const f32>, out: Place<*mut f32>, columns: usize,
+            ) {
+                // SAFETY: the caller's.
+                unsafe { tile::<$lanes, R>(links, Gathered::<TURNED> { data, starts, steps }, b, start, out, columns) }
             }
 
             $(#[$feature])?
@@ -231,6 +310,7 @@ macro_rules! kernel {
             rows: $most,
             columns: VECTORS * <$lanes>::WIDTH,
             tiles: [[$($module::one::<false, $rows>),*], [$($module::one::<true, $rows>),*]],
+            gathers: [[$($module::gathered::<false, $rows>),*], [$($module::gathered::<true, $rows>),*]],
             sweeps: [[$($module::strip::<f32, false, $rows>),*], [$($module::strip::<f32, true, $rows>),*]],
             half_sweeps: [[$($module::strip::<bf16, false, $rows>),*], [$($module::strip::<bf16, true, $rows>),*]],
             copy: $module::copy::<f32>,
@@ -255,6 +335,14 @@ kernel!(PLAIN_PAIRS, plain_pairs, PlainPairs, plain_pairs, 4, [1, 2, 3, 4, 4, 4,
 kernel!(AVX512_PAIRS, avx512_pairs, Avx512Pairs, lanes, 12, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], #[target_feature(enable = "avx512f,avx512bf16")]);
 
 impl Kernel {
+    /// The fastest on this processor, of numbers or, where factors are rounded, of words.
+    pub(in crate::flex) fn of(precision: Precision) -> &'static Self {
+        match precision {
+            Precision::F32 => Self::best(),
+            Precision::Bf16 => Self::best_of_pairs(),
+        }
+    }
+
     /// The fastest that runs on this processor.
     pub(super) fn best() -> &'static Self {
         static BEST: LazyLock<&Kernel> = LazyLock::new(|| Kernel::all().pop().expect("the plain one runs everywhere"));

@@ -351,11 +351,6 @@ impl Job {
         !matches!(self.task, Task::Generate { .. })
     }
 
-    /// Whether its products can be rounded to BF16.
-    pub fn rounds(&self) -> bool {
-        !matches!(self.task, Task::Images { .. })
-    }
-
     /// Rows that a step can be cut into: rows of tokens, pairs, prompts or images.
     pub fn rows(&self) -> usize {
         match &self.task {

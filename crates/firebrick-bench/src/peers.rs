@@ -253,7 +253,7 @@ impl Bench<'_> {
         drop(theirs);
         let mut settings = Vec::new();
         let mut best = None;
-        if job.rounds() && !self.options.quick {
+        if !self.options.quick {
             best = self.rounded(&mut ours, dir, threads, cut)?;
             if best.is_some() {
                 ours = self.ours(dir, threads, cut, Precision::Bf16)?;

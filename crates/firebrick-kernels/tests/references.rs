@@ -3,8 +3,8 @@
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use firebrick_kernels::{
     AdamWStep, Chunk, Heads, KeyValues, Precision, Reach, Rotary, Window, adamw, attention, attention_cached,
-    avg_pool2d, conv2d, conv2d_adjoint, embedding, gelu, gelu_tanh, layer_norm, linear, linear_in, max_pool2d, plain,
-    rectified_moments, relu, rms_norm, rotary, square_sum, swiglu, token_log_probs,
+    avg_pool2d, conv2d, conv2d_adjoint, conv2d_in, embedding, gelu, gelu_tanh, layer_norm, linear, linear_in,
+    max_pool2d, plain, rectified_moments, relu, rms_norm, rotary, square_sum, swiglu, token_log_probs,
 };
 use firebrick_testkit::{assert_close, grad_check, gradient};
 
@@ -421,6 +421,54 @@ fn convolution_is_its_reference_in_every_argument() {
             }
         }
     }
+}
+
+#[test]
+fn a_window_may_lie_beyond_the_edge_altogether() {
+    let (x, weight, bias) = (numbers([2, 3, 4, 2], 1), numbers([2, 2, 2, 3], 2), numbers([3], 3));
+    for (stride, padding) in [(1, 2), (2, 3), (3, 2)] {
+        let window = Window { size: 2, stride, padding };
+        let of = |conv: fn(Tensor<4>, Tensor<4>, Tensor<1>, Window) -> Tensor<4>, x: Tensor<4>| {
+            conv(x.clone(), like(weight.clone(), &x), like(bias.clone(), &x), window) / 8.0
+        };
+        check(x.clone(), |x| of(conv2d, x), |x| of(plain::conv2d, x));
+    }
+}
+
+/// What eight bits hold is not rounded: the two precisions differ in the order of their sums alone.
+#[test]
+fn a_convolution_of_rounded_factors_is_that_of_bf16_numbers() {
+    let eight_bits = |x: Tensor<1>| (x * 16.0).round() / 16.0;
+    for (dims, window) in IMAGES {
+        for out_channels in [1, 4, 33] {
+            let count = window.size * window.size * dims[3];
+            let [x, weight] = [numbers([dims.iter().product()], 1), numbers([count * out_channels], 2)].map(eight_bits);
+            let of = |precision, x: Tensor<1>, weight: Tensor<1>| {
+                let weight = weight.reshape([window.size, window.size, dims[3], out_channels]);
+                let bias = like(numbers([out_channels], 3), &x);
+                let y = conv2d_in(precision, x.reshape(dims), weight, bias, window);
+                // What flows back are these weights, of eight bits too.
+                let flows = numbers([y.shape().num_elements()], 4);
+                let flows = eight_bits(flows).reshape(y.dims());
+                y.clone() * like(flows, &y)
+            };
+            let size = count as f64 * (dims[0] * dims[1] * dims[2]) as f64;
+            let both = [Precision::Bf16, Precision::F32];
+            let [found, expected] = both.map(|precision| of(precision, x.clone(), weight.clone()));
+            assert_close(found, expected, 1e-5 * count as f64);
+            let of_x = |precision| gradient(x.clone(), |x| of(precision, x.clone(), like(weight.clone(), &x)).sum());
+            let [found, expected] = both.map(of_x);
+            assert_close(found, expected, 1e-5 * (window.size * window.size * out_channels) as f64);
+            let of_weight = |precision| gradient(weight.clone(), |w| of(precision, like(x.clone(), &w), w).sum());
+            let [found, expected] = both.map(of_weight);
+            assert_close(found, expected, 1e-6 * size);
+        }
+    }
+    // More bits are rounded away.
+    let window = Window { size: 1, stride: 1, padding: 0 };
+    let weight = Tensor::<4>::from_floats([[[[1.0 + 1.0 / 512.0]]]], &Device::flex());
+    let y = conv2d_in(Precision::Bf16, weight.ones_like(), weight.clone(), Tensor::zeros([1], &Device::flex()), window);
+    assert_eq!(y.into_scalar::<f32>(), 1.0);
 }
 
 #[test]

@@ -162,7 +162,7 @@ impl Projection {
         let (weight, bias) = self.weights();
         let [_, d_output] = weight.dims();
         let weight = weight.reshape([window.size, window.size, channels, d_output]);
-        firebrick_kernels::conv2d(x, weight, bias, window)
+        firebrick_kernels::conv2d_in(self.precision, x, weight, bias, window)
     }
 
     /// `[tokens, d_input]` to `[tokens, d_output]`.

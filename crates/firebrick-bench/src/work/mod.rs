@@ -105,7 +105,7 @@ pub fn open(job: &Job, dir: &Path, cut: Cut, precision: Precision) -> Result<Box
         Task::Lm { .. } => train::lm(job, dir, micro_batch, precision)?,
         Task::Pairs { .. } => train::pairs(job, dir, micro_batch, precision)?,
         Task::Ppo { .. } => Box::new(ppo::Ppo::open(job, dir, micro_batch, precision)?),
-        Task::Images { .. } => train::images(job, dir, micro_batch)?,
+        Task::Images { .. } => train::images(job, dir, micro_batch, precision)?,
         Task::Generate { .. } => Box::new(generate::Generate::open(job, dir, micro_batch, precision)?),
     })
 }

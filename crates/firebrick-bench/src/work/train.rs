@@ -127,10 +127,10 @@ pub(super) fn pairs(job: &Job, dir: &Path, micro_batch: usize, precision: Precis
 }
 
 /// Classification of images, as `firebrick_train::classify` does it.
-pub(super) fn images(job: &Job, dir: &Path, micro_batch: usize) -> Result<Box<dyn Bench>> {
+pub(super) fn images(job: &Job, dir: &Path, micro_batch: usize, precision: Precision) -> Result<Box<dyn Bench>> {
     let Task::Images { pixels, labels } = job.task.clone() else { bail!("the job holds no images") };
     let device = Device::flex().autodiff();
-    let model = open_cnn(&dir.join("model"), &device)?;
+    let model = open_cnn(&dir.join("model"), &device)?.in_precision(precision);
     let [height, width, channels] = model.config().image;
     let images = labels.len() as f32;
     let micro_batches = move || {

@@ -6,6 +6,7 @@ mod torchvision;
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 pub use config::{CnnConfig, CnnLayer};
+use firebrick_kernels::Precision;
 use firebrick_tensor::Classifier;
 use firebrick_types::Seed;
 use rand::Rng;
@@ -53,6 +54,11 @@ impl Cnn {
     /// If that is of another size.
     pub fn logits_from(&self, layer: usize, x: Tensor<4>) -> Tensor<2> {
         self.pass(x, layer, None, |_| {})
+    }
+
+    /// The same classifier, whose convolutions and linear maps round their factors to this, and those of their gradients.
+    pub fn in_precision(self, precision: Precision) -> Self {
+        Self { maps: self.maps.into_iter().map(|map| map.in_precision(precision)).collect(), ..self }
     }
 
     fn checked(&self, images: Tensor<4>) -> Tensor<4> {

@@ -1,8 +1,10 @@
 //! Convolution and pooling over images whose pixels hold their channels side by side.
 
 use std::borrow::Cow;
+use std::mem::MaybeUninit;
 
 use burn::backend::flex::FlexTensor;
+use multiversion::multiversion;
 use rayon::prelude::*;
 
 use super::linear::column_sums;
@@ -11,7 +13,7 @@ use super::product::{
     zipped_rows,
 };
 use super::vjp::Vjp;
-use super::{dims, elements, tensor, vector};
+use super::{dims, elements, tensor};
 use crate::{Precision, Window};
 
 /// Images of one size, and the window that moves over them.
@@ -51,6 +53,7 @@ impl Images {
 
     /// Calls `f` for every row of pixels of every window that lies at least partly on the image: the window's number, where
     /// its numbers begin within the window's, and where those on the image begin and end.
+    #[inline(always)]
     fn for_each_row(&self, mut f: impl FnMut(usize, usize, std::ops::Range<usize>)) {
         let Self { height, width, channels, window: Window { size, stride, padding }, places: [down, across], .. } =
             *self;
@@ -148,8 +151,10 @@ fn correlated(
     let steps = read.steps(size);
     let (panels, _) = laid_out(kernel, Matrix::rows(&weights, steps.len(), out_channels, out_channels));
     let each = starts.len() * out_channels;
-    let mut y = vec![0.0; batch.len() / image.max(1) * each];
-    let one = |framed: &mut Vec<f32>, (image, y): (&[f32], &mut [f32])| {
+    let length = batch.len() / image.max(1) * each;
+    let mut y = Vec::with_capacity(length);
+    let room = &mut y.spare_capacity_mut()[..length];
+    let one = |framed: &mut Vec<f32>, (image, y): (&[f32], &mut [MaybeUninit<f32>])| {
         match precision {
             Precision::F32 => read.fill(image, framed),
             Precision::Bf16 => read.fill(&joined(kernel, image, channels), framed),
@@ -158,12 +163,14 @@ fn correlated(
         place_product_of_gathered(kernel, y, start, windows, &panels, out_channels);
     };
     if rayon::current_num_threads() > 1 {
-        let images = batch.par_chunks_exact(image).zip(y.par_chunks_exact_mut(each));
+        let images = batch.par_chunks_exact(image).zip(room.par_chunks_exact_mut(each));
         images.for_each_init(|| read.empty(0), one);
     } else {
         let mut framed = read.empty(0);
-        batch.chunks_exact(image).zip(y.chunks_exact_mut(each)).for_each(|images| one(&mut framed, images));
+        batch.chunks_exact(image).zip(room.chunks_exact_mut(each)).for_each(|images| one(&mut framed, images));
     }
+    // SAFETY: the vector has this capacity, and the products of all images wrote every element.
+    unsafe { y.set_len(length) }
     y
 }
 
@@ -279,18 +286,33 @@ impl Conv2dKept {
 pub(super) fn max_pool2d_forward(x: &FlexTensor, images: Images) -> (FlexTensor, Vec<u32>) {
     let batch = dims(x)[0];
     let channels = images.channels;
-    let length = batch * images.windows() * channels;
-    let (mut y, mut switches) = (vec![f32::NEG_INFINITY; length], vec![0; length]);
-    for (index, image) in elements(x).chunks_exact(images.numbers()).enumerate() {
-        images.for_each_row(|window, _, on| {
-            let at = (index * images.windows() + window) * channels..;
-            let (y, switches) = (&mut y[at.clone()][..channels], &mut switches[at][..channels]);
-            for pixel in on.step_by(channels) {
-                vector::greater(&image[pixel..][..channels], pixel as u32, y, switches);
-            }
-        });
+    let length = images.windows() * channels;
+    let (mut y, mut switches) = (Vec::with_capacity(batch * length), Vec::with_capacity(batch * length));
+    for image in elements(x).chunks_exact(images.numbers()) {
+        let begin = y.len();
+        y.resize(begin + length, f32::NEG_INFINITY);
+        switches.resize(begin + length, 0);
+        greatest(image, images, &mut y[begin..], &mut switches[begin..]);
     }
     (tensor(y, vec![batch, images.places[0], images.places[1], channels]), switches)
+}
+
+/// The same of one image.
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
+fn greatest(image: &[f32], images: Images, y: &mut [f32], switches: &mut [u32]) {
+    let channels = images.channels;
+    images.for_each_row(|window, _, on| {
+        let at = window * channels..(window + 1) * channels;
+        let (most, places) = (&mut y[at.clone()], &mut switches[at]);
+        for pixel in on.step_by(channels) {
+            let x = &image[pixel..][..channels];
+            for index in 0..channels {
+                let wins = x[index] > most[index];
+                most[index] = if wins { x[index] } else { most[index] };
+                places[index] = if wins { (pixel + index) as u32 } else { places[index] };
+            }
+        }
+    });
 }
 
 /// What flows back goes to the pixel that was the greatest.
@@ -304,13 +326,14 @@ pub(super) struct MaxPool2dKept {
 impl Vjp<1> for MaxPool2dKept {
     fn vjp(self, g: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
         let Self { batch, images, switches } = self;
-        let mut dx = vec![0.0; batch * images.numbers()];
         let length = images.windows() * images.channels;
-        let images_of = dx.chunks_exact_mut(images.numbers());
-        for ((dx, g), switches) in images_of.zip(elements(&g).chunks_exact(length)).zip(switches.chunks_exact(length)) {
-            for (&switch, &g) in switches.iter().zip(g) {
-                dx[switch as usize] += g;
-            }
+        let mut dx = Vec::with_capacity(batch * images.numbers());
+        for (g, switches) in elements(&g).chunks_exact(length).zip(switches.chunks_exact(length)) {
+            // Image by image, while what was cleared is in the nearest caches.
+            let begin = dx.len();
+            dx.resize(begin + images.numbers(), 0.0);
+            let dx = &mut dx[begin..];
+            switches.iter().zip(g).for_each(|(&switch, &g)| dx[switch as usize] += g);
         }
         [Some(tensor(dx, vec![batch, images.height, images.width, images.channels]))]
     }

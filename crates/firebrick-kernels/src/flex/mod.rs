@@ -248,7 +248,6 @@ struct Elementwise {
 
 const GELU: Elementwise = Elementwise { forward: vector::gelu, backward: vector::gelu_backward };
 const GELU_TANH: Elementwise = Elementwise { forward: vector::gelu_tanh, backward: vector::gelu_tanh_backward };
-const RELU: Elementwise = Elementwise { forward: vector::relu, backward: vector::relu_backward };
 
 impl Elementwise {
     fn of(self, x: &FlexTensor) -> FlexTensor {
@@ -381,7 +380,9 @@ impl Fused for Flex {
     }
 
     fn fused_relu(x: FlexTensor) -> FlexTensor {
-        RELU.of(&contiguous(x))
+        let mut x = whole(x);
+        vector::relu(x.storage_mut::<f32>());
+        x
     }
 
     fn fused_conv2d(
@@ -424,16 +425,16 @@ impl Forward for Flex {
     }
 }
 
-/// What a function of each element keeps of them.
+/// The backward pass of a function of each element, and what it reads.
 #[derive(Clone, Debug)]
-struct ElementwiseKept(Elementwise, FlexTensor);
+struct ElementwiseKept(fn(&[f32], &mut [f32]), FlexTensor);
 
 impl Vjp<1> for ElementwiseKept {
     fn vjp(self, g: FlexTensor, _: [bool; 1]) -> [Option<FlexTensor>; 1] {
-        let Self(function, x) = self;
+        let Self(backward, read) = self;
         let mut g = whole(g);
-        (function.backward)(elements(&x), g.storage_mut::<f32>());
-        [Some(g.reshape(x.layout().shape().clone()))]
+        backward(elements(&read), g.storage_mut::<f32>());
+        [Some(g.reshape(read.layout().shape().clone()))]
     }
 }
 
@@ -513,7 +514,7 @@ fn elementwise<C: CheckpointStrategy>(
 ) -> FloatTensor<Autodiff<Flex, C>> {
     let node = x.node();
     let x = contiguous(x.into_primitive());
-    tracked::<C, _, _>([node], function.of(&x), ElementwiseKept(function, x))
+    tracked::<C, _, _>([node], function.of(&x), ElementwiseKept(function.backward, x))
 }
 
 impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
@@ -617,7 +618,10 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
     }
 
     fn fused_relu(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        elementwise::<C>(RELU, x)
+        let node = x.node();
+        // The result tells as well as what was rectified where a gradient flows.
+        let y = Flex::fused_relu(x.into_primitive());
+        tracked::<C, _, _>([node], y.clone(), ElementwiseKept(vector::relu_backward, y))
     }
 
     fn fused_conv2d(

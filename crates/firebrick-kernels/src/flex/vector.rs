@@ -245,10 +245,21 @@ pub(super) fn rms_norm_backward(
 /// Adds every row to the sums of the columns.
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
 pub(super) fn column_sums(rows: &[f32], sums: &mut [f32]) {
-    for row in rows.chunks_exact(sums.len()) {
-        for (sum, &value) in sums.iter_mut().zip(row) {
-            *sum += value;
+    /// Sums that stay in registers.
+    const HELD: usize = 32;
+    let columns = sums.len();
+    let whole = columns / HELD * HELD;
+    for first in (0..whole).step_by(HELD) {
+        let mut held = [0.0; HELD];
+        held.copy_from_slice(&sums[first..first + HELD]);
+        for row in rows.chunks_exact(columns) {
+            let row: &[f32; HELD] = row[first..first + HELD].try_into().expect("as many as are held");
+            held.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
         }
+        sums[first..first + HELD].copy_from_slice(&held);
+    }
+    for row in rows.chunks_exact(columns) {
+        sums[whole..].iter_mut().zip(&row[whole..]).for_each(|(sum, value)| *sum += value);
     }
 }
 
@@ -350,18 +361,6 @@ pub(super) fn add(x: &[f32], y: &mut [f32]) {
     y.iter_mut().zip(x).for_each(|(y, x)| *y += x);
 }
 
-/// The greater of each two numbers, and where it stands: the numbers of `x` at `first` and on.
-#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
-pub(super) fn greater(x: &[f32], first: u32, most: &mut [f32], places: &mut [u32]) {
-    let length = x.len().min(most.len()).min(places.len());
-    let (x, most, places) = (&x[..length], &mut most[..length], &mut places[..length]);
-    for index in 0..length {
-        let wins = x[index] > most[index];
-        most[index] = if wins { x[index] } else { most[index] };
-        places[index] = if wins { first.wrapping_add(index as u32) } else { places[index] };
-    }
-}
-
 /// The moments of rectified normal numbers, in place of those of the numbers.
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
 pub(super) fn rectified_moments(means: &mut [f32], variances: &mut [f32]) {
@@ -379,16 +378,16 @@ pub(super) fn rectified_moments(means: &mut [f32], variances: &mut [f32]) {
     }
 }
 
-/// max(x, 0)
+/// x ← max(x, 0)
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
-pub(super) fn relu(x: &[f32], y: &mut [f32]) {
-    y.iter_mut().zip(x).for_each(|(y, &x)| *y = if x > 0.0 { x } else { 0.0 });
+pub(super) fn relu(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x = if *x > 0.0 { *x } else { 0.0 });
 }
 
-/// dx = g where x > 0, else 0
+/// dx = g where the rectified number is above 0, else 0
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
-pub(super) fn relu_backward(x: &[f32], g: &mut [f32]) {
-    g.iter_mut().zip(x).for_each(|(g, &x)| *g = if x > 0.0 { *g } else { 0.0 });
+pub(super) fn relu_backward(y: &[f32], g: &mut [f32]) {
+    g.iter_mut().zip(y).for_each(|(g, &y)| *g = if y > 0.0 { *g } else { 0.0 });
 }
 
 /// Σ x²

@@ -1,5 +1,7 @@
 //! Products whose first factor is gathered from a slice: element `r, k` is the number at `starts[r] + steps[k]`.
 
+use std::mem::MaybeUninit;
+
 use super::tile::Kernel;
 use super::{Matrix, PANELS, Place, Start, extent, pack};
 
@@ -22,13 +24,13 @@ impl Gathered<'_> {
     }
 }
 
-/// Writes `start + a b` row after row on this thread; `b` is laid out in panels for the tiles of this kernel.
+/// Writes every element of `start + a b`, row after row, on this thread; `b` is laid out in panels for the tiles of this kernel.
 ///
 /// # Panics
 /// If the shapes disagree or `a` reaches beyond its slice.
 pub(in crate::flex) fn place_product_of_gathered(
     kernel: &Kernel,
-    out: &mut [f32],
+    out: &mut [MaybeUninit<f32>],
     start: Start<'_>,
     a: Gathered<'_>,
     panels: &[f32],
@@ -45,7 +47,7 @@ pub(in crate::flex) fn place_product_of_gathered(
             Place { data: row.as_ptr(), stride: 0 }
         }
     };
-    let out = Place { data: out.as_mut_ptr(), stride: columns };
+    let out = Place { data: out.as_mut_ptr().cast::<f32>(), stride: columns };
     for column in (0..columns).step_by(kernel.columns) {
         let panel = Place { data: panels[column * links..].as_ptr(), stride: kernel.columns };
         for row in (0..rows).step_by(kernel.rows) {

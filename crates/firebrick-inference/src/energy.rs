@@ -53,9 +53,9 @@ pub enum Compose {
 }
 
 impl Compose {
-    pub(crate) fn of<const D: usize>(self, pictures: Vec<Tensor<D>>) -> Tensor<D> {
+    fn of(self, pictures: Vec<Tensor<4>>) -> Tensor<4> {
         let count = pictures.len() as f64;
-        let fold = |f: fn(Tensor<D>, Tensor<D>) -> Tensor<D>| pictures.into_iter().reduce(f).expect("an instance");
+        let fold = |f: fn(Tensor<4>, Tensor<4>) -> Tensor<4>| pictures.into_iter().reduce(f).expect("an instance");
         match self {
             Self::Max => fold(|a, b| a.max_pair(b)),
             Self::Mean => fold(|a, b| a + b) / count,

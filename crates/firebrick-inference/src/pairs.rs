@@ -124,6 +124,7 @@ impl Exemplars {
         known: Option<&[usize]>,
     ) -> Result<[Vec<usize>; 2], Error> {
         let [batch, ..] = evidence.images.dims();
+        let [_, pixels] = self.rows.dims();
         let remembered = |class: &usize| self.classes.get(*class).is_some_and(|images| !images.is_empty());
         if let Some(known) = known {
             assert_eq!(known.len(), batch, "one known label of each picture");
@@ -137,14 +138,23 @@ impl Exemplars {
             return Err(Error::NoImages { class });
         }
         let [seen, visible] = flat(evidence).map(|x| x.into_data().iter::<f32>().collect::<Vec<_>>());
-        let each = seen.len() / batch.max(1);
-        let pictures = seen.chunks_exact(each).zip(visible.chunks_exact(each)).map(|(x, seen)| Picture { x, seen });
-        let pictures = pictures.collect::<Vec<_>>();
+        assert_eq!(seen.len(), batch * pixels, "pixels of pictures of the remembered size");
+        let pictures = seen.chunks_exact(pixels).zip(visible.chunks_exact(pixels));
+        let pictures = pictures.map(|(x, seen)| Picture { x, seen }).collect::<Vec<_>>();
+        // Of each picture the pairs that may be.
+        let pairs = |picture: usize| {
+            let pairs = classes.iter().flat_map(|&first| classes.iter().map(move |&second| [first, second]));
+            let asked = pairs.filter(|&[first, second]| match known {
+                Some(known) => first == known[picture] && first != second,
+                None => first < second,
+            });
+            asked.collect::<Vec<_>>()
+        };
         let found = match compose {
-            Compose::Max => self.best_pairs(&pictures, |a, b| if a > b { a } else { b }, known),
-            Compose::Mean => self.best_pairs(&pictures, |a, b| (a + b) / 2.0, known),
-            Compose::Sum => self.best_pairs(&pictures, |a, b| a + b, known),
-            Compose::Over => self.best_pairs(&pictures, |a, b| a + (1.0 - a) * b, known),
+            Compose::Max => self.best_pairs(&pictures, |a, b| if a > b { a } else { b }, pairs),
+            Compose::Mean => self.best_pairs(&pictures, |a, b| (a + b) / 2.0, pairs),
+            Compose::Sum => self.best_pairs(&pictures, |a, b| a + b, pairs),
+            Compose::Over => self.best_pairs(&pictures, |a, b| a + (1.0 - a) * b, pairs),
         };
         Ok([0, 1].map(|side| found.iter().map(|pair| pair[side]).collect()))
     }
@@ -153,32 +163,30 @@ impl Exemplars {
         &self,
         pictures: &[Picture<'_>],
         compose: impl Fn(f32, f32) -> f32,
-        known: Option<&[usize]>,
+        pairs: impl Fn(usize) -> Vec<[usize; 2]>,
     ) -> Vec<[usize; 2]> {
         /// Images of each class that are asked.
         const ASKED: usize = 60;
+        let [_, pixels] = self.rows.dims();
         // Of each picture, of each class, the pixels of those images.
         let mut asked = vec![Vec::with_capacity(self.classes.len()); pictures.len()];
         for of_class in &self.classes {
             let rows = self.rows.clone().select(0, indices(of_class, &self.rows.device()));
             let rows = rows.into_data().iter::<f32>().collect::<Vec<_>>();
             for (picture, asked) in pictures.iter().zip(&mut asked) {
-                let each = picture.x.len();
-                let cost = rows.chunks_exact(each).map(|image| picture.left_by(image, &compose)).collect::<Vec<_>>();
+                let cost = rows.chunks_exact(pixels).map(|image| picture.left_by(image, &compose)).collect::<Vec<_>>();
                 let chosen = least(&cost, &(0..of_class.len()).collect::<Vec<_>>(), ASKED);
-                asked.push(chosen.iter().flat_map(|&image| &rows[image * each..][..each]).copied().collect::<Vec<_>>());
+                let chosen = chosen.iter().flat_map(|&image| &rows[image * pixels..][..pixels]);
+                asked.push(chosen.copied().collect::<Vec<_>>());
             }
         }
         let best = |(index, (picture, asked)): (usize, (&Picture<'_>, &Vec<Vec<f32>>))| {
-            let mut best = (f32::INFINITY, [0, 0]);
-            for first in 0..asked.len() {
-                for second in 0..asked.len() {
-                    if known.map_or(first < second, |known| first == known[index] && first != second) {
-                        let misfit = picture.least_misfit([&asked[first], &asked[second]], &compose, best.0);
-                        if misfit < best.0 {
-                            best = (misfit, [first, second]);
-                        }
-                    }
+            let pairs = pairs(index);
+            let mut best = (f32::INFINITY, pairs[0]);
+            for [first, second] in pairs {
+                let misfit = picture.least_misfit([&asked[first], &asked[second]], &compose, best.0);
+                if misfit < best.0 {
+                    best = (misfit, [first, second]);
                 }
             }
             best.1
@@ -239,7 +247,8 @@ fn sum(a: &[f32], x: &[f32], seen: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     let chunks = a.chunks(LANES).zip(x.chunks(LANES)).zip(seen.chunks(LANES));
     for ((a, x), seen) in chunks {
         for (((lane, &a), &x), &seen) in lanes.iter_mut().zip(a).zip(x).zip(seen) {
-            *lane += seen * f(a, x);
+            // Whatever a hidden pixel holds, were it no number, does not count.
+            *lane += if seen > 0.0 { f(a, x) } else { 0.0 };
         }
     }
     lanes.iter().sum()
@@ -282,6 +291,15 @@ mod tests {
     fn hidden_pixels_do_not_count() {
         let evidence = Evidence { images: images(&[[0.9, 0.5, 1.0, 0.8]]), visible: images(&[[1.0, 1.0, 0.0, 1.0]]) };
         assert_eq!(exemplars().pairs(&evidence, Compose::Max, None).unwrap(), [vec![0], vec![3]]);
+        let evidence = Evidence { images: images(&[[0.9, 0.5, f32::NAN, 0.8]]), ..evidence };
+        assert_eq!(exemplars().pairs(&evidence, Compose::Max, None).unwrap(), [vec![0], vec![3]]);
+    }
+
+    #[test]
+    #[should_panic(expected = "pixels of pictures of the remembered size")]
+    fn pictures_of_another_size_are_refused() {
+        let images = Tensor::zeros([1, 1, 2, 1], &Device::flex());
+        exemplars().pairs(&Evidence { visible: images.ones_like(), images }, Compose::Max, None).unwrap();
     }
 
     #[test]

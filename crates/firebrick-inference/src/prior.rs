@@ -76,7 +76,7 @@ impl Component {
         let logs = sums(spread.mask_fill(unmeasured.clone(), 1.0).log());
         let measured = sums(unmeasured.bool_not().float());
         let (projected, grams) = (host(projected), host(grams));
-        let pairs = factors * (factors + 1) / 2;
+        let pairs = grams.len() / batch.max(1);
         let mut evidence = Vec::with_capacity(batch);
         let mut found = Vec::with_capacity(batch * factors);
         for image in 0..batch {
@@ -100,23 +100,21 @@ impl Component {
         }
         Posterior { evidence, factors: Tensor::from_data(TensorData::new(found, [batch, factors]), &device) }
     }
-}
 
-impl Component {
     /// The products of all pairs of factors' loadings, `[dims, factors (factors + 1) / 2]`.
     fn pairs(&self) -> Tensor<2> {
         let [dims, factors] = self.loadings.dims();
         let loadings = self.loadings.clone().into_data().iter::<f32>().collect::<Vec<_>>();
-        let shape = [dims, factors * (factors + 1) / 2];
-        let mut pairs = vec![0.0; shape[0] * shape[1]];
-        for (row, mut pairs) in loadings.chunks_exact(factors).zip(pairs.chunks_exact_mut(shape[1])) {
+        let count = factors * (factors + 1) / 2;
+        let mut pairs = vec![0.0; dims * count];
+        for (row, mut pairs) in loadings.chunks_exact(factors).zip(pairs.chunks_exact_mut(count)) {
             for (first, &loading) in row.iter().enumerate() {
                 let (of_first, rest) = pairs.split_at_mut(factors - first);
                 of_first.iter_mut().zip(&row[first..]).for_each(|(pair, other)| *pair = loading * other);
                 pairs = rest;
             }
         }
-        Tensor::from_data(TensorData::new(pairs, shape), &self.loadings.device())
+        Tensor::from_data(TensorData::new(pairs, [dims, count]), &self.loadings.device())
     }
 }
 

@@ -1,7 +1,7 @@
-//! How far a preference model's confidence can be believed.
+//! How far a model's confidence can be believed.
 //!
-//! All functions take D = score(chosen) − score(rejected) of each comparison, in logits; comparisons without a choice
-//! are left out. The model's probability of the choice that was made is σ(D).
+//! Of preference models all functions take D = score(chosen) − score(rejected) of each comparison, in logits; comparisons without
+//! a choice are left out. The model's probability of the choice that was made is σ(D).
 
 use crate::{Error, sample};
 
@@ -107,7 +107,8 @@ pub fn expected_calibration_error(differences: &[f64], bins: usize) -> Result<f6
     Ok(mean_gap(&calibration_curve(differences, bins)?))
 }
 
-/// The same of a classifier of any number of classes: the probability that it gives to its answer against how often that is right.
+/// The mean distance, over bins, of the probability that a classifier of any number of classes gives to its answer from how often that is
+/// right.
 ///
 /// Guo et al. 2017, [arXiv:1706.04599](https://arxiv.org/abs/1706.04599), eq. 3, with bins from 0 to 1.
 ///
@@ -121,7 +122,7 @@ pub fn top_label_calibration_error(probabilities: &[f64], right: &[bool], bins: 
     assert_eq!(probabilities.len(), right.len(), "one verdict of each answer");
     sample::check("probabilities", probabilities, 1)?;
     assert!(probabilities.iter().all(|probability| (0.0..=1.0).contains(probability)), "probabilities from 0 to 1");
-    let answers = probabilities.iter().copied().zip(right.iter().map(|&right| f64::from(u8::from(right))));
+    let answers = probabilities.iter().copied().zip(right.iter().map(|&right| f64::from(right)));
     Ok(mean_gap(&binned(answers, 0.0, bins)))
 }
 

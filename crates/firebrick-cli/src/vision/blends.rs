@@ -44,9 +44,10 @@ pub(super) fn blends(
                 .rendered
                 .swap_remove(0);
             let pair = exemplars.pairs(&evidence, Compose::Mean, Some(&own))?;
-            let searched = model.explain_many(&evidence, &pair, Compose::Mean, sweep, config)?.rendered.swap_remove(0);
+            let remembered =
+                model.explain_many(&evidence, &pair, Compose::Mean, sweep, config)?.rendered.swap_remove(0);
             let truths = [&pictures[side], &pictures[1 - side]];
-            let ways = [alone, searched, both[side].clone()].map(|picture| judged(judge, picture, truths, &own));
+            let ways = [alone, remembered, both[side].clone()].map(|picture| judged(judge, picture, truths, &own));
             drawn.extend((0..batch).map(|index| ways.each_ref().map(|way| way[index])));
         }
         Ok(drawn)

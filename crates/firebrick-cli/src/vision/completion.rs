@@ -24,7 +24,7 @@ pub(super) struct Answer {
     pub(super) labels: Vec<usize>,
     /// The probability of each label, where there is one.
     confidence: Option<Vec<f64>>,
-    /// By how much the energy of the best wrong label is above that of the right one, of each picture; given which those are.
+    /// The energy of every label's explanation, of each picture: `energies[label][picture]`, where there is one.
     energies: Option<Vec<Vec<f64>>>,
     /// The pictures filled in, where that is part of it.
     pub(super) images: Option<Tensor<4>>,
@@ -92,9 +92,8 @@ impl<'a> Ways<'a> {
 
     pub(super) fn methods(&self, count: usize) -> Vec<Method<'_>> {
         let Self { model, exemplars, recipe, .. } = self;
-        let judged = |filled: Tensor<4>| {
-            Answer::of(activation::log_softmax(model.network().cnn().logits(filled.clone()), 1), Some(filled))
-        };
+        let judged =
+            |filled: Tensor<4>| Answer { images: Some(filled.clone()), ..Answer::by(model.network().cnn(), filled) };
         let explained = |by: &dyn Explain, evidence: &Evidence| -> Result<Answer> {
             let found = by.explain(evidence, &Query::Free)?;
             Ok(Answer { labels: found.labels, confidence: None, energies: None, images: Some(found.images) })
@@ -112,12 +111,7 @@ impl<'a> Ways<'a> {
                     Ok(judged(filled(evidence, drawn.clamp(0.0, 1.0))))
                 }),
             ),
-            (
-                "trained",
-                Box::new(|evidence| {
-                    Ok(Answer::of(activation::log_softmax(self.trained.logits(zero(evidence)), 1), None))
-                }),
-            ),
+            ("trained", Box::new(|evidence| Ok(Answer::by(self.trained, zero(evidence))))),
             ("rectified", Box::new(move |evidence| explained(&self.rectified, evidence))),
             ("binary", Box::new(move |evidence| explained(&self.binary, evidence))),
             (
@@ -156,7 +150,7 @@ impl<'a> Ways<'a> {
                 "impute",
                 Box::new(move |evidence| {
                     let found = model.impute(evidence, exemplars, &Query::Free, &self.impute)?;
-                    Ok(Answer::of(found.log_scores, Some(found.images)))
+                    Ok(Answer { images: Some(found.images), ..Answer::of(found.log_scores) })
                 }),
             ),
         ];
@@ -221,26 +215,26 @@ impl<'a> Ways<'a> {
     }
 }
 
-/// A classifier's likeliest classes.
-pub(super) fn answers(cnn: &Cnn, images: Tensor<4>) -> Vec<usize> {
-    cnn.logits(images).argmax(1).into_data().iter::<i64>().map(|label| label as usize).collect()
-}
-
 /// How many labels are those of the pictures.
 pub(super) fn right(labels: &[usize], pictures: &Images) -> usize {
     labels.iter().zip(pictures.labels()).filter(|(found, label)| **found == usize::from(**label)).count()
 }
 
 impl Answer {
+    /// A classifier's.
+    pub(super) fn by(cnn: &Cnn, images: Tensor<4>) -> Self {
+        Self::of(activation::log_softmax(cnn.logits(images), 1))
+    }
+
     /// The likeliest label of each picture.
-    fn of(log_probabilities: Tensor<2>, images: Option<Tensor<4>>) -> Self {
+    fn of(log_probabilities: Tensor<2>) -> Self {
         let (most, labels) = log_probabilities.max_dim_with_indices(1);
         Self {
             labels: labels.into_data().iter::<i64>().map(|label| label as usize).collect(),
             // What rounding leaves above 1.
             confidence: Some(most.into_data().iter::<f64>().map(|log| log.exp().min(1.0)).collect()),
             energies: None,
-            images,
+            images: None,
         }
     }
 }

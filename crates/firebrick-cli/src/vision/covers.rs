@@ -8,7 +8,7 @@ use firebrick_stats::auroc;
 use firebrick_train::parallel_map;
 use firebrick_types::{Images, Seed};
 
-use super::completion::{Ways, answers, right};
+use super::completion::{Answer, Ways, right};
 use super::questions::{CHUNK, all, pairs};
 use super::recipe::UnknownRecipe;
 use super::results::{Covered, share};
@@ -78,7 +78,7 @@ fn ask(
         }
         Wrong::Corrupted(corruption) => (corruption.apply(&images, &seeds), None),
     };
-    let blind = right(&answers(ways.model.network().cnn(), images.clone()), &part);
+    let blind = right(&Answer::by(ways.model.network().cnn(), images.clone()).labels, &part);
     let [batch, height, width, _] = images.dims();
     let whole = Evidence { visible: Tensor::ones([batch, height, width, 1], &images.device()), images };
     let (found, explained) = ways.model.explain_covered(&whole, &recipe.config(), &ways.sweep)?;

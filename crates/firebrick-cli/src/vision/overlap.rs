@@ -11,13 +11,61 @@ use firebrick_types::Images;
 use super::questions::{CHUNK, all, pairs};
 use super::recipe::OverlapRecipe;
 use super::results::{Grid, Overlap, SHOWN, bytes, share};
+use crate::hh::Estimate;
 
 /// Brightness from which on a pixel is ink.
 const INK: f32 = 0.3;
 
+/// Pictures of two shapes.
+struct Laid {
+    /// Each shape.
+    pictures: [Tensor<4>; 2],
+    labels: [Vec<usize>; 2],
+    /// The brighter of both.
+    evidence: Evidence,
+}
+
+impl Laid {
+    fn of(test: &Images, chunk: &[[usize; 2]], model: &GenerativeModel) -> Self {
+        let sides = [0, 1].map(|side| test.chosen(chunk.iter().map(|pair| pair[side])));
+        let pictures = sides.each_ref().map(|side| all(side, model));
+        let images = pictures[0].clone().max_pair(pictures[1].clone());
+        let [batch, height, width, _] = images.dims();
+        let evidence = Evidence { visible: Tensor::ones([batch, height, width, 1], &images.device()), images };
+        let labels = sides.each_ref().map(|side| side.labels().iter().map(|&label| usize::from(label)).collect());
+        Self { pictures, labels, evidence }
+    }
+}
+
+/// Whether two labels are these two, in any order.
+fn same(found: [usize; 2], truth: [usize; 2]) -> bool {
+    found == truth || found == [truth[1], truth[0]]
+}
+
+/// How often the pair of least energy is right.
+fn searched(
+    test: &Images,
+    model: &GenerativeModel,
+    recipe: &OverlapRecipe,
+    sweep: &SweepConfig,
+    config: &MapConfig,
+) -> Result<Estimate> {
+    /// Pictures at a time: each takes seconds, and all cores have some.
+    const CHUNK: usize = 5;
+    let pairs = pairs(test, recipe.searched.min(recipe.pairs));
+    let count = pairs.len();
+    let right = parallel_map(pairs.chunks(CHUNK).map(<[_]>::to_vec).collect(), |chunk: Vec<[usize; 2]>| {
+        let Laid { labels, evidence, .. } = Laid::of(test, &chunk, model);
+        let found = model.pair_search(&evidence, None, recipe.candidates, Compose::Max, sweep, config)?.labels;
+        let is = |&index: &usize| same([found[0][index], found[1][index]], [labels[0][index], labels[1][index]]);
+        Ok((0..chunk.len()).filter(is).count())
+    });
+    Ok(share(right.into_iter().sum::<Result<usize>>()?, count))
+}
+
 /// What became of some pictures.
 struct Taken {
-    rows: Vec<[f64; 8]>,
+    rows: Vec<[f64; 7]>,
     /// The sum of energies before every step, and after the last.
     curve: Vec<f64>,
     shown: Vec<Vec<Vec<u8>>>,
@@ -36,26 +84,11 @@ pub(super) fn overlaps(
 ) -> Result<Overlap> {
     let chunks = pairs(test, recipe.pairs).chunks(CHUNK).map(<[_]>::to_vec).collect();
     let measured = parallel_map(chunks, |chunk: Vec<[usize; 2]>| -> Result<Taken> {
-        let side = |side: usize| test.chosen(chunk.iter().map(|pair| pair[side]));
-        let sides = [side(0), side(1)];
-        let pictures = [all(&sides[0], model), all(&sides[1], model)];
-        let both = pictures[0].clone().max_pair(pictures[1].clone());
-        let [batch, height, width, _] = both.dims();
-        let visible = Tensor::ones([batch, height, width, 1], &both.device());
-        let evidence = Evidence { images: both.clone(), visible };
-        let labels =
-            sides.each_ref().map(|side| side.labels().iter().map(|&label| usize::from(label)).collect::<Vec<_>>());
+        let Laid { pictures, labels, evidence } = Laid::of(test, &chunk, model);
+        let both = evidence.images.clone();
+        let [batch, _, width, _] = both.dims();
         let told = model.explain_many(&evidence, &labels, Compose::Max, sweep, config)?;
         let remembered = exemplars.pairs(&evidence, Compose::Max, None)?;
-        // The pairs of these are searched by energy too.
-        let searched = chunk.iter().filter(|pair| pair[0] < recipe.searched).count();
-        let searched = if searched > 0 {
-            let part = |x: &Tensor<4>| x.clone().narrow(0, 0, searched);
-            let first = Evidence { images: part(&evidence.images), visible: part(&evidence.visible) };
-            model.pair_search(&first, None, recipe.candidates, Compose::Max, sweep, config)?.labels
-        } else {
-            vec![Vec::new(); 2]
-        };
         let first = model.network().cnn().logits(both.clone()).argsort_descending(1).into_data();
         let first = first.iter::<i64>().map(|label| label as usize).collect::<Vec<_>>();
         let classes = first.len() / batch;
@@ -76,21 +109,15 @@ pub(super) fn overlaps(
             let ahead = |side: usize| -> Vec<f32> {
                 found[side].iter().zip(&found[1 - side]).map(|(own, other)| own - other).collect()
             };
-            let is = |pair: [usize; 2]| {
-                let truth = [labels[0][index], labels[1][index]];
-                f64::from(u8::from(pair == truth || pair == [truth[1], truth[0]]))
-            };
-            let of_pair =
-                |found: &[Vec<usize>]| found[0].get(index).map_or(f64::NAN, |&first| is([first, found[1][index]]));
+            let is = |pair: [usize; 2]| f64::from(same(pair, [labels[0][index], labels[1][index]]));
             [
                 ink_assignment([&found[0], &found[1]], [&masks[0], &masks[1]]),
                 mean(&|side| intersection_over_union(&owned[side], &masks[side])),
                 mean(&|side| f64::from(u8::from(points_at(&ahead(side), &alone(side), width, 0)))),
                 mean(&|side| mean_square(&found[side], &truths[side], &counted)),
                 mean(&|side| mean_square(&both, &truths[side], &counted)),
-                of_pair(&searched),
                 is([first[index * classes], first[index * classes + 1]]),
-                of_pair(&remembered),
+                is([remembered[0][index], remembered[1][index]]),
             ]
         };
         let bytes = |numbers: &[f32], index: usize| bytes(&numbers[index * each..][..each]);
@@ -113,10 +140,10 @@ pub(super) fn overlaps(
         finite.iter().sum::<f64>() / finite.len().max(1) as f64
     };
     let of = |column: usize, times: f64| {
-        let asked = rows.iter().map(|row| row[column]).filter(|right| right.is_finite()).collect::<Vec<_>>();
-        let right = asked.iter().map(|right| times * right).sum::<f64>().round() as usize;
-        share(right, (times * asked.len() as f64) as usize)
+        let right = rows.iter().map(|row| times * row[column]).sum::<f64>().round() as usize;
+        share(right, (times * rows.len() as f64) as usize)
     };
+    let searched = searched(test, model, recipe, sweep, config)?;
     Ok(Overlap {
         pairs: rows.len(),
         ink_assignment: mean(0),
@@ -124,9 +151,10 @@ pub(super) fn overlaps(
         pointing: of(2, 2.0),
         error: mean(3),
         composite_error: mean(4),
-        both_found: of(5, 1.0),
-        both_first: of(6, 1.0),
-        both_remembered: of(7, 1.0),
+        searched: recipe.searched.min(rows.len()),
+        both_searched: searched,
+        both_first: of(5, 1.0),
+        both_remembered: of(6, 1.0),
         curve: curve.collect(),
         grid: Grid {
             title: "Two shapes over each other".into(),

@@ -194,6 +194,9 @@ impl Recipe {
                 self.cnn.channels
             );
         }
+        if self.overlap.searched > self.overlap.pairs {
+            bail!("`overlap.searched` = {} of `overlap.pairs` = {}", self.overlap.searched, self.overlap.pairs);
+        }
         if self.overlap.candidates < 2 {
             bail!("`overlap.candidates` = {}; a pair needs 2", self.overlap.candidates);
         }

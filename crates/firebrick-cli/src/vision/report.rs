@@ -7,6 +7,7 @@ use firebrick_report::plot::{Line, LineChart, Pictures as PictureGrid};
 use serde::Serialize;
 
 use super::artifacts::{Answers, Classifier, Costs, Page, Pictures};
+use super::questions::CHUNK;
 use super::recipe::Recipe;
 use super::results::{Ambiguity, Clutters, Completion, Cost, Covered, Drawing, Found, Grid, Overlap, Results, told};
 use crate::env::Env;
@@ -142,7 +143,7 @@ fn overlap(one: &Overlap) -> Section {
         ("error of a shape", format!("{:.4}", one.error)),
         ("error of the picture of both", format!("{:.4}", one.composite_error)),
         ("both labels found by remembered pictures", one.both_remembered.show(3)),
-        ("both labels found by energy", one.both_found.show(3)),
+        ("both labels found by energy", format!("{} of {} pictures", one.both_searched.show(3), one.searched)),
         ("both among the classifier's first two", one.both_first.show(3)),
     ];
     let facts = facts.map(|(name, value)| (name.to_owned(), value)).to_vec();
@@ -206,9 +207,11 @@ fn costs(costed: &[Cost]) -> Section {
         emphasis: false,
     };
     let columns = ["what", "ms a picture", "forward passes"];
-    let caption = "What an answer takes, on one thread and 50 pictures at a time: the median of three, and how many forward passes of the \
-                   classifier take as long.";
-    Section { title: "Cost".into(), blocks: vec![table(caption, &columns, costed.iter().map(row).collect())] }
+    let caption = format!(
+        "What an answer takes, on one thread and {CHUNK} pictures at a time, or all that there are: the median of three, and how many forward \
+         passes of the classifier take as long."
+    );
+    Section { title: "Cost".into(), blocks: vec![table(&caption, &columns, costed.iter().map(row).collect())] }
 }
 
 fn training(classifier: &Classifier) -> Result<Section> {

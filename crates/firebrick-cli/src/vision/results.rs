@@ -47,9 +47,9 @@ impl Results {
         }
         metrics.insert("overlap/pointing".into(), self.overlap.pointing.mean);
         metrics.insert("overlap/ink_assignment".into(), self.overlap.ink_assignment);
-        metrics.insert("overlap/both_found".into(), self.overlap.both_found.mean);
+        metrics.insert("overlap/both_searched".into(), self.overlap.both_searched.mean);
         metrics.insert("overlap/both_remembered".into(), self.overlap.both_remembered.mean);
-        for (name, way) in ["alone", "searched", "both"].iter().zip(&self.ambiguity.ways) {
+        for (name, way) in ["alone", "remembered", "both"].iter().zip(&self.ambiguity.ways) {
             metrics.insert(format!("ambiguity/{name}"), way.judged.mean);
         }
         self.metrics = metrics;
@@ -65,14 +65,14 @@ impl Results {
         lines.push(String::new());
         lines.extend(self.covered.iter().map(|one| format!("{} of {} pictures", one.told(), one.pictures)));
         let Overlap { pairs, pointing, ink_assignment, error, composite_error, .. } = &self.overlap;
-        let Overlap { both_found, both_first, both_remembered, .. } = &self.overlap;
+        let Overlap { searched, both_searched, both_first, both_remembered, .. } = &self.overlap;
         lines.push(format!(
             "\nof {pairs} pictures of two shapes: pointing game {}, ink assigned {ink_assignment:.3}, error {error:.4} (the picture \
-             itself {composite_error:.4}), both labels found {} by remembered pictures, {} by energy, {} as the classifier's first two",
+             itself {composite_error:.4}), both labels found {} by remembered pictures, {} as the classifier's first two, {} by energy (of {searched})",
             pointing.show(3),
             both_remembered.show(3),
-            both_found.show(3),
-            both_first.show(3)
+            both_first.show(3),
+            both_searched.show(3)
         ));
         let Clutters { canvases, shapes, found } = &self.clutter;
         let told = found.iter().map(|one| format!("{} {:.3} (pointing {})", one.by, one.f1, one.pointing.show(3)));
@@ -157,8 +157,10 @@ pub(crate) struct Overlap {
     /// Of each shape, and of the picture of both in its place.
     pub(crate) error: f64,
     pub(crate) composite_error: f64,
-    /// How often both labels are found among the first pictures, and how often they are the classifier's first two.
-    pub(crate) both_found: Estimate,
+    /// How often both labels are those of least energy, of so many pictures.
+    pub(crate) searched: usize,
+    pub(crate) both_searched: Estimate,
+    /// How often they are the classifier's first two.
     pub(crate) both_first: Estimate,
     /// How often they are of the two remembered pictures that make this one best.
     pub(crate) both_remembered: Estimate,

@@ -51,10 +51,10 @@ impl Images {
         Frame { pixels, channels: self.channels, before, apart: 1, size }
     }
 
-    /// Calls `f` for every row of pixels of every window that lies at least partly on the image: the window's number, where
-    /// its numbers begin within the window's, and where those on the image begin and end.
+    /// Calls `f` for every row of pixels of every window that lies at least partly on the image: the window's number, and where its
+    /// numbers on the image begin and end.
     #[inline(always)]
-    fn for_each_row(&self, mut f: impl FnMut(usize, usize, std::ops::Range<usize>)) {
+    fn for_each_row(&self, mut f: impl FnMut(usize, std::ops::Range<usize>)) {
         let Self { height, width, channels, window: Window { size, stride, padding }, places: [down, across], .. } =
             *self;
         for window in 0..down * across {
@@ -63,8 +63,7 @@ impl Images {
             for row in 0..size {
                 if (padding..height + padding).contains(&(top + row)) && !columns.is_empty() {
                     let begin = ((top + row - padding) * width + columns.start - padding) * channels;
-                    let skipped = (row * size + columns.start - left) * channels;
-                    f(window, skipped, begin..begin + columns.len() * channels);
+                    f(window, begin..begin + columns.len() * channels);
                 }
             }
         }
@@ -105,11 +104,10 @@ impl Frame {
         }
     }
 
-    /// Where so many rows and columns of windows begin.
-    fn starts(&self, first: usize, places: [usize; 2], stride: usize) -> Vec<usize> {
-        let start = |row: usize, column: usize| {
-            ((first + row * stride) * self.size[1] + first + column * stride) * self.channels
-        };
+    /// Where windows begin.
+    fn starts(&self, Windows { first, places, apart: [down, across] }: Windows) -> Vec<usize> {
+        let start =
+            |row: usize, column: usize| ((first + row * down) * self.size[1] + first + column * across) * self.channels;
         (0..places[0]).flat_map(|row| (0..places[1]).map(move |column| start(row, column))).collect()
     }
 
@@ -120,16 +118,31 @@ impl Frame {
     }
 }
 
-/// The cross-correlation of a batch with weights `[size, size, channels, out_channels]`: what every window, which begins where `starts`
-/// says in its image's frame, gives.
+/// The fastest kernel, of numbers or, where factors are rounded, of words.
+fn kernel_of(precision: Precision) -> &'static Kernel {
+    match precision {
+        Precision::F32 => Kernel::best(),
+        Precision::Bf16 => Kernel::best_of_pairs(),
+    }
+}
+
+/// Windows in a frame: where the first one begins, down and across, how many there are, and how far apart.
+#[derive(Clone, Copy)]
+struct Windows {
+    first: usize,
+    places: [usize; 2],
+    apart: [usize; 2],
+}
+
+/// The cross-correlation of a batch with weights `[size, size, channels, out_channels]`: what every window gives.
 fn correlated(
     precision: Precision,
     (batch, frame): (&[f32], Frame),
-    starts: &[usize],
+    windows: Windows,
     (weight, size, out_channels): (&[f32], usize, usize),
     start: Start<'_>,
 ) -> Vec<f32> {
-    let kernel = Kernel::of(precision);
+    let kernel = kernel_of(precision);
     let (image, channels) = (frame.pixels[0] * frame.pixels[1] * frame.channels, frame.channels);
     // Of words each pixel has half as many, and each place of the window.
     let words = channels.div_ceil(2);
@@ -147,22 +160,34 @@ fn correlated(
         Precision::F32 => frame,
         Precision::Bf16 => Frame { channels: words, ..frame },
     };
-    let starts = starts.iter().map(|start| start / channels * read.channels).collect::<Vec<_>>();
-    let steps = read.steps(size);
+    let (starts, steps) = (read.starts(windows), read.steps(size));
     let (panels, _) = laid_out(kernel, Matrix::rows(&weights, steps.len(), out_channels, out_channels));
     let each = starts.len() * out_channels;
-    let length = batch.len() / image.max(1) * each;
+    let images = batch.len() / image;
+    let length = images * each;
     let mut y = Vec::with_capacity(length);
     let room = &mut y.spare_capacity_mut()[..length];
+    let worth = length * steps.len() >= 2 * WORTH;
+    let threads = if worth { rayon::current_num_threads() } else { 1 };
+    // Fewer images than threads are divided among them.
+    let pieces = threads / images.clamp(1, threads);
     let one = |framed: &mut Vec<f32>, (image, y): (&[f32], &mut [MaybeUninit<f32>])| {
         match precision {
             Precision::F32 => read.fill(image, framed),
             Precision::Bf16 => read.fill(&joined(kernel, image, channels), framed),
         }
-        let windows = Gathered { data: framed, starts: &starts, steps: &steps };
-        place_product_of_gathered(kernel, y, start, windows, &panels, out_channels);
+        let product = |(starts, y): (&[usize], &mut [MaybeUninit<f32>])| {
+            let windows = Gathered { data: framed, starts, steps: &steps };
+            place_product_of_gathered(kernel, y, start, windows, &panels, out_channels);
+        };
+        if pieces > 1 {
+            let of_piece = starts.len().div_ceil(pieces);
+            starts.par_chunks(of_piece).zip(y.par_chunks_mut(of_piece * out_channels)).for_each(product);
+        } else {
+            product((&starts, y));
+        }
     };
-    if rayon::current_num_threads() > 1 {
+    if threads > 1 {
         let images = batch.par_chunks_exact(image).zip(room.par_chunks_exact_mut(each));
         images.for_each_init(|| read.empty(0), one);
     } else {
@@ -184,13 +209,13 @@ pub(super) fn conv2d_forward(
 ) -> FlexTensor {
     let out_channels = dims(weight)[3];
     let frame = images.frame();
-    let starts = frame.starts(0, images.places, images.window.stride);
+    let windows = Windows { first: 0, places: images.places, apart: [images.window.stride; 2] };
     let weights = (elements(weight), images.window.size, out_channels);
-    let y = correlated(precision, (elements(x), frame), &starts, weights, Start::Row(elements(bias)));
+    let y = correlated(precision, (elements(x), frame), windows, weights, Start::Row(elements(bias)));
     tensor(y, vec![dims(x)[0], images.places[0], images.places[1], out_channels])
 }
 
-/// With the windows' numbers u: d u = g Wᵀ, d W = uᵀ g, d b = Σ g over the windows.
+/// With the windows' numbers u: d W = uᵀ g, d b = Σ g over the windows; d x is a convolution of g.
 #[derive(Clone, Debug)]
 pub(super) struct Conv2dKept {
     pub(super) x: FlexTensor,
@@ -211,7 +236,8 @@ impl Vjp<3> for Conv2dKept {
 }
 
 impl Conv2dKept {
-    /// Every pixel is where windows over g, as far apart as the places of the window, meet the weights the other way round.
+    /// Every pixel is where windows over g, as far apart as the places of the window, meet the weights the other way round. A stride of n
+    /// multiplies n² as many numbers as needed, as all between the places are 0.
     fn of_images(&self, g: &FlexTensor) -> Vec<f32> {
         let Images { height, width, channels, window: Window { size, stride, padding }, places } = self.images;
         let out_channels = dims(&self.weight)[3];
@@ -220,7 +246,7 @@ impl Conv2dKept {
         let length = |pixels: usize, places: usize| (first + pixels + size - 1).max(before + (places - 1) * stride + 1);
         let size_of = [length(height, places[0]), length(width, places[1])];
         let frame = Frame { pixels: places, channels: out_channels, before, apart: stride, size: size_of };
-        let starts = frame.starts(first, [height, width], 1);
+        let windows = Windows { first, places: [height, width], apart: [1, 1] };
         let weight = elements(&self.weight);
         let mut turned = vec![0.0; weight.len()];
         for (place, to) in turned.chunks_exact_mut(out_channels * channels).enumerate() {
@@ -229,14 +255,14 @@ impl Conv2dKept {
                 from.iter().enumerate().for_each(|(out, &from)| to[out * channels + channel] = from);
             }
         }
-        correlated(self.precision, (elements(g), frame), &starts, (&turned, size, channels), Start::Zero)
+        correlated(self.precision, (elements(g), frame), windows, (&turned, size, channels), Start::Zero)
     }
 
     /// Chains over the windows of every image, row by row of the window.
     fn of_weights(&self, g: &FlexTensor) -> Vec<f32> {
         let Images { window: Window { size, stride, .. }, places, channels, .. } = self.images;
         let out_channels = dims(&self.weight)[3];
-        let kernel = Kernel::of(self.precision);
+        let kernel = kernel_of(self.precision);
         let frame = self.images.frame();
         let run = size * channels;
         // A word is of two windows side by side, of the last one in an odd row alone.
@@ -244,14 +270,10 @@ impl Conv2dKept {
             Precision::F32 => (places[1], 1),
             Precision::Bf16 => (places[1].div_ceil(2), 2),
         };
-        let starts = (0..places[0]).flat_map(|row| {
-            (0..across).map(move |column| (row * stride * frame.size[1] + column * apart * stride) * channels)
-        });
-        let starts = starts.collect::<Vec<_>>();
+        let starts = frame.starts(Windows { first: 0, places: [places[0], across], apart: [stride, apart * stride] });
         let beside = stride * channels;
         let mut framed = frame.empty(beside);
-        let mut words = if self.precision == Precision::Bf16 { frame.empty(0) } else { Vec::new() };
-        let mut g_words = vec![0.0; if self.precision == Precision::Bf16 { starts.len() * out_channels } else { 0 }];
+        let (mut words, mut g_words) = (frame.empty(0), vec![0.0; starts.len() * out_channels]);
         let mut dweight = vec![0.0; size * run * out_channels];
         let of_g = places[0] * places[1] * out_channels;
         for (image, g) in elements(&self.x).chunks_exact(self.images.numbers()).zip(elements(g).chunks_exact(of_g)) {
@@ -271,8 +293,8 @@ impl Conv2dKept {
                 let from = &read[row * frame.size[1] * channels..];
                 add_product_of_turned(kernel, out, from, &starts, g);
             };
-            let rows = size * run * out_channels * starts.len();
-            if rayon::current_num_threads() > 1 && rows >= 2 * WORTH {
+            let links = dweight.len() * starts.len();
+            if rayon::current_num_threads() > 1 && links >= 2 * WORTH {
                 dweight.par_chunks_exact_mut(run * out_channels).enumerate().for_each(of_row);
             } else {
                 dweight.chunks_exact_mut(run * out_channels).enumerate().for_each(of_row);
@@ -301,7 +323,7 @@ pub(super) fn max_pool2d_forward(x: &FlexTensor, images: Images) -> (FlexTensor,
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
 fn greatest(image: &[f32], images: Images, y: &mut [f32], switches: &mut [u32]) {
     let channels = images.channels;
-    images.for_each_row(|window, _, on| {
+    images.for_each_row(|window, on| {
         let at = window * channels..(window + 1) * channels;
         let (most, places) = (&mut y[at.clone()], &mut switches[at]);
         for pixel in on.step_by(channels) {

@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 
 use super::tile::Kernel;
-use super::{Matrix, PANELS, Place, Start, extent, pack};
+use super::{Matrix, PANELS, Place, Start, pack};
 
 /// A matrix whose rows begin anywhere in a slice, and whose columns are as far from there in every row.
 #[derive(Clone, Copy)]
@@ -76,14 +76,13 @@ pub(in crate::flex) fn add_product_of_turned(
     b: Matrix<'_>,
 ) {
     let columns = b.columns;
+    assert_eq!(starts.len(), b.rows, "shapes of a product");
+    // Chains of no link stay as they are.
+    let (Some(last), false) = (starts.iter().max(), out.is_empty()) else { return };
     assert!(columns > 0 && out.len().is_multiple_of(columns), "rows of the result");
     let (rows, links) = (out.len() / columns, starts.len());
-    assert_eq!(links, b.rows, "shapes of a product");
     assert!(b.column_stride == 1 && b.extent() <= b.data.len(), "a factor reaches beyond its slice");
-    if let (Some(start), true) = (starts.iter().max(), rows > 0) {
-        assert!(start + rows <= data.len(), "a factor reaches beyond its slice");
-    }
-    assert!(extent(rows, columns, columns, 1) <= out.len(), "the result reaches beyond its slice");
+    assert!(last + rows <= data.len(), "a factor reaches beyond its slice");
     let out = Place { data: out.as_mut_ptr(), stride: columns };
     // Whole tiles read the second factor where it lies.
     let whole = columns / kernel.columns * kernel.columns;
@@ -103,10 +102,87 @@ pub(in crate::flex) fn add_product_of_turned(
     for column in (0..whole).step_by(kernel.columns) {
         tiles(Place { data: b.data[column..].as_ptr(), stride: b.row_stride }, column);
     }
-    if whole < columns && links > 0 {
+    if whole < columns {
         PANELS.with_borrow_mut(|[_, panels]| {
             pack::columns(kernel, panels, b.split_columns(whole).1);
             tiles(Place { data: panels.as_ptr(), stride: kernel.columns }, whole);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::tests::numbers;
+    use super::super::{laid_out, product_with};
+    use super::*;
+
+    /// A slice and where rows begin in it, which overlap, and how far columns are from there, in two runs.
+    fn gathered(rows: usize, links: usize) -> (Vec<f32>, Vec<usize>, Vec<usize>) {
+        let steps = (0..links).map(|link| link + if link > links / 2 { 5 } else { 0 }).collect::<Vec<_>>();
+        let starts = (0..rows).map(|row| row * 2 + row % 3).collect::<Vec<_>>();
+        (numbers(2 * rows + links + 8, 1), starts, steps)
+    }
+
+    /// An interpreter takes fewer.
+    const MOST: [usize; 3] = if cfg!(miri) { [7, 12, 20] } else { [30, 40, 80] };
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 3 } else { 100 }))]
+
+        #[test]
+        fn a_gathered_factor_gives_the_bits_of_one_that_lies_in_rows(
+            rows in 1..MOST[0], links in 1..MOST[1], columns in 1..MOST[2], bias: bool,
+        ) {
+            let (data, starts, steps) = gathered(rows, links);
+            let row = |&start: &usize| steps.iter().map(|step| data[start + step]).collect::<Vec<_>>();
+            let laid = starts.iter().flat_map(row).collect::<Vec<_>>();
+            let (b, row) = (numbers(links * columns, 2), numbers(columns, 3));
+            let b = Matrix::rows(&b, links, columns, columns);
+            let start = if bias { Start::Row(&row) } else { Start::Zero };
+            for kernel in Kernel::all() {
+                let (panels, _) = laid_out(kernel, b);
+                let mut found = Vec::with_capacity(rows * columns);
+                let room = &mut found.spare_capacity_mut()[..rows * columns];
+                let a = Gathered { data: &data, starts: &starts, steps: &steps };
+                place_product_of_gathered(kernel, room, start, a, &panels, columns);
+                // SAFETY: the product was written.
+                unsafe { found.set_len(rows * columns) }
+                prop_assert_eq!(&found, &product_with(kernel, start, Matrix::rows(&laid, rows, links, links), b));
+            }
+            // The same rows as columns of a factor whose links begin where they do.
+            let turned = starts.iter().flat_map(|start| &data[*start..start + links]).copied().collect::<Vec<_>>();
+            let g = numbers(rows * columns, 4);
+            let g = Matrix::rows(&g, rows, columns, columns);
+            for kernel in Kernel::all() {
+                let mut found = vec![0.0; links * columns];
+                add_product_of_turned(kernel, &mut found, &data, &starts, g);
+                let a = Matrix::rows(&turned, rows, links, links).transposed();
+                prop_assert_eq!(&found, &product_with(kernel, Start::Zero, a, g));
+            }
+        }
+    }
+
+    #[test]
+    fn chains_of_no_link_stay_as_they_are() {
+        let mut out = [1.0, 2.0];
+        add_product_of_turned(Kernel::best(), &mut out, &[], &[], Matrix::rows(&[], 0, 2, 2));
+        assert_eq!(out, [1.0, 2.0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "a factor reaches beyond its slice")]
+    fn a_window_beyond_the_image_is_refused() {
+        let a = Gathered { data: &[1.0; 4], starts: &[0, 3], steps: &[0, 1] };
+        let mut out = [MaybeUninit::uninit(); 2];
+        place_product_of_gathered(Kernel::best(), &mut out, Start::Zero, a, &[0.0; 64], 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "a factor reaches beyond its slice")]
+    fn a_turned_window_beyond_the_image_is_refused() {
+        let g = Matrix::rows(&[1.0; 2], 2, 1, 1);
+        add_product_of_turned(Kernel::best(), &mut [0.0; 2], &[1.0; 4], &[0, 3], g);
     }
 }

@@ -9,7 +9,6 @@ use super::lanes::{Avx2, Avx512, Avx512Pairs};
 use super::lanes::{Element, Lanes, Plain, PlainPairs};
 use super::pairs::{Join, Zip};
 use super::{Place, STREAMS, lanes, pairs};
-use crate::Precision;
 
 /// Lets `links` links grow on a tile, or on every tile of a strip: links, rows or columns of the first factor and rows of the
 /// second, where the chains begin, where they go, columns.
@@ -81,7 +80,9 @@ pub(in crate::flex) struct Kernel {
 
 /// A first factor: where its rows begin, how far its links are from there, and what is to be read soon.
 trait First<const R: usize>: std::marker::Copy {
-    fn rows(self) -> [*const f32; R];
+    /// # Safety
+    /// There are so many rows.
+    unsafe fn rows(self) -> [*const f32; R];
     /// # Safety
     /// There is such a link.
     unsafe fn step(self, link: usize) -> usize;
@@ -94,7 +95,7 @@ struct Lying<const TURNED: bool>(Place<*const f32>);
 
 impl<const TURNED: bool, const R: usize> First<R> for Lying<TURNED> {
     #[inline(always)]
-    fn rows(self) -> [*const f32; R] {
+    unsafe fn rows(self) -> [*const f32; R] {
         std::array::from_fn(|row| self.0.data.wrapping_add(if TURNED { row } else { row * self.0.stride }))
     }
 
@@ -122,8 +123,8 @@ struct Gathered<const TURNED: bool> {
 
 impl<const TURNED: bool, const R: usize> First<R> for Gathered<TURNED> {
     #[inline(always)]
-    fn rows(self) -> [*const f32; R] {
-        // SAFETY: there are as many starts as rows.
+    unsafe fn rows(self) -> [*const f32; R] {
+        // SAFETY: the caller's.
         let start = |row| if TURNED { row } else { unsafe { *self.starts.add(row) } };
         std::array::from_fn(|row| self.data.wrapping_add(start(row)))
     }
@@ -335,16 +336,8 @@ kernel!(PLAIN_PAIRS, plain_pairs, PlainPairs, plain_pairs, 4, [1, 2, 3, 4, 4, 4,
 kernel!(AVX512_PAIRS, avx512_pairs, Avx512Pairs, lanes, 12, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], #[target_feature(enable = "avx512f,avx512bf16")]);
 
 impl Kernel {
-    /// The fastest on this processor, of numbers or, where factors are rounded, of words.
-    pub(in crate::flex) fn of(precision: Precision) -> &'static Self {
-        match precision {
-            Precision::F32 => Self::best(),
-            Precision::Bf16 => Self::best_of_pairs(),
-        }
-    }
-
     /// The fastest that runs on this processor.
-    pub(super) fn best() -> &'static Self {
+    pub(in crate::flex) fn best() -> &'static Self {
         static BEST: LazyLock<&Kernel> = LazyLock::new(|| Kernel::all().pop().expect("the plain one runs everywhere"));
         *BEST
     }
@@ -366,7 +359,7 @@ impl Kernel {
     }
 
     /// The fastest on this processor whose factors are words.
-    pub(super) fn best_of_pairs() -> &'static Self {
+    pub(in crate::flex) fn best_of_pairs() -> &'static Self {
         static BEST: LazyLock<&Kernel> =
             LazyLock::new(|| Kernel::all_of_pairs().pop().expect("the plain one runs everywhere"));
         *BEST

@@ -21,6 +21,7 @@ use crate::vision::{Pictures, all};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   firebrick infer complete  --model runs/vision-mnist --image in.png --mask mask.png --out done.png
+  firebrick infer complete  --model runs/vision-mnist --image in.png --out done.png   what lies over it is found
   firebrick infer explain   --model runs/vision-mnist --image in.png --label 4
   firebrick infer separate  --model runs/vision-mnist --image two.png --labels 3,8
   firebrick infer attribute --model runs/vision-mnist --image in.png --method grad-cam
@@ -59,9 +60,10 @@ struct Asked {
 pub(crate) struct Complete {
     #[command(flatten)]
     asked: Asked,
-    /// A picture of the same size: what is white (128 of 255 and more) is filled in. All white leaves what the model likes best.
+    /// A picture of the same size: what is white (128 of 255 and more) is filled in. All white leaves what the model likes best. Without
+    /// it, what lies over the picture is found by the pictures that the run learnt from.
     #[arg(long, value_name = "FILE")]
-    mask: PathBuf,
+    mask: Option<PathBuf>,
     /// The class to fill it in as; the likeliest where it is left out.
     #[arg(long)]
     label: Option<usize>,
@@ -221,15 +223,28 @@ fn wrote(path: &Path, picture: Tensor<4>) -> Result<()> {
 }
 
 fn complete(command: &Complete) -> Result<()> {
+    /// The share of the pixels that is expected to be covered, and how much neighbours of a covered one count.
+    const COVERED: f64 = 0.2;
+    const COHERENCE: f64 = 1.0;
     let (model, seen) = command.asked.open()?;
     let [height, width, _] = model.network().image();
-    let mask = picture::read(&command.mask, [height, width, 1], &command.asked.on.device)?;
-    let visible = mask.lower_elem(127.5 / 255.0).float();
+    let exemplars = remembered(&command.asked.model, &model)?;
+    let visible = match (&command.mask, &exemplars) {
+        (Some(mask), _) => {
+            let mask = picture::read(mask, [height, width, 1], &command.asked.on.device)?;
+            mask.lower_elem(127.5 / 255.0).float()
+        }
+        (None, Some(exemplars)) => exemplars.uncover(&seen, COVERED, COHERENCE).greater_elem(0.5).float(),
+        (None, None) => bail!(
+            "{} holds no pictures that tell what lies over this one; give --mask, or the folder of a whole run",
+            command.asked.model.display()
+        ),
+    };
     let hidden = height * width - visible.clone().sum().into_scalar::<f32>() as usize;
     let evidence = Evidence { visible, ..seen };
     let query = query(command.label);
     let config = SweepConfig::default();
-    let (labels, images) = match (remembered(&command.asked.model, &model)?, &query) {
+    let (labels, images) = match (exemplars, &query) {
         (Some(exemplars), query) => {
             let found = model.impute(&evidence, &exemplars, query, &ImputeConfig::default())?;
             (found.labels, found.images)

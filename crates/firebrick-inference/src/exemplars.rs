@@ -128,6 +128,20 @@ fn host(x: Tensor<2>) -> Vec<f64> {
     x.into_data().iter::<f64>().collect()
 }
 
+/// Σ f(a, x) where a pixel is seen, in eight sums side by side.
+pub(crate) fn sum(a: &[f32], x: &[f32], seen: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+    const LANES: usize = 8;
+    let mut lanes = [0.0_f32; LANES];
+    let chunks = a.chunks(LANES).zip(x.chunks(LANES)).zip(seen.chunks(LANES));
+    for ((a, x), seen) in chunks {
+        for (((lane, &a), &x), &seen) in lanes.iter_mut().zip(a).zip(x).zip(seen) {
+            // Whatever a hidden pixel holds, were it no number, does not count.
+            *lane += if seen > 0.0 { f(a, x) } else { 0.0 };
+        }
+    }
+    lanes.iter().sum()
+}
+
 /// Of some places those of the least numbers, the least first; of equal numbers the first.
 pub(crate) fn least(numbers: &[f32], places: &[usize], count: usize) -> Vec<usize> {
     let mut places = places.to_vec();

@@ -4,7 +4,7 @@ use firebrick_tensor::{Classifier, indices};
 
 use crate::Error;
 use crate::energy::{Compose, Instances, MapConfig, chosen, pick};
-use crate::exemplars::{Exemplars, flat, least};
+use crate::exemplars::{Exemplars, flat, least, sum};
 use crate::model::GenerativeModel;
 use crate::sweep::{Evidence, SweepConfig};
 
@@ -238,20 +238,6 @@ impl Picture<'_> {
         }
         least
     }
-}
-
-/// Σ f(a, x) where a pixel is seen, in eight sums side by side.
-fn sum(a: &[f32], x: &[f32], seen: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
-    const LANES: usize = 8;
-    let mut lanes = [0.0_f32; LANES];
-    let chunks = a.chunks(LANES).zip(x.chunks(LANES)).zip(seen.chunks(LANES));
-    for ((a, x), seen) in chunks {
-        for (((lane, &a), &x), &seen) in lanes.iter_mut().zip(a).zip(x).zip(seen) {
-            // Whatever a hidden pixel holds, were it no number, does not count.
-            *lane += if seen > 0.0 { f(a, x) } else { 0.0 };
-        }
-    }
-    lanes.iter().sum()
 }
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
 //! Something else that covers a part of a picture, found where no label explains the pixels.
 
-use burn::tensor::{Tensor, TensorData, activation};
+use burn::tensor::{Tensor, activation};
 use firebrick_kernels::linear;
-use firebrick_tensor::Classifier;
+use firebrick_tensor::indices;
 
 use crate::Error;
 use crate::energy::{chosen, pick, pick_rows};
-use crate::explain::{Explained, labels};
+use crate::exemplars::{Exemplars, flat, least, sum};
 use crate::model::GenerativeModel;
-use crate::sweep::{Evidence, Query, SweepConfig};
+use crate::sweep::Evidence;
 
 /// The constants of the search; to be chosen on a validation split.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -91,13 +91,7 @@ impl GenerativeModel {
                     + noise.clone().log()
                     + std::f64::consts::TAU.ln();
                 let density = (off * -0.5).reshape([batch, height, width, channels]).sum_dim(3);
-                let own = density + logit;
-                probability = activation::sigmoid(own.clone());
-                for _ in 0..if coherence > 0.0 { SETTLE } else { 0 } {
-                    let field = beside((probability.clone() * 2.0 - 1.0) * evidence.visible.clone());
-                    probability = activation::sigmoid(own.clone() + field * coherence);
-                }
-                probability = probability * evidence.visible.clone();
+                probability = settled(density + logit, &evidence.visible, coherence);
                 visible = probability.clone().greater_elem(0.5).float();
             }
             // Each pixel of a black picture is dark, as exactly as any is known, or covered, whichever is likelier.
@@ -131,35 +125,67 @@ impl Uncovered {
     }
 }
 
-impl GenerativeModel {
-    /// The label of pictures of which something else may cover a part, and what hides behind it.
+impl Exemplars {
+    /// The probability that each pixel is of the picture rather than of something that lies over it, by the remembered images that are
+    /// nearest where most pixels are, `[batch, height, width, 1]`; 0 where nothing is seen anyway.
     ///
     /// ```text
-    /// score_y = log p_CNN(y | the picture with what was found to be covered filled in) + log p(picture, y, cover) / T
+    /// m, v: mean and variance of the five images with the least Σ_seen min((x − k)², 0.1)
+    /// w = σ(log (1 − ε)/ε + log N(x; m, v + λ) + J Σ_beside (2 w − 1))          λ = 0.01
     /// ```
     ///
-    /// # Errors
-    /// As [`uncover`](Self::uncover).
-    pub fn explain_covered(
-        &self,
-        evidence: &Evidence,
-        config: &UncoverConfig,
-        sweep: &SweepConfig,
-    ) -> Result<(Uncovered, Explained), Error> {
-        let uncovered = self.uncover(evidence, config)?;
-        let seen = Evidence { images: evidence.images.clone(), visible: uncovered.seen() };
-        let images = self.sweep(&seen, &Query::Free, sweep)?.images;
-        let judged = activation::log_softmax(self.network().cnn().logits(images.clone()), 1);
-        // Only their differences count, and f32 holds those of large numbers badly.
-        let own = uncovered.log_scores.iter().flat_map(|scores| {
-            let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            scores.iter().map(move |score| ((score - most) / sweep.temperature) as f32)
-        });
-        let own = TensorData::new(own.collect::<Vec<_>>(), judged.dims());
-        let scores = judged + Tensor::from_data(own, &images.device());
-        let labels = labels(&scores, &Query::Free)?;
-        Ok((uncovered, Explained { labels, scores: activation::log_softmax(scores, 1), images }))
+    /// ε is the share of the pixels that is expected to be covered, J how much neighbours count: what covers a pixel covers those beside it.
+    ///
+    /// # Panics
+    /// If the images are of another size, or `covered` is not between 0 and 1.
+    pub fn uncover(&self, evidence: &Evidence, covered: f64, coherence: f64) -> Tensor<4> {
+        const NEAREST: usize = 5;
+        /// An error beyond which it does not matter how wrong a pixel is.
+        const FAR: f32 = 0.1;
+        const NOISE: f64 = 0.01;
+        /// Images that are read at a time.
+        const BLOCK: usize = 4096;
+        assert!(covered > 0.0 && covered < 1.0, "{covered} of the pixels are covered");
+        let dims = evidence.images.dims();
+        let ([batch, height, width, channels], [count, pixels]) = (dims, self.rows.dims());
+        let [seen, visible] = flat(evidence).map(|x| x.into_data().iter::<f32>().collect::<Vec<_>>());
+        assert_eq!(seen.len(), batch * pixels, "pixels of pictures of the remembered size");
+        let mut distances = vec![Vec::with_capacity(count); batch];
+        for first in (0..count).step_by(BLOCK) {
+            let block = self.rows.clone().slice([first..count.min(first + BLOCK), 0..pixels]).into_data();
+            let block = block.iter::<f32>().collect::<Vec<_>>();
+            let pictures = seen.chunks_exact(pixels).zip(visible.chunks_exact(pixels));
+            for (distances, (x, seen)) in distances.iter_mut().zip(pictures) {
+                let far = |k: f32, x: f32| {
+                    let square = (x - k) * (x - k);
+                    if square < FAR { square } else { FAR }
+                };
+                distances.extend(block.chunks_exact(pixels).map(|image| sum(image, x, seen, far)));
+            }
+        }
+        let every = (0..count).collect::<Vec<_>>();
+        let nearest = NEAREST.min(count);
+        let chosen = distances.iter().flat_map(|row| least(row, &every, nearest)).collect::<Vec<_>>();
+        let chosen = self.rows.clone().select(0, indices(&chosen, &self.rows.device()));
+        let chosen = chosen.reshape([batch, nearest, pixels]);
+        let mean = chosen.clone().mean_dim(1);
+        let variance = (chosen - mean.clone()).square().mean_dim(1).reshape(dims) + NOISE;
+        let off = (evidence.images.clone() - mean.reshape(dims)).square() / variance.clone()
+            + variance.log()
+            + std::f64::consts::TAU.ln();
+        let density = (off * -0.5).reshape([batch, height, width, channels]).sum_dim(3);
+        settled(density + ((1.0 - covered) / covered).ln(), &evidence.visible, coherence)
     }
+}
+
+/// The probability of what each pixel has for itself, in logits, once neighbours have settled, where it is seen.
+fn settled(own: Tensor<4>, visible: &Tensor<4>, coherence: f64) -> Tensor<4> {
+    let mut probability = activation::sigmoid(own.clone());
+    for _ in 0..if coherence > 0.0 { SETTLE } else { 0 } {
+        let field = beside((probability.clone() * 2.0 - 1.0) * visible.clone());
+        probability = activation::sigmoid(own.clone() + field * coherence);
+    }
+    probability * visible.clone()
 }
 
 /// Rounds in which neighbours settle.

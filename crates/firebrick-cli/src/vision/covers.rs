@@ -29,8 +29,8 @@ struct Seen {
     believed: [Vec<f64>; 2],
 }
 
-/// What becomes of pictures that something lies over or that are corrupted: as they are, with what was found to be covered filled in,
-/// and with what is covered filled in by `impute`.
+/// What becomes of pictures that something lies over or that are corrupted: as they are, and with what was found to be covered, or what
+/// is, filled in by `impute`.
 ///
 /// # Errors
 /// If the model cannot be asked.
@@ -81,17 +81,18 @@ fn ask(
     let blind = right(&Answer::by(ways.model.network().cnn(), images.clone()).labels, &part);
     let [batch, height, width, _] = images.dims();
     let whole = Evidence { visible: Tensor::ones([batch, height, width, 1], &images.device()), images };
-    let (found, explained) = ways.model.explain_covered(&whole, &recipe.config(), &ways.sweep)?;
+    let found = ways.exemplars.uncover(&whole, recipe.covered, recipe.coherence);
     let imputed = |visible: Tensor<4>| -> Result<usize> {
         let evidence = Evidence { images: whole.images.clone(), visible };
         Ok(right(&ways.model.impute(&evidence, ways.exemplars, &Query::Free, &ways.impute)?.labels, &part))
     };
     let mut believed = [Vec::new(), Vec::new()];
     if let Some(visible) = &visible {
-        let probability = found.visible.clone().into_data();
+        let probability = found.clone().into_data();
         for (seen, probability) in visible.clone().into_data().iter::<f32>().zip(probability.iter::<f64>()) {
             believed[usize::from(seen > 0.5)].push(1.0 - probability);
         }
     }
-    Ok(Seen { blind, found: right(&explained.labels, &part), told: visible.map(imputed).transpose()?, believed })
+    let found = imputed(found.greater_elem(0.5).float())?;
+    Ok(Seen { blind, found, told: visible.map(imputed).transpose()?, believed })
 }

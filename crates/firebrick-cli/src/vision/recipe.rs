@@ -1,7 +1,7 @@
 //! The recipe of `vision`.
 
 use anyhow::{Result, bail};
-use firebrick_inference::{ImputeConfig, Reading, SweepConfig, UncoverConfig};
+use firebrick_inference::{ImputeConfig, Reading, SweepConfig};
 use serde::{Deserialize, Serialize};
 
 /// The numbers of a run of `vision`.
@@ -120,12 +120,6 @@ pub(crate) struct UnknownRecipe {
     pub(crate) covered: f64,
     /// How much neighbours of a covered pixel count.
     pub(crate) coherence: f64,
-}
-
-impl UnknownRecipe {
-    pub(crate) fn config(self) -> UncoverConfig {
-        UncoverConfig { covered: self.covered, coherence: self.coherence, ..UncoverConfig::default() }
-    }
 }
 
 /// Two shapes over each other.

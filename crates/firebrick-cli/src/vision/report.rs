@@ -125,9 +125,8 @@ fn covers(covered: &[Covered]) -> Section {
     };
     let columns = ["wrong", "pictures", "as it is", "found", "known", "AUROC"];
     let caption = "Pictures of which nobody says what is wrong: a square under something else, or every pixel corrupted. How often the \
-                   label is right, with 95 % intervals: the classifier's on the picture as it is; that of the classifier and the evidence together, \
-                   what was found to be covered filled in by a sweep; and that of `impute` where what is covered is known. The area under the \
-                   curve is of what was found to be covered.";
+                   label is right, with 95 % intervals: the classifier's on the picture as it is; that of `impute` with what remembered pictures find \
+                   to be covered hidden, and with what is covered hidden, where that is known. The area under the curve is of what was found.";
     Section {
         title: "Something lies over it".into(),
         blocks: vec![table(caption, &columns, covered.iter().map(row).collect())],

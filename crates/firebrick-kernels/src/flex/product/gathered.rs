@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::tile::Kernel;
+use super::tile::{Kernel, Places};
 use super::{Matrix, PANELS, Place, Start, pack};
 
 /// A matrix whose rows begin anywhere in a slice, and whose columns are as far from there in every row.
@@ -57,7 +57,8 @@ pub(in crate::flex) fn place_product_of_gathered(
                 let (start, out) = (start.at(row, column), out.at(row, column));
                 let grow = kernel.gathers[0][starts.len() - 1];
                 let columns = kernel.columns.min(columns - column);
-                grow(links, a.steps.as_ptr(), a.data.as_ptr(), starts.as_ptr(), panel, start, out, columns);
+                let a = Places { data: a.data.as_ptr(), starts: starts.as_ptr(), steps: a.steps.as_ptr() };
+                grow(links, a, panel, start, out, columns);
             }
         }
     }
@@ -93,9 +94,9 @@ pub(in crate::flex) fn add_product_of_turned(
             // SAFETY: the factors have these rows and links; the tile lies within the result, which is borrowed alone.
             unsafe {
                 let out = out.at(row, column);
-                let data = data.as_ptr().add(row);
+                let a = Places { data: data.as_ptr().add(row), starts: starts.as_ptr(), steps: starts.as_ptr() };
                 let grow = kernel.gathers[1][count - 1];
-                grow(links, starts.as_ptr(), data, starts.as_ptr(), panel, out.begins(), out, columns);
+                grow(links, a, panel, out.begins(), out, columns);
             }
         }
     };

@@ -18,18 +18,16 @@ pub(in crate::flex) type Grow<T> =
 /// Tiles of one to [`MOST_ROWS`] rows.
 type Grows<T> = [Grow<T>; MOST_ROWS];
 
-/// The same on a tile whose first factor is gathered: links, how far each is from the beginning of its row, the first factor, where its
-/// rows begin in it, a panel of the second factor, where the chains begin, where they go, columns.
-pub(super) type Gather = unsafe fn(
-    usize,
-    *const usize,
-    *const f32,
-    *const usize,
-    Place<*const f32>,
-    Place<*const f32>,
-    Place<*mut f32>,
-    usize,
-);
+/// The same on a tile whose first factor is gathered.
+pub(super) type Gather = unsafe fn(usize, Places, Place<*const f32>, Place<*const f32>, Place<*mut f32>, usize);
+
+/// Where the elements of a factor are: its rows begin at some numbers of a slice, and its links are so far from there.
+#[derive(Clone, Copy)]
+pub(super) struct Places {
+    pub(super) data: *const f32,
+    pub(super) starts: *const usize,
+    pub(super) steps: *const usize,
+}
 
 /// Copies rows: [`Lanes::copy`].
 pub(in crate::flex) type Copy<T> = unsafe fn(usize, usize, *const T, usize, *mut f32, usize);
@@ -115,24 +113,20 @@ impl<const TURNED: bool, const R: usize> First<R> for Lying<TURNED> {
 
 /// One that is gathered; if `TURNED` its rows begin side by side.
 #[derive(Clone, Copy)]
-struct Gathered<const TURNED: bool> {
-    data: *const f32,
-    starts: *const usize,
-    steps: *const usize,
-}
+struct Gathered<const TURNED: bool>(Places);
 
 impl<const TURNED: bool, const R: usize> First<R> for Gathered<TURNED> {
     #[inline(always)]
     unsafe fn rows(self) -> [*const f32; R] {
         // SAFETY: the caller's.
-        let start = |row| if TURNED { row } else { unsafe { *self.starts.add(row) } };
-        std::array::from_fn(|row| self.data.wrapping_add(start(row)))
+        let start = |row| if TURNED { row } else { unsafe { *self.0.starts.add(row) } };
+        std::array::from_fn(|row| self.0.data.wrapping_add(start(row)))
     }
 
     #[inline(always)]
     unsafe fn step(self, link: usize) -> usize {
         // SAFETY: the caller's.
-        unsafe { *self.steps.add(link) }
+        unsafe { *self.0.steps.add(link) }
     }
 }
 
@@ -264,11 +258,11 @@ macro_rules! kernel {
 
             $(#[$feature])?
             pub(super) unsafe fn gathered<const TURNED: bool, const R: usize>(
-                links: usize, steps: *const usize, data: *const f32, starts: *const usize, b: Place<*const f32>,
+                links: usize, a: Places, b: Place<*const f32>,
                 start: Place<*const f32>, out: Place<*mut f32>, columns: usize,
             ) {
                 // SAFETY: the caller's.
-                unsafe { tile::<$lanes, R>(links, Gathered::<TURNED> { data, starts, steps }, b, start, out, columns) }
+                unsafe { tile::<$lanes, R>(links, Gathered::<TURNED>(a), b, start, out, columns) }
             }
 
             $(#[$feature])?

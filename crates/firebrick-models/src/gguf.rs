@@ -465,7 +465,7 @@ fn renamed(name: &str, config: &DecoderConfig) -> (String, Option<usize>) {
 
 /// Rows of heads whose turned pairs are neighbours, with the pairs' halves apart, as `transformers` has them.
 fn halves_apart(values: &[f32], heads: usize, rows: usize) -> Vec<f32> {
-    if heads == 0 || !rows.is_multiple_of(2 * heads) {
+    if heads == 0 || rows == 0 || !rows.is_multiple_of(2 * heads) {
         return values.to_vec(); // The shape is wrong, which is told when it is checked.
     }
     let (d_head, columns) = (rows / heads, values.len() / rows);
@@ -645,5 +645,7 @@ mod tests {
     fn pairs_side_by_side_become_halves() {
         // One head of four rows: pairs (0, 1) and (2, 3) side by side are (0, 2) and (1, 3) with their halves apart.
         assert_eq!(halves_apart(&[0.0, 1.0, 2.0, 3.0], 1, 4), [0.0, 2.0, 1.0, 3.0]);
+        // A tensor of no rows has none to move.
+        assert_eq!(halves_apart(&[], 1, 0), [0.0; 0]);
     }
 }

@@ -109,7 +109,7 @@ fn settings(rows: &[Row]) -> String {
     }
     let mut text = String::from("## PyTorch at its best\n\n");
     text += "The same ratio for every setting that was tried: `compile` is `torch.compile`, `bf16` autocast (in generation, \
-             weights of bf16), `loop` a decoding or PPO loop of our own in plain PyTorch. Ours rounds the factors of its linear maps to BF16 where \
+             weights of bf16), `loop` a decoding or PPO loop of our own in plain PyTorch. Ours rounds the factors of its products to BF16 where \
              that is faster, so many times as in f32.\n\n";
     text += "| cell | threads | ours | best setting | ratio to it | goal | all |\n| --- | --: | --- | --- | --: | --: | --- |\n";
     for (cell, row, measured) in measured(rows).filter(|(.., measured)| !measured.settings.is_empty()) {

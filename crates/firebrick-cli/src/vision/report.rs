@@ -207,7 +207,7 @@ fn costs(costed: &[Cost]) -> Section {
     };
     let columns = ["what", "ms a picture", "forward passes"];
     let caption = format!(
-        "What an answer takes, on one thread and {CHUNK} pictures at a time, or all that there are: the median of three, and how many forward \
+        "What an answer takes, on one thread and {CHUNK} pictures at a time, or all that there are: the median of three, of what takes ten seconds once, and how many forward \
          passes of the classifier take as long."
     );
     Section { title: "Cost".into(), blocks: vec![table(&caption, &columns, costed.iter().map(row).collect())] }

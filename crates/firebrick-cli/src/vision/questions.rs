@@ -20,7 +20,7 @@ use super::completion::{Ways, right};
 use super::covers::covers;
 use super::overlap::overlaps;
 use super::recipe::{ClutterRecipe, CompleteRecipe, OverlapRecipe, Recipe, SweepRecipe, UnknownRecipe};
-use super::results::{Covered, Results};
+use super::results::{Covered, Results, told};
 use crate::env::{Env, Voice};
 use crate::hh::write_json;
 use crate::say::remark;
@@ -76,7 +76,7 @@ impl Stage<Env> for Ask {
         let (mut completion, mut grids) = (Vec::new(), Vec::new());
         for occluder in Occluder::ALL {
             let (rows, grid) = ways.fill(occluder, &found.test, seed.derive("vision/occluder"))?;
-            let told = rows.iter().map(|one| format!("{} {:.3} {}", one.method, one.accuracy.mean, one.told_error()));
+            let told = rows.iter().map(|one| format!("{} {:.3} {}", one.method, one.accuracy.mean, told(one.error)));
             say(format!("{}: {}", occluder.name(), told.collect::<Vec<_>>().join(", ")));
             completion.extend(rows);
             grids.push(grid);

@@ -79,7 +79,7 @@ fn completion(results: &Results) -> Section {
             one.method.clone(),
             one.pictures.to_string(),
             one.accuracy.show(3),
-            one.told_error(),
+            told(one.error),
             told(one.similarity),
             told(one.calibration_error),
             one.energy_gap.map_or("–".to_owned(), |gap| format!("{gap:.1}")),
@@ -119,7 +119,7 @@ fn covers(covered: &[Covered]) -> Section {
             one.blind.show(3),
             one.found.show(3),
             one.told.as_ref().map_or("–".to_owned(), |told| told.show(3)),
-            one.auroc.map_or("–".to_owned(), |auroc| format!("{auroc:.3}")),
+            told(one.auroc),
         ],
         emphasis: false,
     };

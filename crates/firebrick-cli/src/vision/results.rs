@@ -60,7 +60,7 @@ impl Results {
         let mut lines = vec![format!("{:8} {:10} {:>24} {:>8}", "mask", "filled by", "accuracy", "error")];
         for one in &self.completion {
             let Completion { occluder, method, accuracy, .. } = one;
-            lines.push(format!("{occluder:8} {method:10} {:>24} {:>8}", accuracy.show(3), one.told_error()));
+            lines.push(format!("{occluder:8} {method:10} {:>24} {:>8}", accuracy.show(3), told(one.error)));
         }
         lines.push(String::new());
         lines.extend(self.covered.iter().map(|one| format!("{} of {} pictures", one.told(), one.pictures)));
@@ -129,15 +129,8 @@ pub(crate) struct Covered {
 impl Covered {
     pub(crate) fn told(&self) -> String {
         let Self { cover, blind, found, .. } = self;
-        let told = self.told.as_ref().map_or("–".to_owned(), |told| format!("{:.3}", told.mean));
-        let auroc = self.auroc.map_or("–".to_owned(), |auroc| format!("{auroc:.3}"));
-        format!("{cover} {:.3} found {:.3} told {told} auroc {auroc}", blind.mean, found.mean)
-    }
-}
-
-impl Completion {
-    pub(crate) fn told_error(&self) -> String {
-        told(self.error)
+        let (known, auroc) = (told(self.told.as_ref().map(|known| known.mean)), told(self.auroc));
+        format!("{cover} {:.3} found {:.3} told {known} auroc {auroc}", blind.mean, found.mean)
     }
 }
 

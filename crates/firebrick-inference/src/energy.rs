@@ -6,7 +6,7 @@ use firebrick_tensor::{Classifier, indices};
 
 use crate::Error;
 use crate::model::GenerativeModel;
-use crate::pooling::unpool;
+use crate::pooling::{unpool, windows};
 use crate::sweep::{Evidence, Query, Seen, SweepConfig};
 
 /// How the energy is gone down.
@@ -346,7 +346,8 @@ impl GenerativeModel {
         let switches = if trust < 1.0 {
             log_switches.iter().map(|logits| logits.clone().without_autodiff()).collect()
         } else {
-            found.explanation.layers.iter().map(|layer| layer.switches.clone().clamp_min(1e-6).log()).collect()
+            let layers = self.network.blocks.iter().zip(&found.explanation.layers);
+            layers.map(|(block, layer)| windows(layer.switches.clone(), block.pool).clamp_min(1e-6).log()).collect()
         };
         let residuals = self.network.blocks[..self.network.blocks.len() - 1].iter().map(|block| {
             let [height, width, channels] = block.shape;

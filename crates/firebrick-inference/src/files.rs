@@ -128,7 +128,7 @@ impl GenerativeModel {
         let surplus = taken.tensors.iter().map(|(name, ..)| format!("surplus tensor `{name}`")).next();
         match taken.missing.or(surplus) {
             Some(what) => Err(damaged(what)),
-            None => Ok(Self { network, decoders, prior, switches, pixels }),
+            None => Ok(Self::of(network, decoders, prior, switches, pixels)),
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::belief::Belief;
 use crate::decoder::{Decoder, DecoderMode, Normal};
 use crate::network::{Block, Network};
 use crate::pooling::{unpool, unwindow, windows};
-use crate::prior::{self, Component, PriorConfig};
+use crate::prior::{self, Component, PriorConfig, Screen};
 use crate::sweep::{Evidence, Query, SweepConfig};
 
 /// How a model is fitted.
@@ -55,8 +55,12 @@ pub struct GenerativeModel {
     pub(crate) prior: Vec<Component>,
     /// ρ of each block: `[classes, height, width, channels, pool²]`.
     pub(crate) switches: Vec<Tensor<5>>,
+    /// Their logarithms, laid out as the images.
+    pub(crate) log_switches: Vec<Tensor<4>>,
     /// What a pixel is believed to be before it is seen, `[1, height, width, channels]`.
     pub(crate) pixels: Belief,
+    /// Which components are worth being asked about pixels.
+    pub(crate) screen: Screen,
 }
 
 /// Images that are computed at a time.
@@ -111,7 +115,7 @@ impl GenerativeModel {
             counts.clone() / counts.sum_dim(4)
         });
         let pixels = Belief { mean, variance };
-        let mut model = Self { decoders, prior, switches: switches.collect(), pixels, network };
+        let mut model = Self::of(network, decoders, prior, switches.collect(), pixels);
         if let DecoderMode::Robust { rounds, .. } = config.decoder {
             let looked = &order[..order.len().min(DECODED)];
             for round in 0..rounds {
@@ -119,6 +123,20 @@ impl GenerativeModel {
             }
         }
         Ok(model)
+    }
+
+    /// The model of these parts.
+    pub(crate) fn of(
+        network: Network,
+        decoders: Vec<Decoder>,
+        prior: Vec<Component>,
+        switches: Vec<Tensor<5>>,
+        pixels: Belief,
+    ) -> Self {
+        let laid = |(block, rho): (&Block, &Tensor<5>)| unwindow(rho.clone().log(), block.pool);
+        let log_switches = network.blocks.iter().zip(&switches).map(laid).collect();
+        let screen = Screen::of(&prior, network.image().iter().product());
+        Self { network, decoders, prior, switches, log_switches, pixels, screen }
     }
 
     /// Solves for the decoders anew, from what sweeps with those of now give under rectangles.
@@ -143,7 +161,7 @@ impl GenerativeModel {
             let mut read = evidence.images;
             for ((block, layer), normal) in self.network.blocks.iter().zip(found.layers).zip(&mut normals) {
                 let parts = windows(block.rectified(read.clone()), block.pool);
-                normal.add(unpool(layer.mean, layer.switches, block.pool), read, block.window);
+                normal.add(unpool(layer.mean, windows(layer.switches, block.pool), block.pool), read, block.window);
                 read = (parts.clone() * won(parts)).sum_dim(4).squeeze_dim::<4>(4);
             }
         }

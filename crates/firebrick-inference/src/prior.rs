@@ -61,44 +61,85 @@ impl Component {
     /// Woodbury's identity: the exact density of N(μ, U Uᵀ + diag D). A number whose variance is infinite was not measured, and is left
     /// out.
     pub fn posterior(&self, mean: &Tensor<2>, variance: &Tensor<2>) -> Posterior {
-        let [batch, _] = mean.dims();
+        let [batch, dims] = mean.dims();
         let [_, factors] = self.loadings.dims();
         let device = mean.device();
-        let spread = variance.clone() + self.noise.clone().unsqueeze();
-        let unmeasured = spread.clone().greater_elem(f32::MAX);
-        let precision = spread.clone().recip().mask_fill(unmeasured.clone(), 0.0);
-        let residual = (mean.clone() - self.mean.clone().unsqueeze()).mask_fill(unmeasured.clone(), 0.0);
-        let weighted = residual.clone() * precision.clone();
-        let projected = linear(weighted.clone(), self.loadings.clone(), None);
-        // Uᵀ D⁻¹ U of every image in one product: the products of all pairs of loadings, weighted. Each pair once: it is symmetric.
-        let grams = linear(precision, self.pairs(), None);
-        let squares = sums(residual * weighted);
-        let logs = sums(spread.mask_fill(unmeasured.clone(), 1.0).log());
-        let measured = sums(unmeasured.bool_not().float());
-        let (projected, grams) = (host(projected), host(grams));
-        let pairs = grams.len() / batch.max(1);
-        let mut evidence = Vec::with_capacity(batch);
-        let mut found = Vec::with_capacity(batch * factors);
+        let (means, variances) = (floats(mean.clone()), floats(variance.clone()));
+        let (mu, psi) = (floats(self.mean.clone()), floats(self.noise.clone()));
+        let (mut precision, mut weighted) = (vec![0.0; batch * dims], vec![0.0; batch * dims]);
+        let mut apart = Vec::with_capacity(batch);
         for image in 0..batch {
-            let mut matrix = vec![0.0; factors * factors];
-            let mut gram = grams[image * pairs..][..pairs].iter();
-            for first in 0..factors {
-                for (second, &number) in (first..factors).zip(&mut gram) {
-                    (matrix[first * factors + second], matrix[second * factors + first]) = (number, number);
+            let of = image * dims..(image + 1) * dims;
+            let (means, variances) = (&means[of.clone()], &variances[of.clone()]);
+            let (precision, weighted) = (&mut precision[of.clone()], &mut weighted[of]);
+            // Logarithms of products are fewer than those of factors, and in f64 so many do not overflow.
+            let (mut squares, mut measured, mut product, mut logs) = (0.0, 0, 1.0, 0.0);
+            for place in 0..dims {
+                let spread = variances[place] + psi[place];
+                if spread <= f32::MAX {
+                    let residual = means[place] - mu[place];
+                    precision[place] = 1.0 / spread;
+                    weighted[place] = residual * precision[place];
+                    squares += f64::from(residual * weighted[place]);
+                    measured += 1;
+                    product *= f64::from(spread);
+                }
+                if place % 8 == 7 {
+                    logs += f64::ln(product);
+                    product = 1.0;
                 }
             }
+            apart.push(squares + logs + product.ln() + f64::from(measured) * std::f64::consts::TAU.ln());
+        }
+        let tensor = |numbers| Tensor::<2>::from_data(TensorData::new(numbers, [batch, dims]), &device);
+        let projected = host(linear(tensor(weighted), self.loadings.clone(), None));
+        let grams = self.grams(tensor(precision));
+        let mut evidence = Vec::with_capacity(batch);
+        let mut found = Vec::with_capacity(batch * factors);
+        for ((projected, mut matrix), apart) in projected.chunks_exact(factors).zip(grams).zip(apart) {
             (0..factors).for_each(|factor| matrix[factor * (factors + 1)] += 1.0);
             let factor = Cholesky::of(matrix, factors).expect("I + UᵀU is positive definite");
-            let projected = &projected[image * factors..][..factors];
             let mut z = projected.to_vec();
             factor.solve(&mut z);
             let explained = projected.iter().zip(&z).map(|(p, z)| p * z).sum::<f64>();
-            let constant = measured[image] * std::f64::consts::TAU.ln();
-            let distance = squares[image] - explained + logs[image] + factor.log_determinant() + constant;
-            evidence.push(self.log_weight - 0.5 * distance);
+            evidence.push(self.log_weight - 0.5 * (apart - explained + factor.log_determinant()));
             found.extend(z.into_iter().map(|z| z as f32));
         }
         Posterior { evidence, factors: Tensor::from_data(TensorData::new(found, [batch, factors]), &device) }
+    }
+
+    /// Uᵀ diag p U of every row p, at least their lower halves.
+    fn grams(&self, rows: Tensor<2>) -> Vec<Vec<f64>> {
+        /// So many rows are worth the products of all pairs, each of them once.
+        const MANY: usize = 50;
+        let ([batch, dims], [_, factors]) = (rows.dims(), self.loadings.dims());
+        if batch < MANY {
+            let (rows, loadings) = (floats(rows), floats(self.loadings.clone()));
+            let gram = |row: &[f32]| {
+                // √p U is the only factor, and what counts for nothing is no part of it.
+                let counted = row.iter().filter(|p| **p > 0.0).count();
+                let mut scaled = vec![0.0; counted * factors];
+                let rows = loadings.chunks_exact(factors).zip(row).filter(|(_, p)| **p > 0.0);
+                for (scaled, (loadings, p)) in scaled.chunks_exact_mut(factors).zip(rows) {
+                    let root = p.sqrt();
+                    scaled.iter_mut().zip(loadings).for_each(|(scaled, loading)| *scaled = loading * root);
+                }
+                let scaled = TensorData::new(scaled, [counted, factors]);
+                let scaled = Tensor::<2>::from_data(scaled, &self.loadings.device());
+                host(linear(scaled.clone().transpose(), scaled, None))
+            };
+            return rows.chunks_exact(dims).map(gram).collect();
+        }
+        let grams = host(linear(rows, self.pairs(), None));
+        let whole = |gram: &[f64]| {
+            let mut matrix = vec![0.0; factors * factors];
+            let mut gram = gram.iter();
+            for first in 0..factors {
+                (first..factors).zip(&mut gram).for_each(|(second, &number)| matrix[second * factors + first] = number);
+            }
+            matrix
+        };
+        grams.chunks_exact((grams.len() / batch).max(1)).map(whole).collect()
     }
 
     /// The products of all pairs of factors' loadings, `[dims, factors (factors + 1) / 2]`.
@@ -118,48 +159,63 @@ impl Component {
     }
 }
 
-/// The components of each class that may explain each image, by what each number has of mean and variance alone.
+/// What each number by itself says of each component: which of them are worth being asked.
 ///
 /// ```text
 /// log p ≈ −½ Σ_seen ((x − μ)² / v + log v) + log weight          v = ψ + Σ U²
 /// ```
-///
-/// # Shapes
-/// - `images`, `seen`: `[batch, dims]`, the latter 1 where a number counts
-/// - returns for every component the images of which it is one of the best `kept` of its class
-pub(crate) fn plausible(prior: &[Component], images: &Tensor<2>, seen: &Tensor<2>, kept: usize) -> Vec<Vec<usize>> {
-    let [batch, _] = images.dims();
-    let variance =
-        |one: &Component| one.noise.clone().unsqueeze::<2>() + one.loadings.clone().square().sum_dim(1).transpose();
-    let stack = |of: &dyn Fn(&Component) -> Tensor<2>| Tensor::cat(prior.iter().map(of).collect(), 0).transpose();
-    let precision = stack(&|one| variance(one).recip());
-    let weighted = stack(&|one| one.mean.clone().unsqueeze::<2>() / variance(one));
-    let constant = stack(&|one| one.mean.clone().unsqueeze::<2>().square() / variance(one) + variance(one).log());
-    let counted = images.clone() * seen.clone();
-    let distance = linear(counted.clone().square(), precision, None) - linear(counted, weighted, None) * 2.0
-        + linear(seen.clone(), constant, None);
-    let distance = host(distance);
-    let score = |image: usize, index: usize| prior[index].log_weight - 0.5 * distance[image * prior.len() + index];
-    let mut chosen = vec![Vec::new(); prior.len()];
-    let classes = prior.iter().map(|one| one.class).max().map_or(0, |most| most + 1);
-    for class in 0..classes {
-        let of_class = (0..prior.len()).filter(|&index| prior[index].class == class).collect::<Vec<_>>();
-        for image in 0..batch {
-            let mut order = of_class.clone();
-            order.sort_by(|&a, &b| score(image, b).total_cmp(&score(image, a)));
-            order.into_iter().take(kept).for_each(|index| chosen[index].push(image));
-        }
-    }
-    chosen
+#[derive(Clone, Debug)]
+pub(crate) struct Screen {
+    /// 1 / v, μ / v and μ² / v + log v, `[dims, components]`.
+    tables: [Tensor<2>; 3],
+    log_weights: Vec<f64>,
 }
 
-/// The sum of each row.
-fn sums(x: Tensor<2>) -> Vec<f64> {
-    host(x.sum_dim(1))
+impl Screen {
+    /// Of the first so many numbers.
+    pub(crate) fn of(prior: &[Component], dims: usize) -> Self {
+        let variance = |one: &Component| {
+            let shared = one.loadings.clone().square().sum_dim(1).transpose();
+            (one.noise.clone().unsqueeze::<2>() + shared).slice([0..1, 0..dims])
+        };
+        let mean = |one: &Component| one.mean.clone().slice([0..dims]).unsqueeze::<2>();
+        let stack = |of: &dyn Fn(&Component) -> Tensor<2>| {
+            let rows = Tensor::cat(prior.iter().map(of).collect(), 0);
+            let [components, dims] = rows.dims();
+            // Turned in memory as well: it is read often.
+            let turned = host(rows.transpose()).into_iter().map(|number| number as f32).collect::<Vec<_>>();
+            Tensor::from_data(TensorData::new(turned, [dims, components]), &prior[0].mean.device())
+        };
+        let tables = [
+            stack(&|one| variance(one).recip()),
+            stack(&|one| mean(one) / variance(one)),
+            stack(&|one| mean(one).square() / variance(one) + variance(one).log()),
+        ];
+        Self { tables, log_weights: prior.iter().map(|one| one.log_weight).collect() }
+    }
+
+    /// log p of each image and component.
+    ///
+    /// # Shapes
+    /// - `images`, `seen`: `[batch, dims]`, the latter 1 where a number counts
+    pub(crate) fn scores(&self, images: &Tensor<2>, seen: &Tensor<2>) -> Vec<Vec<f64>> {
+        let [precision, weighted, constant] = self.tables.clone();
+        let counted = images.clone() * seen.clone();
+        let distance = linear(counted.clone().square(), precision, None) - linear(counted, weighted, None) * 2.0
+            + linear(seen.clone(), constant, None);
+        let score = |(distance, weight): (&f64, &f64)| weight - 0.5 * distance;
+        let rows = host(distance);
+        let rows = rows.chunks_exact(self.log_weights.len());
+        rows.map(|row| row.iter().zip(&self.log_weights).map(score).collect()).collect()
+    }
 }
 
 fn host<const D: usize>(x: Tensor<D>) -> Vec<f64> {
     x.into_data().iter::<f64>().collect()
+}
+
+fn floats<const D: usize>(x: Tensor<D>) -> Vec<f32> {
+    x.into_data().try_to_vec::<f32>().expect("numbers are f32")
 }
 
 /// How a prior is fitted.
@@ -492,20 +548,43 @@ mod tests {
     }
 
     #[test]
-    fn of_each_class_the_nearest_components_are_plausible() {
-        let at = |class: usize, place: f32| Component {
+    fn few_images_have_the_posteriors_of_many() {
+        let component = component();
+        let (mean, mut variance) = (numbers(60 * DIMS, 4), numbers(60 * DIMS, 5));
+        variance.iter_mut().for_each(|number| *number = if *number < -0.5 { f32::INFINITY } else { number.abs() });
+        let many = component.posterior(&tensor(mean.clone(), 60, DIMS), &tensor(variance.clone(), 60, DIMS));
+        let few = |numbers: &[f32]| tensor(numbers[..3 * DIMS].to_vec(), 3, DIMS);
+        let few = component.posterior(&few(&mean), &few(&variance));
+        for (few, many) in few.evidence.iter().zip(&many.evidence) {
+            assert!((few - many).abs() < 1e-4, "{few}, among many {many}");
+        }
+        firebrick_testkit::assert_close(few.factors, many.factors.slice([0..3, 0..2]), 1e-5);
+    }
+
+    #[test]
+    fn scores_are_the_densities_of_numbers_by_themselves() {
+        let at = |class: usize, place: f32, loading: f32| Component {
             class,
-            log_weight: 0.0,
-            mean: Tensor::<1>::zeros([6], &Device::flex()) + place,
-            loadings: Tensor::zeros([6, 2], &Device::flex()),
-            noise: Tensor::ones([6], &Device::flex()),
+            log_weight: -0.5,
+            mean: Tensor::<1>::zeros([4], &Device::flex()) + place,
+            loadings: Tensor::<2>::zeros([4, 2], &Device::flex()) + loading,
+            noise: Tensor::ones([4], &Device::flex()),
         };
-        let prior = [at(0, 0.0), at(0, 3.0), at(1, -3.0), at(1, 3.0), at(1, 1.0)];
-        let images = tensor([[0.1; 6], [2.9; 6]].concat(), 2, 6);
-        // Of the second image only the first number counts, which says the same.
-        let seen = tensor([[1.0; 6], [1.0, 0.0, 0.0, 0.0, 0.0, 0.0]].concat(), 2, 6);
-        assert_eq!(plausible(&prior, &images, &seen, 1), [vec![0], vec![1], vec![], vec![1], vec![0]]);
-        assert_eq!(plausible(&prior, &images, &seen, 2), [vec![0, 1], vec![0, 1], vec![], vec![0, 1], vec![0, 1]]);
+        let prior = [at(0, 0.0, 0.0), at(1, 3.0, 1.0)];
+        let images = tensor([[0.1; 4], [2.9; 4]].concat(), 2, 4);
+        // Of the second image only the first number counts, and of all images the first three.
+        let seen = tensor([[1.0; 4], [1.0, 0.0, 0.0, 1.0]].concat(), 2, 4);
+        let first = |x: &Tensor<2>| x.clone().slice([0..2, 0..3]);
+        let found = Screen::of(&prior, 3).scores(&first(&images), &first(&seen));
+        // The second one's variance is 1 + 1² + 1².
+        let density = |x: f64, mean: f64, variance: f64| -0.5 * ((x - mean).powi(2) / variance + variance.ln());
+        let expected = [
+            [3.0 * density(0.1, 0.0, 1.0), 3.0 * density(0.1, 3.0, 3.0)],
+            [density(2.9, 0.0, 1.0), density(2.9, 3.0, 3.0)],
+        ];
+        for (found, expected) in found.iter().flatten().zip(expected.as_flattened()) {
+            assert!((found - (expected - 0.5)).abs() < 1e-4, "{found}, by hand {expected}");
+        }
     }
 
     #[test]

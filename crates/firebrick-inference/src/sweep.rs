@@ -1,15 +1,14 @@
 //! One pass backward through a classifier, and passes again until the image fits its label.
 
-use burn::tensor::{IndexingUpdateOp, Tensor, activation};
-use firebrick_kernels::{linear, relu};
+use burn::tensor::{Tensor, TensorData, activation};
+use firebrick_kernels::{linear, relu, soft_unpool};
 use firebrick_tensor::{Classifier, indices};
 
 use crate::Error;
 use crate::belief::{Belief, Upward};
 use crate::explain::labels;
 use crate::model::GenerativeModel;
-use crate::pooling::{unpool, windows};
-use crate::prior::{self, Component, Posterior};
+use crate::prior::{Component, Posterior};
 
 /// What is known of some images.
 #[derive(Clone, Debug)]
@@ -78,8 +77,8 @@ impl Default for SweepConfig {
 pub struct LayerPosterior {
     /// Its pooled activations, the way up and the way down fused.
     pub mean: Tensor<4>,
-    /// Which pixel of each window won, `[batch, height, width, channels, pool²]`; adds up to 1.
-    pub switches: Tensor<5>,
+    /// The probability that each pixel won its window, in which they add up to 1, `[batch, pool · height, pool · width, channels]`.
+    pub switches: Tensor<4>,
     /// The probability that an activation is explained by the label rather than by something else.
     pub responsibility: Tensor<4>,
 }
@@ -101,8 +100,9 @@ pub struct Explanation {
     pub layers: Vec<LayerPosterior>,
 }
 
-/// Components of each class that are asked about a picture.
-const ASKED: usize = 2;
+/// A class is asked about a picture if the best of its components is not so far below the best of all, in nats, by its numbers alone. The
+/// temperature makes little of what is further.
+const MARGIN: f64 = 150.0;
 /// Added to variances that are divided by.
 const LEAST_VARIANCE: f64 = 1e-4;
 
@@ -149,13 +149,13 @@ impl GenerativeModel {
         query: &Query,
         config: &SweepConfig,
     ) -> Result<Swept, Error> {
-        let Seen { up, tops: Tops { posteriors, log_evidence, variance, mean } } = seen;
-        let (variance, mean) = (variance.clone(), mean.clone());
-        let tempered = activation::log_softmax(log_evidence.clone() / config.temperature, 1);
+        let Seen { up, tops } = seen;
+        let (variance, mean) = (tops.variance.clone(), tops.mean.clone());
+        let tempered = activation::log_softmax(tops.log_evidence.clone() / config.temperature, 1);
         let log_scores = self.scores(evidence, tempered.clone(), up.logits.clone());
         let labels = labels(&log_scores, query)?;
-        let components = self.likeliest(posteriors, &labels);
-        let (factors, rendered_top, noise) = self.render_top(posteriors, &components);
+        let components = self.likeliest(&tops.evidence, &labels);
+        let (factors, rendered_top, noise) = self.render_top(tops, &components);
         // Precision-weighted fusion of the way down, with the noise ψ, and the way up, with the variance β.
         let [_, dims] = mean.dims();
         let of_top = |x: Tensor<2>| {
@@ -278,37 +278,29 @@ impl GenerativeModel {
             Reading::Pixels => (images.clone(), images.zeros_like().mask_fill(hidden, f32::INFINITY), 0..pixels),
             Reading::Activations => (mean.clone(), variance.clone(), pixels..pixels + height * width * channels),
         };
-        // Of the many components of a class most are far from a picture: they are not asked.
-        let every = || vec![(0..batch).collect::<Vec<_>>(); self.prior.len()];
-        let asked = match config.reading {
-            Reading::Pixels => {
-                let parts = self.prior.iter().map(|one| one.part(part.clone())).collect::<Vec<_>>();
-                prior::plausible(&parts, &measured, &spread.clone().lower_elem(f32::MAX).float(), ASKED)
-            }
-            Reading::Activations => every(),
+        let (asked, guessed) = match config.reading {
+            Reading::Pixels => self.plausible(&measured, &spread.clone().lower_elem(f32::MAX).float()),
+            Reading::Activations => (vec![(0..batch).collect(); self.prior.len()], vec![Vec::new(); batch]),
         };
-        let posterior = |(component, asked): (&Component, &Vec<usize>)| {
-            let rows = |x: &Tensor<2>| x.clone().select(0, indices(asked, &x.device()));
-            let [_, factors] = component.loadings.dims();
-            let mut all = Posterior {
-                evidence: vec![f64::NEG_INFINITY; batch],
-                factors: Tensor::zeros([batch, factors], &mean.device()),
-            };
-            if !asked.is_empty() {
-                let found = component.part(part.clone()).posterior(&rows(&measured), &rows(&spread));
-                asked.iter().zip(found.evidence).for_each(|(&image, evidence)| all.evidence[image] = evidence);
-                let places = indices(asked, &mean.device());
-                all.factors = all.factors.select_assign(0, places, found.factors, IndexingUpdateOp::Add);
-            }
-            all
-        };
-        let posteriors = self.prior.iter().zip(&asked).map(posterior).collect::<Vec<_>>();
+        let reading = Measured { mean: measured, variance: spread, part };
+        let mut evidence = vec![vec![f64::NEG_INFINITY; self.prior.len()]; batch];
+        let mut factors = Vec::with_capacity(self.prior.len());
+        for (index, asked) in asked.into_iter().enumerate() {
+            let found = reading.of(&self.prior[index], &asked);
+            asked.iter().zip(found.evidence).for_each(|(&image, found)| evidence[image][index] = found);
+            factors.push((asked, found.factors));
+        }
+        for (evidence, guessed) in evidence.iter_mut().zip(guessed) {
+            let most = evidence.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            guessed.into_iter().for_each(|(index, below)| evidence[index] = most + below);
+        }
         let classes = self.network.classes();
         let mut log_evidence = Vec::with_capacity(batch * classes);
         for image in 0..batch {
             for class in 0..classes {
-                let of_class = self.prior.iter().zip(&posteriors).filter(|(component, _)| component.class == class);
-                let logs = of_class.map(|(_, posterior)| posterior.evidence[image]).collect::<Vec<_>>();
+                let of_class =
+                    self.prior.iter().zip(&evidence[image]).filter(|(component, _)| component.class == class);
+                let logs = of_class.map(|(_, log)| *log).collect::<Vec<_>>();
                 let most = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let sum = logs.iter().map(|log| (log - most).exp()).sum::<f64>();
                 log_evidence.push((most + sum.ln()) as f32);
@@ -319,23 +311,46 @@ impl GenerativeModel {
             let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             row.iter_mut().for_each(|log| *log -= most);
         }
-        let log_evidence = burn::tensor::TensorData::new(log_evidence, [batch, classes]);
-        Tops { posteriors, log_evidence: Tensor::from_data(log_evidence, &mean.device()), variance, mean }
+        let log_evidence = TensorData::new(log_evidence, [batch, classes]);
+        let log_evidence = Tensor::from_data(log_evidence, &mean.device());
+        Tops { reading, evidence, factors, log_evidence, variance, mean }
+    }
+
+    /// The images that each component is asked about: of each class the one that suits its numbers best by themselves. Of each image the
+    /// components of the classes that are too far from it, and how far below the best they are.
+    fn plausible(&self, images: &Tensor<2>, seen: &Tensor<2>) -> (Vec<Vec<usize>>, Vec<Vec<(usize, f64)>>) {
+        let mut asked = vec![Vec::new(); self.prior.len()];
+        let scores = self.screen.scores(images, seen);
+        let guessed = scores.into_iter().enumerate().map(|(image, scores)| {
+            let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let mut guessed = Vec::new();
+            for class in 0..self.network.classes() {
+                let of_class = (0..self.prior.len()).filter(|&index| self.prior[index].class == class);
+                let of_class = of_class.map(|index| (index, scores[index] - most));
+                let of_class = of_class.max_by(|a, b| a.1.total_cmp(&b.1)).expect("every class has a component");
+                if of_class.1 < -MARGIN {
+                    guessed.push(of_class);
+                } else {
+                    asked[of_class.0].push(image);
+                }
+            }
+            guessed
+        });
+        let guessed = guessed.collect();
+        (asked, guessed)
     }
 
     /// The likeliest component of each image's label.
-    fn likeliest(&self, posteriors: &[Posterior], labels: &[usize]) -> Vec<usize> {
-        let chosen = labels.iter().enumerate().map(|(image, &label)| {
+    fn likeliest(&self, evidence: &[Vec<f64>], labels: &[usize]) -> Vec<usize> {
+        let chosen = evidence.iter().zip(labels).map(|(evidence, &label)| {
             let of_class = (0..self.prior.len()).filter(|&index| self.prior[index].class == label);
-            let likelier =
-                |a: &usize, b: &usize| posteriors[*a].evidence[image].total_cmp(&posteriors[*b].evidence[image]);
-            of_class.max_by(likelier).expect("every class has a component")
+            of_class.max_by(|&a, &b| evidence[a].total_cmp(&evidence[b])).expect("every class has a component")
         });
         chosen.collect()
     }
 
     /// The factors of each image's component, what it renders, and its noise.
-    fn render_top(&self, posteriors: &[Posterior], components: &[usize]) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
+    fn render_top(&self, tops: &Tops, components: &[usize]) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
         let device = self.network.device();
         let (mut rows, mut factors, mut rendered, mut noise) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (index, component) in self.prior.iter().enumerate() {
@@ -343,7 +358,13 @@ impl GenerativeModel {
             if of.is_empty() {
                 continue;
             }
-            let z = posteriors[index].factors.clone().select(0, indices(&of, &device));
+            let (asked, known) = &tops.factors[index];
+            let place = |image: &usize| asked.binary_search(image).ok();
+            // A class that was set has to be asked now, if it was not.
+            let z = match of.iter().map(place).collect::<Option<Vec<_>>>() {
+                Some(places) => known.clone().select(0, indices(&places, &device)),
+                None => tops.reading.of(component, &of).factors,
+            };
             rendered.push(linear(z.clone(), component.loadings.clone().transpose(), Some(component.mean.clone())));
             factors.push(z);
             let [dims] = component.noise.dims();
@@ -365,18 +386,14 @@ impl GenerativeModel {
         labels: &[usize],
         config: &SweepConfig,
     ) -> (Vec<LayerPosterior>, Tensor<4>) {
-        let device = self.network.device();
-        let labels = indices(labels, &device);
         let mut layers = Vec::new();
         let (mut fused, mut responsibility) = (top.clone(), top.ones_like());
-        for (index, block) in self.network.blocks.iter().enumerate().rev() {
+        for index in (0..self.network.blocks.len()).rev() {
             let before = &up.levels[index].before;
-            // Of each class, not of each picture: logarithms take longer than to choose among them.
-            let log_rho = self.switches[index].clone().log().select(0, labels.clone());
-            let misfit = (windows(before.mean.clone(), block.pool) - fused.clone().unsqueeze_dim(4)).square();
-            let variance = windows(before.variance.clone(), block.pool) * config.inflation + LEAST_VARIANCE;
-            let switches = activation::softmax(log_rho - misfit / (variance * 2.0), 4);
-            let rendered = self.decoders[index].render(unpool(fused.clone(), switches.clone(), block.pool));
+            let variance = before.variance.clone() * config.inflation + LEAST_VARIANCE;
+            let log_rho = self.log_switches[index].clone();
+            let (unpooled, switches) = soft_unpool(fused.clone(), before.mean.clone(), variance, log_rho, labels);
+            let rendered = self.decoders[index].render(unpooled);
             layers.push(LayerPosterior { mean: fused.clone(), switches, responsibility: responsibility.clone() });
             if index == 0 {
                 layers.reverse();
@@ -419,10 +436,28 @@ pub(crate) struct Seen {
     tops: Tops,
 }
 
+/// What the factors are read from: numbers `[batch, dims]` with their variances, and which part of the prior they are.
+struct Measured {
+    mean: Tensor<2>,
+    variance: Tensor<2>,
+    part: std::ops::Range<usize>,
+}
+
+impl Measured {
+    /// What a component says of some images.
+    fn of(&self, component: &Component, images: &[usize]) -> Posterior {
+        let rows = |x: &Tensor<2>| x.clone().select(0, indices(images, &x.device()));
+        component.part(self.part.clone()).posterior(&rows(&self.mean), &rows(&self.variance))
+    }
+}
+
 /// What the top activations say.
 struct Tops {
-    /// Of each component.
-    posteriors: Vec<Posterior>,
+    reading: Measured,
+    /// Of each image and component, relative to the greatest where it was not asked.
+    evidence: Vec<Vec<f64>>,
+    /// Of each component, the images that it was asked about and the factors that it found.
+    factors: Vec<(Vec<usize>, Tensor<2>)>,
     /// Of each class less the greatest, `[batch, classes]`.
     log_evidence: Tensor<2>,
     variance: Tensor<2>,

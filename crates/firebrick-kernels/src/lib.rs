@@ -440,6 +440,46 @@ pub fn rectified_moments<const D: usize>(mean: Tensor<D>, variance: Tensor<D>) -
     plain::rectified_moments(mean, variance)
 }
 
+/// A pool undone: each pooled number divided among the pixels of its window by how likely each of them won.
+///
+/// ```text
+/// s = softmax over the window of (log ρ − (m − p)² / 2v)        u = s p
+/// ```
+///
+/// Nothing flows back.
+///
+/// # Shapes
+/// - `pooled`: p, `[batch, height, width, channels]` of the pool
+/// - `mean`, `variance`: m and v of what was pooled, `[batch, pool · height, pool · width, channels]`; variances above 0
+/// - `log_prior`: log ρ of each pixel of images of several kinds, `[kinds, pool · height, pool · width, channels]`
+/// - `kinds`: of each image, `[batch]`
+/// - returns u and s, each of the mean's shape
+///
+/// # Panics
+/// If the shapes disagree, or there is no such kind.
+pub fn soft_unpool(
+    pooled: Tensor<4>,
+    mean: Tensor<4>,
+    variance: Tensor<4>,
+    log_prior: Tensor<4>,
+    kinds: &[usize],
+) -> (Tensor<4>, Tensor<4>) {
+    let ([batch, down, across, channels], [of_prior, height, width, _]) = (pooled.dims(), log_prior.dims());
+    assert!(down > 0 && height.is_multiple_of(down), "{down} windows below each other in {height} pixels");
+    let pool = height / down;
+    assert_eq!(width, pool * across, "windows of {pool} side by side");
+    let expected = [batch, height, width, channels];
+    assert_eq!((mean.dims(), variance.dims()), (expected, expected), "shapes of means and variances");
+    assert_eq!(log_prior.dims()[3], channels, "channels of the prior");
+    assert_eq!(kinds.len(), batch, "one kind of each image");
+    assert!(kinds.iter().all(|&kind| kind < of_prior), "a kind that the prior does not have");
+    #[cfg(feature = "flex")]
+    if is_flex(&mean.device()) && !mean.is_autodiff() {
+        return flex::soft_unpool(pooled, mean, variance, log_prior, kinds);
+    }
+    plain::soft_unpool(pooled, mean, variance, log_prior, kinds)
+}
+
 /// The cross-correlation of images with a window of weights; beyond the edges images are 0.
 ///
 /// ```text

@@ -127,6 +127,29 @@ pub fn rectified_moments<const D: usize>(mean: Tensor<D>, variance: Tensor<D>) -
     (first.clamp_min(0.0).mask_where(known, activation::relu(mean)), left)
 }
 
+/// [`crate::soft_unpool`].
+pub fn soft_unpool(
+    pooled: Tensor<4>,
+    mean: Tensor<4>,
+    variance: Tensor<4>,
+    log_prior: Tensor<4>,
+    kinds: &[usize],
+) -> (Tensor<4>, Tensor<4>) {
+    let ([batch, down, across, channels], dims) = (pooled.dims(), mean.dims());
+    let pool = dims[1] / down;
+    // Rows and columns of each window on axes of their own.
+    let apart = |x: Tensor<4>| x.reshape([batch, down, pool, across, pool, channels]);
+    let kinds = kinds.iter().map(|&kind| kind as i64).collect::<Vec<_>>();
+    let kinds = Tensor::<1, Int>::from_data(TensorData::new(kinds, [batch]), &mean.device());
+    let pooled = pooled.reshape([batch, down, 1, across, 1, channels]);
+    let misfit = (apart(mean) - pooled.clone()).square() / (apart(variance) * 2.0);
+    let logits = apart(log_prior.select(0, kinds)) - misfit;
+    let most = logits.clone().max_dim(2).max_dim(4);
+    let weights = (logits - most).exp();
+    let switches = weights.clone() / weights.sum_dim(2).sum_dim(4);
+    ((switches.clone() * pooled).reshape(dims), switches.reshape(dims))
+}
+
 /// [`crate::conv2d`].
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, window: Window) -> Tensor<4> {
     let Window { stride, padding, .. } = window;

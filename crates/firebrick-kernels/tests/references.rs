@@ -4,7 +4,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use firebrick_kernels::{
     AdamWStep, Chunk, Heads, KeyValues, Precision, Reach, Rotary, Window, adamw, attention, attention_cached,
     avg_pool2d, conv2d, conv2d_adjoint, conv2d_in, embedding, gelu, gelu_tanh, layer_norm, linear, linear_in,
-    max_pool2d, plain, rectified_moments, relu, rms_norm, rotary, square_sum, swiglu, token_log_probs,
+    max_pool2d, plain, rectified_moments, relu, rms_norm, rotary, soft_unpool, square_sum, swiglu, token_log_probs,
 };
 use firebrick_testkit::{assert_close, grad_check, gradient};
 
@@ -614,4 +614,51 @@ fn moments_of_rectified_numbers_are_their_reference() {
     // A number that is known is rectified, to the bit.
     let (found, expected) = rectified_moments(mean.clone(), mean.zeros_like());
     assert_eq!((found.to_data(), expected.to_data()), (relu(mean.clone()).to_data(), mean.zeros_like().to_data()));
+}
+
+#[test]
+fn what_is_unpooled_is_its_reference() {
+    let positive = |dims: [usize; 4], salt: u64| numbers(dims, salt).square() + 0.1;
+    for [pool, channels] in [[2, 3], [3, 17], [1, 5]] {
+        let (large, small) = ([2, 4 * pool, 3 * pool, channels], [2, 4, 3, channels]);
+        let given = || (numbers(small, 1), numbers(large, 2), positive(large, 3), numbers(large, 4) * 3.0);
+        let (pooled, mean, variance, log_prior) = given();
+        let found = soft_unpool(pooled, mean, variance, log_prior, &[1, 0]);
+        let (pooled, mean, variance, log_prior) = given();
+        let expected = plain::soft_unpool(pooled.clone(), mean, variance, log_prior, &[1, 0]);
+        assert_close(found.0.clone(), expected.0, 1e-5);
+        assert_close(found.1, expected.1, 1e-5);
+        // What was divided adds up.
+        let parts = found.0.reshape([2, 4, pool, 3, pool, channels]);
+        assert_close(parts.sum_dim(2).sum_dim(4).reshape(small), pooled, 1e-5);
+    }
+}
+
+#[test]
+fn an_unlikely_pixel_gets_nothing() {
+    let (one, far) = (
+        Tensor::<4>::ones([1, 2, 2, 1], &Device::flex()),
+        Tensor::from_floats([[[[1.0], [-40.0]], [[-40.0], [-40.0]]]], &Device::flex()),
+    );
+    let (unpooled, switches) =
+        soft_unpool(Tensor::full([1, 1, 1, 1], 3.0, &Device::flex()), far, one.clone() * 0.5, one, &[0]);
+    assert_eq!(unpooled.to_data(), TensorData::from([[[[3.0f32], [0.0]], [[0.0], [0.0]]]]));
+    assert_eq!(switches.to_data(), TensorData::from([[[[1.0f32], [0.0]], [[0.0], [0.0]]]]));
+}
+
+#[test]
+fn few_channels_are_convolved_to_the_bits_of_many() {
+    // More than a vector of places in a row, and fewer; a window of one pixel, and one that reaches beyond the edge.
+    for (size, [height, width], padding) in [(5, [4, 39], 2), (3, [7, 5], 0), (1, [3, 33], 0), (2, [6, 6], 1)] {
+        let window = Window { size, stride: 1, padding };
+        let (x, weight, bias) = (numbers([2, height, width, 3], 1), numbers([size, size, 3, 20], 2), numbers([20], 3));
+        let [down, across] = [height, width].map(|length| window.places(length));
+        let all = conv2d(x.clone(), weight.clone(), bias.clone(), window);
+        for few in [1, 6, 7] {
+            let (weight, bias) = (weight.clone().slice([0..size, 0..size, 0..3, 0..few]), bias.clone().slice([0..few]));
+            let found = conv2d(x.clone(), weight, bias, window);
+            let expected = all.clone().slice([0..2, 0..down, 0..across, 0..few]);
+            assert_eq!(found.to_data(), expected.to_data(), "{window:?}, {few} channels");
+        }
+    }
 }

@@ -8,6 +8,7 @@ use multiversion::multiversion;
 use rayon::prelude::*;
 
 use super::linear::column_sums;
+use super::planes::{FEW, Planes, place_correlated};
 use super::product::{
     Gathered, Kernel, Matrix, Start, WORTH, add_product_of_turned, joined, laid_out, place_product_of_gathered, zipped,
     zipped_rows,
@@ -161,6 +162,7 @@ fn correlated(
         Precision::Bf16 => Frame { channels: words, ..frame },
     };
     let (starts, steps) = (read.starts(windows), read.steps(size));
+    let few = out_channels <= FEW && precision == Precision::F32 && windows.apart == [1, 1];
     let (panels, _) = laid_out(kernel, Matrix::rows(&weights, steps.len(), out_channels, out_channels));
     let each = starts.len() * out_channels;
     let images = batch.len() / image;
@@ -175,6 +177,11 @@ fn correlated(
         match precision {
             Precision::F32 => read.fill(image, framed),
             Precision::Bf16 => read.fill(&joined(kernel, image, channels), framed),
+        }
+        if few {
+            let planes = Planes::of(framed, channels, read.size);
+            let start = if let Start::Row(row) = start { Some(row) } else { None };
+            return place_correlated(&planes, (windows.first, windows.places), (weight, size), start, y);
         }
         let product = |(starts, y): (&[usize], &mut [MaybeUninit<f32>])| {
             let windows = Gathered { data: framed, starts, steps: &steps };
@@ -304,34 +311,37 @@ impl Conv2dKept {
     }
 }
 
-/// Each window's greatest number of each channel, and where on its image that number stands.
-pub(super) fn max_pool2d_forward(x: &FlexTensor, images: Images) -> (FlexTensor, Vec<u32>) {
+/// Each window's greatest number of each channel and, if `TOLD`, where on its image that number stands.
+pub(super) fn max_pool2d_forward<const TOLD: bool>(x: &FlexTensor, images: Images) -> (FlexTensor, Vec<u32>) {
     let batch = dims(x)[0];
     let channels = images.channels;
     let length = images.windows() * channels;
-    let (mut y, mut switches) = (Vec::with_capacity(batch * length), Vec::with_capacity(batch * length));
+    let (mut y, mut switches) = (Vec::with_capacity(batch * length), Vec::new());
     for image in elements(x).chunks_exact(images.numbers()) {
         let begin = y.len();
         y.resize(begin + length, f32::NEG_INFINITY);
-        switches.resize(begin + length, 0);
-        greatest(image, images, &mut y[begin..], &mut switches[begin..]);
+        let told = if TOLD { begin } else { 0 };
+        switches.resize(told + if TOLD { length } else { 0 }, 0);
+        greatest::<TOLD>(image, images, &mut y[begin..], &mut switches[told..]);
     }
     (tensor(y, vec![batch, images.places[0], images.places[1], channels]), switches)
 }
 
 /// The same of one image.
 #[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
-fn greatest(image: &[f32], images: Images, y: &mut [f32], switches: &mut [u32]) {
+fn greatest<const TOLD: bool>(image: &[f32], images: Images, y: &mut [f32], switches: &mut [u32]) {
     let channels = images.channels;
     images.for_each_row(|window, on| {
         let at = window * channels..(window + 1) * channels;
-        let (most, places) = (&mut y[at.clone()], &mut switches[at]);
+        let (most, places) = (&mut y[at.clone()], if TOLD { &mut switches[at] } else { &mut switches[..] });
         for pixel in on.step_by(channels) {
             let x = &image[pixel..][..channels];
             for index in 0..channels {
                 let wins = x[index] > most[index];
                 most[index] = if wins { x[index] } else { most[index] };
-                places[index] = if wins { (pixel + index) as u32 } else { places[index] };
+                if TOLD {
+                    places[index] = if wins { (pixel + index) as u32 } else { places[index] };
+                }
             }
         }
     });

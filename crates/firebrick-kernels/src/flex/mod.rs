@@ -7,7 +7,9 @@ pub(crate) mod host;
 mod linear;
 mod norm;
 mod optimizer;
+mod planes;
 mod product;
+mod unpool;
 pub(crate) mod vector;
 mod vjp;
 
@@ -86,11 +88,31 @@ trait Forward: Backend {
         mean: FloatTensor<Self>,
         variance: FloatTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
+    fn soft_unpool(
+        pooled: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        variance: FloatTensor<Self>,
+        log_prior: FloatTensor<Self>,
+        kinds: Vec<usize>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }
 
 pub(crate) fn rectified_moments<const D: usize>(mean: Tensor<D>, variance: Tensor<D>) -> (Tensor<D>, Tensor<D>) {
     let (mean, variance) = <Dispatch as Forward>::rectified_moments(mean.into_dispatch(), variance.into_dispatch());
     (Tensor::from_dispatch(mean), Tensor::from_dispatch(variance))
+}
+
+pub(crate) fn soft_unpool(
+    pooled: Tensor<4>,
+    mean: Tensor<4>,
+    variance: Tensor<4>,
+    log_prior: Tensor<4>,
+    kinds: &[usize],
+) -> (Tensor<4>, Tensor<4>) {
+    let (pooled, log_prior) = (pooled.into_dispatch(), log_prior.into_dispatch());
+    let (mean, variance) = (mean.into_dispatch(), variance.into_dispatch());
+    let (unpooled, switches) = <Dispatch as Forward>::soft_unpool(pooled, mean, variance, log_prior, kinds.to_vec());
+    (Tensor::from_dispatch(unpooled), Tensor::from_dispatch(switches))
 }
 
 pub(crate) fn panels(weight: Tensor<2>, precision: Precision) -> Tensor<3> {
@@ -398,7 +420,7 @@ impl Fused for Flex {
 
     fn fused_max_pool2d(x: FlexTensor, window: Window) -> FlexTensor {
         let images = Images::of(&x, window);
-        max_pool2d_forward(&contiguous(x), images).0
+        max_pool2d_forward::<false>(&contiguous(x), images).0
     }
 }
 
@@ -422,6 +444,16 @@ impl Forward for Flex {
         let (mut mean, mut variance) = (whole(mean), whole(variance));
         vector::rectified_moments(mean.storage_mut::<f32>(), variance.storage_mut::<f32>());
         (mean, variance)
+    }
+
+    fn soft_unpool(
+        pooled: FlexTensor,
+        mean: FlexTensor,
+        variance: FlexTensor,
+        log_prior: FlexTensor,
+        kinds: Vec<usize>,
+    ) -> (FlexTensor, FlexTensor) {
+        unpool::soft_unpool(pooled, mean, variance, log_prior, &kinds)
     }
 }
 
@@ -642,7 +674,7 @@ impl<C: CheckpointStrategy> Fused for Autodiff<Flex, C> {
         let node = x.node();
         let x = contiguous(x.into_primitive());
         let images = Images::of(&x, window);
-        let (y, switches) = max_pool2d_forward(&x, images);
+        let (y, switches) = max_pool2d_forward::<true>(&x, images);
         tracked::<C, _, _>([node], y, MaxPool2dKept { batch: dims(&x)[0], images, switches })
     }
 }

@@ -39,7 +39,7 @@ pub(in crate::flex) type Turn<T> = unsafe fn(usize, *const T, usize, *mut f32, u
 const MOST_ROWS: usize = 12;
 /// The most columns.
 const MOST_COLUMNS: usize = 32;
-/// Vectors side by side in a tile.
+/// Vectors side by side in a tile; in one of few columns there is one.
 const VECTORS: usize = 2;
 /// Numbers of a line of the caches.
 const LINE: usize = 16;
@@ -130,12 +130,12 @@ impl<const TURNED: bool, const R: usize> First<R> for Gathered<TURNED> {
     }
 }
 
-/// One tile: `R` rows of `VECTORS` vectors.
+/// One tile: `R` rows of `N` vectors.
 ///
 /// # Safety
 /// The instruction set of `V` is there; the pointers reach as far as [`Grow`] or [`Gather`] tells.
 #[inline(always)]
-unsafe fn grow<V: Lanes, T: Element, const R: usize>(
+unsafe fn grow<V: Lanes, T: Element, const R: usize, const N: usize>(
     links: usize,
     a: impl First<R>,
     b: Place<*const T>,
@@ -144,7 +144,7 @@ unsafe fn grow<V: Lanes, T: Element, const R: usize>(
 ) {
     // SAFETY: the caller's.
     unsafe {
-        let mut c = [[V::splat(0.0); VECTORS]; R];
+        let mut c = [[V::splat(0.0); N]; R];
         if !start.data.is_null() {
             for (row, c) in c.iter_mut().enumerate() {
                 for (vector, c) in c.iter_mut().enumerate() {
@@ -155,13 +155,13 @@ unsafe fn grow<V: Lanes, T: Element, const R: usize>(
         for row in R..2 * R {
             // The tile below goes on where its chains stopped, in lines that are far apart.
             V::fetch(out.data.wrapping_add(row * out.stride));
-            V::fetch(out.data.wrapping_add(row * out.stride + VECTORS * V::WIDTH - 1));
+            V::fetch(out.data.wrapping_add(row * out.stride + N * V::WIDTH - 1));
         }
         let rows = a.rows();
         for first in (0..links).step_by(LINE) {
             a.fetch::<V>(first);
             for k in first..links.min(first + LINE) {
-                let mut b_vectors = [V::splat(0.0); VECTORS];
+                let mut b_vectors = [V::splat(0.0); N];
                 for (vector, b_vector) in b_vectors.iter_mut().enumerate() {
                     *b_vector = T::load(b.data.add(k * b.stride + vector * V::WIDTH));
                 }
@@ -195,20 +195,26 @@ unsafe fn tile<V: Lanes, const R: usize>(
     out: Place<*mut f32>,
     columns: usize,
 ) {
-    let width = VECTORS * V::WIDTH;
     // SAFETY: the caller's; what does not exist in the result is grown beside it.
     unsafe {
-        if columns == width {
-            return grow::<V, f32, R>(links, a, b, start, out);
+        if columns == VECTORS * V::WIDTH {
+            return grow::<V, f32, R, VECTORS>(links, a, b, start, out);
+        }
+        if columns == V::WIDTH {
+            return grow::<V, f32, R, 1>(links, a, b, start, out);
         }
         let mut whole = [0.0_f32; MOST_ROWS * MOST_COLUMNS];
-        let place = Place { data: whole.as_mut_ptr(), stride: width };
+        let place = Place { data: whole.as_mut_ptr(), stride: VECTORS * V::WIDTH };
         if !start.data.is_null() {
             for row in 0..R {
                 std::ptr::copy_nonoverlapping(start.at(row, 0).data, place.at(row, 0).data, columns);
             }
         }
-        grow::<V, f32, R>(links, a, b, place.begins(), place);
+        if columns < V::WIDTH {
+            grow::<V, f32, R, 1>(links, a, b, place.begins(), place);
+        } else {
+            grow::<V, f32, R, VECTORS>(links, a, b, place.begins(), place);
+        }
         for row in 0..R {
             std::ptr::copy_nonoverlapping(place.at(row, 0).data, out.at(row, 0).data, columns);
         }
@@ -236,7 +242,7 @@ unsafe fn sweep<V: Lanes, T: Element, const TURNED: bool, const R: usize>(
         // SAFETY: the caller's.
         unsafe {
             let b = Place { data: b.data.add(column), ..b };
-            grow::<V, T, R>(links, Lying::<TURNED>(a), b, start.at(0, column), out.at(0, column));
+            grow::<V, T, R, VECTORS>(links, Lying::<TURNED>(a), b, start.at(0, column), out.at(0, column));
         }
     }
 }

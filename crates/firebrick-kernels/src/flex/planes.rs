@@ -1,0 +1,87 @@
+//! Correlations that give few channels: places side by side fill a vector, as channels would not.
+
+use std::mem::MaybeUninit;
+
+use multiversion::multiversion;
+
+/// So few channels are less than half of a vector: more are faster side by side.
+pub(super) const FEW: usize = 6;
+
+/// Places that are treated together, and in a vector.
+const PLACES: usize = 32;
+const LANES: usize = 16;
+
+/// A channel of an image, row after row, then the next channel; what is read beyond the last one is 0.
+#[derive(Debug)]
+pub(super) struct Planes {
+    data: Vec<f32>,
+    /// From a plane to the next.
+    plane: usize,
+    channels: usize,
+    /// Rows and columns of a plane.
+    size: [usize; 2],
+}
+
+impl Planes {
+    /// Of pixels whose channels lie side by side, in rows of `size[1]`.
+    pub(super) fn of(pixels: &[f32], channels: usize, size: [usize; 2]) -> Self {
+        // Planes a power of two apart would push each other out of the nearest cache.
+        let plane = size[0] * size[1] + LANES;
+        let mut data = vec![0.0; plane * channels + PLACES];
+        // Pixels of a line of the caches at a time, so that what is written lies close as well.
+        for (block, pixels) in pixels.chunks(16 * channels).enumerate() {
+            for channel in 0..channels {
+                let to = &mut data[channel * plane + 16 * block..];
+                pixels[channel..].iter().step_by(channels).zip(to).for_each(|(&from, to)| *to = from);
+            }
+        }
+        Self { data, plane, channels, size }
+    }
+}
+
+/// What every window of side `side` gives, window after window, that begins `first` down and across or up to `places` further.
+///
+/// Each sum is one chain over rows, columns and channels of the window, as of a product.
+///
+/// # Panics
+/// If the shapes disagree or a window lies beyond the image.
+#[multiversion(targets("x86_64+avx512f+avx512dq+avx512vl+avx512bw+avx2+fma", "x86_64+avx2+fma"))]
+pub(super) fn place_correlated(
+    planes: &Planes,
+    (first, places): (usize, [usize; 2]),
+    (weight, side): (&[f32], usize),
+    start: Option<&[f32]>,
+    y: &mut [MaybeUninit<f32>],
+) {
+    let Planes { data, plane, channels, size: [height, width] } = planes;
+    let out_channels = weight.len() / (side * side * channels);
+    assert_eq!(y.len(), places[0] * places[1] * out_channels, "shape of a correlation");
+    assert!(
+        first + places[0] + side <= height + 1 && first + places[1] + side <= width + 1,
+        "a window beyond the image"
+    );
+    for row in 0..places[0] {
+        for column in (0..places[1]).step_by(PLACES) {
+            let count = PLACES.min(places[1] - column);
+            for out in 0..out_channels {
+                let mut sums = [[start.map_or(0.0, |start| start[out]); LANES]; PLACES / LANES];
+                for place in 0..side * side {
+                    let (down, across) = (first + row + place / side, first + column + place % side);
+                    for channel in 0..*channels {
+                        let weight = weight[(place * channels + channel) * out_channels + out];
+                        let from = &data[channel * plane + down * width + across..][..PLACES];
+                        let from = from.as_chunks::<LANES>().0;
+                        for (vector, sums) in sums.iter_mut().enumerate() {
+                            // A loop that the compiler unrolls, so that sums stay in registers.
+                            for lane in 0..LANES {
+                                sums[lane] = from[vector][lane].mul_add(weight, sums[lane]);
+                            }
+                        }
+                    }
+                }
+                let to = y[(row * places[1] + column) * out_channels + out..].iter_mut().step_by(out_channels);
+                to.zip(sums.into_iter().flatten()).take(count).for_each(|(to, sum)| _ = to.write(sum));
+            }
+        }
+    }
+}

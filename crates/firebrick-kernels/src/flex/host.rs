@@ -11,15 +11,15 @@ use crate::{Chunk, Heads};
 pub(crate) struct Host {
     slots: Vec<Slot>,
     capacity: usize,
-    width: usize,
+    d_head: usize,
 }
 
 #[derive(Debug)]
 struct Slot {
     /// Of each head, as products read them.
     keys: Vec<Panels>,
-    /// Rows of all heads, one of each token.
-    values: Vec<f32>,
+    /// Of each head, a row of each token.
+    values: Vec<Vec<f32>>,
 }
 
 /// Queries that are treated at a time.
@@ -28,25 +28,26 @@ const BLOCK: usize = 64;
 impl Host {
     /// Memory is set aside here; the system provides it when it is first used.
     pub(crate) fn new(slots: usize, capacity: usize, key_value_heads: usize, d_head: usize) -> Self {
-        let width = key_value_heads * d_head;
         let slot = |_| Slot {
             keys: (0..key_value_heads).map(|_| Panels::new(d_head, capacity)).collect(),
-            values: Vec::with_capacity(capacity * width),
+            values: (0..key_value_heads).map(|_| Vec::with_capacity(capacity * d_head)).collect(),
         };
-        Self { slots: (0..slots).map(slot).collect(), capacity, width }
+        Self { slots: (0..slots).map(slot).collect(), capacity, d_head }
     }
 
     pub(crate) fn copy(&mut self, from: usize, to: usize, tokens: usize) {
         let [from, to] = self.slots.get_disjoint_mut([from, to]).expect("two slots of the cache");
         to.keys.iter_mut().zip(&from.keys).for_each(|(to, from)| to.take_from(from, tokens));
-        to.values.clear();
-        to.values.extend_from_slice(&from.values[..tokens * self.width]);
+        for (to, from) in to.values.iter_mut().zip(&from.values) {
+            to.clear();
+            to.extend_from_slice(&from[..tokens * self.d_head]);
+        }
     }
 
     /// Keeps the keys and values of new tokens, then lets their queries read.
     pub(crate) fn attention(&mut self, qkv: &[f32], heads: Heads, d_head: usize, chunks: &[Chunk]) -> Vec<f32> {
         assert!(self.slots.iter().all(|slot| slot.keys.len() == heads.key_value), "a cache of other heads");
-        assert_eq!(heads.key_value * d_head, self.width, "a cache of other heads");
+        assert_eq!(d_head, self.d_head, "a cache of other heads");
         let mut rest = qkv;
         for &Chunk { slot, past, tokens } in chunks {
             let (new, others) = rest.split_at(tokens * heads.all() * d_head);
@@ -54,13 +55,16 @@ impl Host {
             let capacity = self.capacity;
             assert!(past + tokens <= capacity, "{past} and {tokens} tokens in a cache of {capacity}");
             let Slot { keys, values } = &mut self.slots[slot];
-            assert!(values.len() >= past * self.width, "slot {slot} remembers fewer than {past} tokens");
+            assert!(
+                values.iter().all(|values| values.len() >= past * d_head),
+                "slot {slot} remembers fewer than {past} tokens"
+            );
             keys.iter_mut().for_each(|keys| keys.truncate(past));
-            values.truncate(past * self.width);
+            values.iter_mut().for_each(|values| values.truncate(past * d_head));
             for token in new.chunks_exact(heads.all() * d_head) {
-                let (k, v) = token[heads.query * d_head..].split_at(self.width);
+                let (k, v) = token[heads.query * d_head..].split_at(heads.key_value * d_head);
                 keys.iter_mut().zip(k.chunks_exact(d_head)).for_each(|(keys, k)| keys.push(k));
-                values.extend_from_slice(v);
+                values.iter_mut().zip(v.chunks_exact(d_head)).for_each(|(values, v)| values.extend_from_slice(v));
             }
         }
         let mut out = vec![0.0; qkv.len() / heads.all() * heads.query];
@@ -85,7 +89,7 @@ impl Slot {
     /// What the queries of `new` tokens read of this sequence.
     fn read(&self, new: &[f32], heads: Heads, chunk: Chunk, out: &mut [f32]) {
         let d_head = new.len() / chunk.tokens / heads.all();
-        let (width, kept, read_width) = (heads.all() * d_head, heads.key_value * d_head, heads.query * d_head);
+        let (width, read_width) = (heads.all() * d_head, heads.query * d_head);
         let shared = heads.query / heads.key_value;
         let scale = 1.0 / (d_head as f32).sqrt();
         let mut scores = Vec::new();
@@ -93,7 +97,7 @@ impl Slot {
             for block in (0..chunk.tokens).step_by(BLOCK) {
                 let queries = BLOCK.min(chunk.tokens - block);
                 let whole = chunk.past + block + queries;
-                let v = Matrix::rows(&self.values[kv * d_head..], whole, d_head, kept);
+                let v = Matrix::rows(&self.values[kv], whole, d_head, d_head);
                 // The queries of one token that share a head lie side by side; of several tokens, those of a head do.
                 let groups: &[_] = if queries == 1 { &[(shared, d_head)] } else { &vec![(queries, width); shared] };
                 for (group, &(rows, stride)) in groups.iter().enumerate() {

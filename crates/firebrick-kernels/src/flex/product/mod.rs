@@ -227,6 +227,8 @@ const LINKS: usize = 256;
 /// Rows of the first factor, and columns of the second, that are treated together.
 const ROWS: usize = 240;
 const COLUMNS: usize = 1024;
+/// Rows so many numbers apart, or a multiple, push each other out of the nearest cache.
+const ALIAS: usize = 1024;
 /// Links at a time where the second factor is read where it lies: as many rows as a processor prefetches from.
 const STREAMS: usize = 8;
 /// So many tiles, one below or beside another, are few: laying the second factor out for a few rows of tiles would cost more than
@@ -309,6 +311,7 @@ unsafe fn blocked<T: Element>(
     let tiles = &kernel.tiles[usize::from(turned)];
     // Columns far apart would push each other out of the nearest cache.
     let laid = turned && a.rows > 2 * kernel.rows;
+    let moved = !turned && a.row_stride.is_multiple_of(ALIAS) && a.rows > kernel.rows / 2;
     // Few rows use a panel up at once: it need not outlive the nearest cache.
     let columns = if a.rows <= FEW * kernel.rows { kernel.columns } else { COLUMNS };
     for k in (0..a.columns.max(1)).step_by(LINKS) {
@@ -324,6 +327,10 @@ unsafe fn blocked<T: Element>(
                     let a = a.split_rows(block).1.split_columns(k).1;
                     pack::rows(kernel, panels_a, a.split_rows(ROWS.min(a.rows)).0.split_columns(links).0);
                 }
+                if moved {
+                    let a = a.split_rows(block).1.split_columns(k).1;
+                    pack::apart(kernel, panels_a, a.split_rows(ROWS.min(a.rows)).0.split_columns(links).0);
+                }
                 for (index, panel) in (0..b.columns).step_by(kernel.columns).enumerate() {
                     let b_panel = panels[index * links * kernel.columns..].as_ptr();
                     let b_panel = Place { data: b_panel, stride: kernel.columns };
@@ -332,6 +339,9 @@ unsafe fn blocked<T: Element>(
                         let rows = kernel.rows.min(a.rows - row);
                         let from = if laid {
                             Place { data: panels_a[(row - block) * links..].as_ptr(), stride: rows }
+                        } else if moved {
+                            let stride = pack::stride(links);
+                            Place { data: panels_a[(row - block) * stride..].as_ptr(), stride }
                         } else {
                             Place { data: from.wrapping_add(row * a.row_stride + k * a.column_stride), stride }
                         };

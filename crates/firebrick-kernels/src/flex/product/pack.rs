@@ -22,6 +22,20 @@ pub(super) fn rows(kernel: &Kernel, panels: &mut Vec<f32>, a: Matrix<'_>) {
     }
 }
 
+/// Rows of neighbours, [`stride`] apart.
+pub(super) fn apart(kernel: &Kernel, rows: &mut Vec<f32>, a: Matrix<'_>) {
+    assert!(a.column_stride == 1 && a.extent() <= a.data.len(), "rows of neighbours");
+    let stride = stride(a.columns);
+    rows.resize(rows.len().max(a.rows * stride), 0.0);
+    // SAFETY: the rows lie in their slice, and there is room for as many.
+    unsafe { (kernel.copy)(a.rows, a.columns, a.data.as_ptr(), a.row_stride, rows.as_mut_ptr(), stride) }
+}
+
+/// How far rows of so many numbers are laid apart: a line of the caches more, so that they do not push each other out.
+pub(super) fn stride(columns: usize) -> usize {
+    columns.next_multiple_of(16) + 16
+}
+
 /// Panels as wide as a tile: for each link the numbers of the panel's columns, side by side, 0 where the matrix has none.
 pub(super) fn columns<T: Element>(kernel: &Kernel, panels: &mut Vec<f32>, b: Matrix<'_, T>) {
     let width = kernel.columns;

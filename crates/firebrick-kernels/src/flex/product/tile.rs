@@ -43,6 +43,8 @@ const MOST_COLUMNS: usize = 32;
 const VECTORS: usize = 2;
 /// Numbers of a line of the caches.
 const LINE: usize = 16;
+/// Rows times links until what is fetched now is needed, where the second factor comes from far.
+const AHEAD: usize = 200;
 
 /// How a processor grows tiles; those of `n` rows stand at `n − 1`.
 pub(in crate::flex) struct Kernel {
@@ -130,12 +132,12 @@ impl<const TURNED: bool, const R: usize> First<R> for Gathered<TURNED> {
     }
 }
 
-/// One tile: `R` rows of `N` vectors.
+/// One tile: `R` rows of `N` vectors, of a second factor that may come from `FAR`.
 ///
 /// # Safety
 /// The instruction set of `V` is there; the pointers reach as far as [`Grow`] or [`Gather`] tells.
 #[inline(always)]
-unsafe fn grow<V: Lanes, T: Element, const R: usize, const N: usize>(
+unsafe fn grow<V: Lanes, T: Element, const R: usize, const N: usize, const FAR: bool>(
     links: usize,
     a: impl First<R>,
     b: Place<*const T>,
@@ -163,6 +165,10 @@ unsafe fn grow<V: Lanes, T: Element, const R: usize, const N: usize>(
             for k in first..links.min(first + LINE) {
                 let mut b_vectors = [V::splat(0.0); N];
                 for (vector, b_vector) in b_vectors.iter_mut().enumerate() {
+                    // Of few rows a processor sees the next links coming; of many they are too far apart in time.
+                    if FAR && R >= 4 {
+                        V::fetch(b.data.wrapping_add((k + AHEAD / R) * b.stride + vector * V::WIDTH));
+                    }
                     *b_vector = T::load(b.data.add(k * b.stride + vector * V::WIDTH));
                 }
                 let step = a.step(k);
@@ -187,7 +193,7 @@ unsafe fn grow<V: Lanes, T: Element, const R: usize, const N: usize>(
 /// # Safety
 /// As [`grow`].
 #[inline(always)]
-unsafe fn tile<V: Lanes, const R: usize>(
+unsafe fn tile<V: Lanes, const R: usize, const FAR: bool>(
     links: usize,
     a: impl First<R>,
     b: Place<*const f32>,
@@ -198,10 +204,10 @@ unsafe fn tile<V: Lanes, const R: usize>(
     // SAFETY: the caller's; what does not exist in the result is grown beside it.
     unsafe {
         if columns == VECTORS * V::WIDTH {
-            return grow::<V, f32, R, VECTORS>(links, a, b, start, out);
+            return grow::<V, f32, R, VECTORS, FAR>(links, a, b, start, out);
         }
         if columns == V::WIDTH {
-            return grow::<V, f32, R, 1>(links, a, b, start, out);
+            return grow::<V, f32, R, 1, FAR>(links, a, b, start, out);
         }
         let mut whole = [0.0_f32; MOST_ROWS * MOST_COLUMNS];
         let place = Place { data: whole.as_mut_ptr(), stride: VECTORS * V::WIDTH };
@@ -211,9 +217,9 @@ unsafe fn tile<V: Lanes, const R: usize>(
             }
         }
         if columns < V::WIDTH {
-            grow::<V, f32, R, 1>(links, a, b, place.begins(), place);
+            grow::<V, f32, R, 1, FAR>(links, a, b, place.begins(), place);
         } else {
-            grow::<V, f32, R, VECTORS>(links, a, b, place.begins(), place);
+            grow::<V, f32, R, VECTORS, FAR>(links, a, b, place.begins(), place);
         }
         for row in 0..R {
             std::ptr::copy_nonoverlapping(place.at(row, 0).data, out.at(row, 0).data, columns);
@@ -242,7 +248,7 @@ unsafe fn sweep<V: Lanes, T: Element, const TURNED: bool, const R: usize>(
         // SAFETY: the caller's.
         unsafe {
             let b = Place { data: b.data.add(column), ..b };
-            grow::<V, T, R, VECTORS>(links, Lying::<TURNED>(a), b, start.at(0, column), out.at(0, column));
+            grow::<V, T, R, VECTORS, false>(links, Lying::<TURNED>(a), b, start.at(0, column), out.at(0, column));
         }
     }
 }
@@ -259,7 +265,7 @@ macro_rules! kernel {
                 start: Place<*const f32>, out: Place<*mut f32>, columns: usize,
             ) {
                 // SAFETY: the caller's.
-                unsafe { tile::<$lanes, R>(links, Lying::<TURNED>(a), b, start, out, columns) }
+                unsafe { tile::<$lanes, R, true>(links, Lying::<TURNED>(a), b, start, out, columns) }
             }
 
             $(#[$feature])?
@@ -268,7 +274,7 @@ macro_rules! kernel {
                 start: Place<*const f32>, out: Place<*mut f32>, columns: usize,
             ) {
                 // SAFETY: the caller's.
-                unsafe { tile::<$lanes, R>(links, Gathered::<TURNED>(a), b, start, out, columns) }
+                unsafe { tile::<$lanes, R, false>(links, Gathered::<TURNED>(a), b, start, out, columns) }
             }
 
             $(#[$feature])?

@@ -227,8 +227,8 @@ const LINKS: usize = 256;
 /// Rows of the first factor, and columns of the second, that are treated together.
 const ROWS: usize = 240;
 const COLUMNS: usize = 1024;
-/// Rows so many numbers apart, or a multiple, push each other out of the nearest cache.
-const ALIAS: usize = 1024;
+/// Rows so many numbers apart, or a multiple of it, push each other out of the nearest cache.
+const SAME_PLACE: usize = 1024;
 /// Links at a time where the second factor is read where it lies: as many rows as a processor prefetches from.
 const STREAMS: usize = 8;
 /// So many tiles, one below or beside another, are few: laying the second factor out for a few rows of tiles would cost more than
@@ -295,7 +295,18 @@ unsafe fn streamed<T: Element>(
     }
 }
 
-/// A product whose second factor, and sometimes the first, is laid out in panels, block by block.
+/// Where the first factor of a block is read.
+#[derive(Clone, Copy)]
+enum Reading {
+    /// Where it lies.
+    Lying,
+    /// In [panels](pack::rows).
+    Panels,
+    /// In [rows](pack::apart) that do not push each other out of the nearest cache.
+    Apart,
+}
+
+/// A product whose second factor, and sometimes the first, is laid out anew, block by block.
 ///
 /// # Safety
 /// As [`alone`].
@@ -309,9 +320,12 @@ unsafe fn blocked<T: Element>(
 ) {
     let (Place { data: from, stride }, turned) = a.place();
     let tiles = &kernel.tiles[usize::from(turned)];
-    // Columns far apart would push each other out of the nearest cache.
-    let laid = turned && a.rows > 2 * kernel.rows;
-    let moved = !turned && a.row_stride.is_multiple_of(ALIAS) && a.rows > kernel.rows / 2;
+    // Columns far apart, and rows that far apart, would push each other out of the nearest cache.
+    let reading = match turned {
+        true if a.rows > 2 * kernel.rows => Reading::Panels,
+        false if a.row_stride.is_multiple_of(SAME_PLACE) && a.rows > kernel.rows / 2 => Reading::Apart,
+        _ => Reading::Lying,
+    };
     // Few rows use a panel up at once: it need not outlive the nearest cache.
     let columns = if a.rows <= FEW * kernel.rows { kernel.columns } else { COLUMNS };
     for k in (0..a.columns.max(1)).step_by(LINKS) {
@@ -323,13 +337,12 @@ unsafe fn blocked<T: Element>(
             let b = b.split_columns(columns.min(b.columns)).0;
             pack::columns(kernel, panels, b);
             for block in (0..a.rows).step_by(ROWS) {
-                if laid {
-                    let a = a.split_rows(block).1.split_columns(k).1;
-                    pack::rows(kernel, panels_a, a.split_rows(ROWS.min(a.rows)).0.split_columns(links).0);
-                }
-                if moved {
-                    let a = a.split_rows(block).1.split_columns(k).1;
-                    pack::apart(kernel, panels_a, a.split_rows(ROWS.min(a.rows)).0.split_columns(links).0);
+                let part = a.split_rows(block).1.split_columns(k).1;
+                let part = part.split_rows(ROWS.min(part.rows)).0.split_columns(links).0;
+                match reading {
+                    Reading::Panels => pack::rows(kernel, panels_a, part),
+                    Reading::Apart => pack::apart(kernel, panels_a, part),
+                    Reading::Lying => {}
                 }
                 for (index, panel) in (0..b.columns).step_by(kernel.columns).enumerate() {
                     let b_panel = panels[index * links * kernel.columns..].as_ptr();
@@ -337,13 +350,13 @@ unsafe fn blocked<T: Element>(
                     let columns = kernel.columns.min(b.columns - panel);
                     for row in (block..a.rows.min(block + ROWS)).step_by(kernel.rows) {
                         let rows = kernel.rows.min(a.rows - row);
-                        let from = if laid {
-                            Place { data: panels_a[(row - block) * links..].as_ptr(), stride: rows }
-                        } else if moved {
-                            let stride = pack::stride(links);
-                            Place { data: panels_a[(row - block) * stride..].as_ptr(), stride }
-                        } else {
-                            Place { data: from.wrapping_add(row * a.row_stride + k * a.column_stride), stride }
+                        let of_part = |stride: usize| panels_a[(row - block) * stride..].as_ptr();
+                        let from = match reading {
+                            Reading::Panels => Place { data: of_part(links), stride: rows },
+                            Reading::Apart => Place { data: of_part(pack::stride(links)), stride: pack::stride(links) },
+                            Reading::Lying => {
+                                Place { data: from.wrapping_add(row * a.row_stride + k * a.column_stride), stride }
+                            }
                         };
                         // SAFETY: the factors have these rows and links; the tile lies within the product.
                         unsafe {
@@ -493,6 +506,14 @@ mod tests {
             for turns in [[false, false], [false, true], [true, false]] {
                 hold(shape, 0, turns, Begin::Row, |b| b);
             }
+        }
+    }
+
+    #[test]
+    fn rows_that_lie_in_the_same_place_of_a_cache_give_their_chains_to_the_bit() {
+        let [rows, columns] = if cfg!(miri) { [3, 8] } else { [500, 40] };
+        for links in [SAME_PLACE - 24, 24] {
+            hold([rows, links, columns], SAME_PLACE - links, [false, true], Begin::Kept, |b| b);
         }
     }
 }

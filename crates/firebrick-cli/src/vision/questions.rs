@@ -47,7 +47,7 @@ impl Ask {
 }
 
 impl Stage<Env> for Ask {
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 5;
     type Inputs = (Output<Pictures>, Output<Generative>, Output<Trained>, Output<Trained>, Output<Denoiser>);
     type Output = Answers;
 

@@ -274,15 +274,18 @@ impl GenerativeModel {
         let hidden = evidence.visible.clone().expand([batch, rows, columns, colours]).reshape([batch, pixels]);
         let hidden = hidden.lower_elem(0.5);
         // What is not measured drops out: only the part of the prior that is has to be asked.
-        let (measured, spread, part) = match config.reading {
-            Reading::Pixels => (images.clone(), images.zeros_like().mask_fill(hidden, f32::INFINITY), 0..pixels),
-            Reading::Activations => (mean.clone(), variance.clone(), pixels..pixels + height * width * channels),
+        let (reading, (asked, guessed)) = match config.reading {
+            Reading::Pixels => {
+                let plausible = self.plausible(&images, &hidden.clone().bool_not().float());
+                let variance = images.zeros_like().mask_fill(hidden, f32::INFINITY);
+                (Measured { mean: images, variance, part: 0..pixels }, plausible)
+            }
+            Reading::Activations => {
+                let part = pixels..pixels + height * width * channels;
+                let every = (vec![(0..batch).collect(); self.prior.len()], vec![Vec::new(); batch]);
+                (Measured { mean: mean.clone(), variance: variance.clone(), part }, every)
+            }
         };
-        let (asked, guessed) = match config.reading {
-            Reading::Pixels => self.plausible(&measured, &spread.clone().lower_elem(f32::MAX).float()),
-            Reading::Activations => (vec![(0..batch).collect(); self.prior.len()], vec![Vec::new(); batch]),
-        };
-        let reading = Measured { mean: measured, variance: spread, part };
         let mut evidence = vec![vec![f64::NEG_INFINITY; self.prior.len()]; batch];
         let mut factors = Vec::with_capacity(self.prior.len());
         for (index, asked) in asked.into_iter().enumerate() {

@@ -338,10 +338,9 @@ impl GenerativeModel {
         let class_rows = indices(labels, &device);
         let rendered = found.rendered.clone();
         let fused = rendered.clone() + (found.fused - rendered) * trust;
-        let log_switches = self
-            .switches
-            .iter()
-            .map(|rho| rho.clone().select(0, class_rows.clone()).log().autodiff())
+        let logs = self.network.blocks.iter().zip(&self.log_switches);
+        let log_switches = logs
+            .map(|(block, log_rho)| windows(log_rho.clone().select(0, class_rows.clone()), block.pool).autodiff())
             .collect::<Vec<_>>();
         let switches = if trust < 1.0 {
             log_switches.iter().map(|logits| logits.clone().without_autodiff()).collect()

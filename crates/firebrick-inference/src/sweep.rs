@@ -75,9 +75,9 @@ impl Default for SweepConfig {
 /// What is believed of a block once the image is explained.
 #[derive(Clone, Debug)]
 pub struct LayerPosterior {
-    /// Its pooled activations, the way up and the way down fused.
+    /// Its pooled activations, the way up and the way down fused, `[batch, height, width, channels]`.
     pub mean: Tensor<4>,
-    /// The probability that each pixel won its window, in which they add up to 1, `[batch, pool · height, pool · width, channels]`.
+    /// The probability that each of the pixels that were pooled won its window, in which they add up to 1.
     pub switches: Tensor<4>,
     /// The probability that an activation is explained by the label rather than by something else.
     pub responsibility: Tensor<4>,
@@ -100,9 +100,9 @@ pub struct Explanation {
     pub layers: Vec<LayerPosterior>,
 }
 
-/// A class is asked about a picture if the best of its components is not so far below the best of all, in nats, by its numbers alone. The
-/// temperature makes little of what is further.
-const MARGIN: f64 = 150.0;
+/// A class is asked about a picture if, by its numbers alone, the best of its components is not further below the best of all, in nats once
+/// the temperature has made little of them.
+const FAR: f64 = 7.5;
 /// Added to variances that are divided by.
 const LEAST_VARIANCE: f64 = 1e-4;
 
@@ -276,7 +276,8 @@ impl GenerativeModel {
         // What is not measured drops out: only the part of the prior that is has to be asked.
         let (reading, (asked, guessed)) = match config.reading {
             Reading::Pixels => {
-                let plausible = self.plausible(&images, &hidden.clone().bool_not().float());
+                let far = FAR * config.temperature;
+                let plausible = self.plausible(&images, &hidden.clone().bool_not().float(), far);
                 let variance = images.zeros_like().mask_fill(hidden, f32::INFINITY);
                 (Measured { mean: images, variance, part: 0..pixels }, plausible)
             }
@@ -289,13 +290,19 @@ impl GenerativeModel {
         let mut evidence = vec![vec![f64::NEG_INFINITY; self.prior.len()]; batch];
         let mut factors = Vec::with_capacity(self.prior.len());
         for (index, asked) in asked.into_iter().enumerate() {
+            if asked.is_empty() {
+                factors.push((asked, Tensor::zeros([0, self.prior[index].loadings.dims()[1]], &mean.device())));
+                continue;
+            }
             let found = reading.of(&self.prior[index], &asked);
             asked.iter().zip(found.evidence).for_each(|(&image, found)| evidence[image][index] = found);
             factors.push((asked, found.factors));
         }
         for (evidence, guessed) in evidence.iter_mut().zip(guessed) {
             let most = evidence.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            guessed.into_iter().for_each(|(index, below)| evidence[index] = most + below);
+            // What was not asked is never likelier than what was.
+            let least = evidence.iter().copied().filter(|log| log.is_finite()).fold(most, f64::min);
+            guessed.into_iter().for_each(|(index, below)| evidence[index] = least.min(most + below));
         }
         let classes = self.network.classes();
         let mut log_evidence = Vec::with_capacity(batch * classes);
@@ -321,7 +328,7 @@ impl GenerativeModel {
 
     /// The images that each component is asked about: of each class the one that suits its numbers best by themselves. Of each image the
     /// components of the classes that are too far from it, and how far below the best they are.
-    fn plausible(&self, images: &Tensor<2>, seen: &Tensor<2>) -> (Vec<Vec<usize>>, Vec<Vec<(usize, f64)>>) {
+    fn plausible(&self, images: &Tensor<2>, seen: &Tensor<2>, far: f64) -> (Vec<Vec<usize>>, Vec<Vec<(usize, f64)>>) {
         let mut asked = vec![Vec::new(); self.prior.len()];
         let scores = self.screen.scores(images, seen);
         let guessed = scores.into_iter().enumerate().map(|(image, scores)| {
@@ -331,7 +338,7 @@ impl GenerativeModel {
                 let of_class = (0..self.prior.len()).filter(|&index| self.prior[index].class == class);
                 let of_class = of_class.map(|index| (index, scores[index] - most));
                 let of_class = of_class.max_by(|a, b| a.1.total_cmp(&b.1)).expect("every class has a component");
-                if of_class.1 < -MARGIN {
+                if of_class.1 < -far {
                     guessed.push(of_class);
                 } else {
                     asked[of_class.0].push(image);
@@ -457,7 +464,7 @@ impl Measured {
 /// What the top activations say.
 struct Tops {
     reading: Measured,
-    /// Of each image and component, relative to the greatest where it was not asked.
+    /// Of each image and component: exact where it was asked, a guess where its class was not, −∞ where another stands for its class.
     evidence: Vec<Vec<f64>>,
     /// Of each component, the images that it was asked about and the factors that it found.
     factors: Vec<(Vec<usize>, Tensor<2>)>,

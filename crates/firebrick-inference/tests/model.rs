@@ -108,6 +108,22 @@ fn a_sweep_fills_in_what_is_hidden() {
 }
 
 #[test]
+fn a_label_that_is_given_is_rendered_whether_its_class_was_asked_or_not() {
+    let evidence = occluded(batch(&shapes(30, 5)));
+    // Of the first half the labels are right.
+    let labels = (0..30).map(|index| (index + index / 15) % CLASSES).collect::<Vec<_>>();
+    let with = |temperature: f64| {
+        let config = SweepConfig { temperature, ..SweepConfig::default() };
+        MODEL.sweep(&evidence, &Query::Clamp(labels.clone()), &config).unwrap()
+    };
+    // At the one none but the likeliest class is asked, at the other every one is.
+    let (few, all) = (with(1e-3), with(1e6));
+    assert_close(few.rendered, all.rendered, 0.0);
+    assert_close(few.images, all.images, 0.0);
+    assert!(few.log_scores.into_data().iter::<f32>().all(f32::is_finite));
+}
+
+#[test]
 fn p7_the_true_label_fills_in_better_than_another() {
     let images = batch(&shapes(60, 5));
     let evidence = occluded(images.clone());

@@ -635,6 +635,32 @@ fn what_is_unpooled_is_its_reference() {
 }
 
 #[test]
+fn what_is_unpooled_leaves_what_others_hold() {
+    let positive = numbers([1, 4, 4, 2], 3).square() + 0.1;
+    let (pooled, log_prior) = (numbers([1, 2, 2, 2], 1), numbers([1, 4, 2, 4], 4).permute([0, 1, 3, 2]));
+    // One tensor as mean and as variance, and held here as well.
+    let found = soft_unpool(pooled.clone(), positive.clone(), positive.clone(), log_prior.clone(), &[0]);
+    let expected = plain::soft_unpool(pooled, positive.clone(), positive.clone(), log_prior, &[0]);
+    assert_close(found.0, expected.0, 1e-5);
+    assert_close(found.1, expected.1, 1e-5);
+    assert_eq!(positive.to_data(), (numbers([1, 4, 4, 2], 3).square() + 0.1).to_data());
+}
+
+#[test]
+#[should_panic(expected = "2 windows below each other in 5 pixels")]
+fn windows_that_leave_pixels_out_are_refused() {
+    let x = numbers([1, 5, 4, 1], 1);
+    _ = soft_unpool(numbers([1, 2, 2, 1], 2), x.clone(), x.clone(), x, &[0]);
+}
+
+#[test]
+#[should_panic(expected = "a kind that the prior does not have")]
+fn a_kind_that_is_not_there_is_refused() {
+    let x = numbers([1, 4, 4, 1], 1);
+    _ = soft_unpool(numbers([1, 2, 2, 1], 2), x.clone(), x.clone(), x, &[1]);
+}
+
+#[test]
 fn an_unlikely_pixel_gets_nothing() {
     let (one, far) = (
         Tensor::<4>::ones([1, 2, 2, 1], &Device::flex()),
@@ -649,16 +675,22 @@ fn an_unlikely_pixel_gets_nothing() {
 #[test]
 fn few_channels_are_convolved_to_the_bits_of_many() {
     // More than a vector of places in a row, and fewer; a window of one pixel, and one that reaches beyond the edge.
-    for (size, [height, width], padding) in [(5, [4, 39], 2), (3, [7, 5], 0), (1, [3, 33], 0), (2, [6, 6], 1)] {
+    for (size, [height, width], padding) in
+        [(5, [4, 39], 2), (3, [7, 5], 0), (1, [3, 33], 0), (2, [6, 6], 1), (3, [90, 130], 1)]
+    {
         let window = Window { size, stride: 1, padding };
         let (x, weight, bias) = (numbers([2, height, width, 3], 1), numbers([size, size, 3, 20], 2), numbers([20], 3));
         let [down, across] = [height, width].map(|length| window.places(length));
         let all = conv2d(x.clone(), weight.clone(), bias.clone(), window);
         for few in [1, 6, 7] {
             let (weight, bias) = (weight.clone().slice([0..size, 0..size, 0..3, 0..few]), bias.clone().slice([0..few]));
-            let found = conv2d(x.clone(), weight, bias, window);
+            let found = conv2d(x.clone(), weight.clone(), bias.clone(), window);
             let expected = all.clone().slice([0..2, 0..down, 0..across, 0..few]);
             assert_eq!(found.to_data(), expected.to_data(), "{window:?}, {few} channels");
+            // One image is divided among threads.
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+            let first = pool.install(|| conv2d(x.clone().slice([0..1]), weight, bias, window));
+            assert_eq!(first.to_data(), expected.slice([0..1]).to_data(), "{window:?}, {few} channels, 3 threads");
         }
     }
 }

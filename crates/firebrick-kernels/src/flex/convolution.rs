@@ -8,7 +8,7 @@ use multiversion::multiversion;
 use rayon::prelude::*;
 
 use super::linear::column_sums;
-use super::planes::{FEW, Planes, place_correlated};
+use super::planes::{FEW_CHANNELS, Planes, place_correlated};
 use super::product::{
     Gathered, Kernel, Matrix, Start, WORTH, add_product_of_turned, joined, laid_out, place_product_of_gathered, zipped,
     zipped_rows,
@@ -162,8 +162,9 @@ fn correlated(
         Precision::Bf16 => Frame { channels: words, ..frame },
     };
     let (starts, steps) = (read.starts(windows), read.steps(size));
-    let few = out_channels <= FEW && precision == Precision::F32 && windows.apart == [1, 1];
-    let (panels, _) = laid_out(kernel, Matrix::rows(&weights, steps.len(), out_channels, out_channels));
+    let few = out_channels <= FEW_CHANNELS && precision == Precision::F32 && windows.apart == [1, 1];
+    let laid = |weights| laid_out(kernel, Matrix::rows(weights, steps.len(), out_channels, out_channels)).0;
+    let panels = if few { Vec::new() } else { laid(&weights) };
     let each = starts.len() * out_channels;
     let images = batch.len() / image;
     let length = images * each;
@@ -180,8 +181,18 @@ fn correlated(
         }
         if few {
             let planes = Planes::of(framed, channels, read.size);
-            let start = if let Start::Row(row) = start { Some(row) } else { None };
-            return place_correlated(&planes, (windows.first, windows.places), (weight, size), start, y);
+            let rows = windows.places[0].div_ceil(pieces.max(1));
+            let of_rows = |(piece, y): (usize, &mut [MaybeUninit<f32>])| {
+                let places = (windows.first, windows.places);
+                place_correlated(&planes, places, (weight, size), start, (piece * rows, y));
+            };
+            let of_piece = rows * windows.places[1] * out_channels;
+            if pieces > 1 {
+                y.par_chunks_mut(of_piece).enumerate().for_each(of_rows);
+            } else {
+                of_rows((0, y));
+            }
+            return;
         }
         let product = |(starts, y): (&[usize], &mut [MaybeUninit<f32>])| {
             let windows = Gathered { data: framed, starts, steps: &steps };
@@ -316,13 +327,14 @@ pub(super) fn max_pool2d_forward<const TOLD: bool>(x: &FlexTensor, images: Image
     let batch = dims(x)[0];
     let channels = images.channels;
     let length = images.windows() * channels;
-    let (mut y, mut switches) = (Vec::with_capacity(batch * length), Vec::new());
+    let told = if TOLD { length } else { 0 };
+    let (mut y, mut switches) = (Vec::with_capacity(batch * length), Vec::with_capacity(batch * told));
     for image in elements(x).chunks_exact(images.numbers()) {
         let begin = y.len();
         y.resize(begin + length, f32::NEG_INFINITY);
-        let told = if TOLD { begin } else { 0 };
-        switches.resize(told + if TOLD { length } else { 0 }, 0);
-        greatest::<TOLD>(image, images, &mut y[begin..], &mut switches[told..]);
+        let begin_told = switches.len();
+        switches.resize(begin_told + told, 0);
+        greatest::<TOLD>(image, images, &mut y[begin..], &mut switches[begin_told..]);
     }
     (tensor(y, vec![batch, images.places[0], images.places[1], channels]), switches)
 }

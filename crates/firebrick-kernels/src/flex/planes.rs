@@ -4,8 +4,10 @@ use std::mem::MaybeUninit;
 
 use multiversion::multiversion;
 
-/// So few channels are less than half of a vector: more are faster side by side.
-pub(super) const FEW: usize = 6;
+use super::product::Start;
+
+/// So few channels are faster one by one; a tile has room for sixteen, and takes as long for one.
+pub(super) const FEW_CHANNELS: usize = 6;
 
 /// Places that are treated together, and in a vector.
 const PLACES: usize = 32;
@@ -29,9 +31,9 @@ impl Planes {
         let plane = size[0] * size[1] + LANES;
         let mut data = vec![0.0; plane * channels + PLACES];
         // Pixels of a line of the caches at a time, so that what is written lies close as well.
-        for (block, pixels) in pixels.chunks(16 * channels).enumerate() {
+        for (block, pixels) in pixels.chunks(LANES * channels).enumerate() {
             for channel in 0..channels {
-                let to = &mut data[channel * plane + 16 * block..];
+                let to = &mut data[channel * plane + LANES * block..];
                 pixels[channel..].iter().step_by(channels).zip(to).for_each(|(&from, to)| *to = from);
             }
         }
@@ -39,7 +41,8 @@ impl Planes {
     }
 }
 
-/// What every window of side `side` gives, window after window, that begins `first` down and across or up to `places` further.
+/// What every window of side `side` gives, window after window, that begins `first` down and across or up to `places` further; in `y` those
+/// of whole rows of places from row `from` on.
 ///
 /// Each sum is one chain over rows, columns and channels of the window, as of a product.
 ///
@@ -50,23 +53,25 @@ pub(super) fn place_correlated(
     planes: &Planes,
     (first, places): (usize, [usize; 2]),
     (weight, side): (&[f32], usize),
-    start: Option<&[f32]>,
-    y: &mut [MaybeUninit<f32>],
+    start: Start<'_>,
+    (from, y): (usize, &mut [MaybeUninit<f32>]),
 ) {
     let Planes { data, plane, channels, size: [height, width] } = planes;
     let out_channels = weight.len() / (side * side * channels);
-    assert_eq!(y.len(), places[0] * places[1] * out_channels, "shape of a correlation");
+    let rows = y.len() / (places[1] * out_channels).max(1);
+    assert!(y.len() == rows * places[1] * out_channels && from + rows <= places[0], "shape of a correlation");
     assert!(
         first + places[0] + side <= height + 1 && first + places[1] + side <= width + 1,
         "a window beyond the image"
     );
-    for row in 0..places[0] {
+    for row in 0..rows {
         for column in (0..places[1]).step_by(PLACES) {
             let count = PLACES.min(places[1] - column);
             for out in 0..out_channels {
-                let mut sums = [[start.map_or(0.0, |start| start[out]); LANES]; PLACES / LANES];
+                let begin = if let Start::Row(row) = start { row[out] } else { 0.0 };
+                let mut sums = [[begin; LANES]; PLACES / LANES];
                 for place in 0..side * side {
-                    let (down, across) = (first + row + place / side, first + column + place % side);
+                    let (down, across) = (first + from + row + place / side, first + column + place % side);
                     for channel in 0..*channels {
                         let weight = weight[(place * channels + channel) * out_channels + out];
                         let from = &data[channel * plane + down * width + across..][..PLACES];

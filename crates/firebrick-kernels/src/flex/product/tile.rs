@@ -43,7 +43,8 @@ const MOST_COLUMNS: usize = 32;
 const VECTORS: usize = 2;
 /// Numbers of a line of the caches.
 const LINE: usize = 16;
-/// Rows times links until what is fetched now is needed, where the second factor comes from far.
+/// Rows times links until what is fetched now is needed, where the second factor may come from far; where it does not it costs nothing that
+/// could be measured.
 const AHEAD: usize = 200;
 
 /// How a processor grows tiles; those of `n` rows stand at `n − 1`.

@@ -149,7 +149,7 @@ impl Screen {
             let shared = one.loadings.clone().square().sum_dim(1).transpose();
             (one.noise.clone().unsqueeze::<2>() + shared).slice([0..1, 0..dims])
         };
-        let mean = |one: &Component| one.mean.clone().slice([0..dims]).unsqueeze::<2>();
+        let mean = |one: &Component| one.mean.clone().narrow(0, 0, dims).unsqueeze::<2>();
         let stack = |of: &dyn Fn(&Component) -> Tensor<2>| {
             let rows = Tensor::cat(prior.iter().map(of).collect(), 0);
             let [components, dims] = rows.dims();

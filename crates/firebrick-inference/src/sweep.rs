@@ -274,7 +274,7 @@ impl GenerativeModel {
         let hidden = evidence.visible.clone().expand([batch, rows, columns, colours]).reshape([batch, pixels]);
         let hidden = hidden.lower_elem(0.5);
         // What is not measured drops out: only the part of the prior that is has to be asked.
-        let (reading, (asked, guessed)) = match config.reading {
+        let (reading, Plausible { asked, guessed }) = match config.reading {
             Reading::Pixels => {
                 let far = FAR * config.temperature;
                 let plausible = self.plausible(&images, &hidden.clone().bool_not().float(), far);
@@ -283,8 +283,8 @@ impl GenerativeModel {
             }
             Reading::Activations => {
                 let part = pixels..pixels + height * width * channels;
-                let every = (vec![(0..batch).collect(); self.prior.len()], vec![Vec::new(); batch]);
-                (Measured { mean: mean.clone(), variance: variance.clone(), part }, every)
+                let (asked, guessed) = (vec![(0..batch).collect(); self.prior.len()], vec![Vec::new(); batch]);
+                (Measured { mean: mean.clone(), variance: variance.clone(), part }, Plausible { asked, guessed })
             }
         };
         let mut evidence = vec![vec![f64::NEG_INFINITY; self.prior.len()]; batch];
@@ -306,10 +306,9 @@ impl GenerativeModel {
         }
         let classes = self.network.classes();
         let mut log_evidence = Vec::with_capacity(batch * classes);
-        for image in 0..batch {
+        for evidence in &evidence {
             for class in 0..classes {
-                let of_class =
-                    self.prior.iter().zip(&evidence[image]).filter(|(component, _)| component.class == class);
+                let of_class = self.prior.iter().zip(evidence).filter(|(component, _)| component.class == class);
                 let logs = of_class.map(|(_, log)| *log).collect::<Vec<_>>();
                 let most = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let sum = logs.iter().map(|log| (log - most).exp()).sum::<f64>();
@@ -326,9 +325,8 @@ impl GenerativeModel {
         Tops { reading, evidence, factors, log_evidence, variance, mean }
     }
 
-    /// The images that each component is asked about: of each class the one that suits its numbers best by themselves. Of each image the
-    /// components of the classes that are too far from it, and how far below the best they are.
-    fn plausible(&self, images: &Tensor<2>, seen: &Tensor<2>, far: f64) -> (Vec<Vec<usize>>, Vec<Vec<(usize, f64)>>) {
+    /// Of each class the component that suits an image's numbers best by themselves is asked about it, unless it is too `far` below the best.
+    fn plausible(&self, images: &Tensor<2>, seen: &Tensor<2>, far: f64) -> Plausible {
         let mut asked = vec![Vec::new(); self.prior.len()];
         let scores = self.screen.scores(images, seen);
         let guessed = scores.into_iter().enumerate().map(|(image, scores)| {
@@ -347,7 +345,7 @@ impl GenerativeModel {
             guessed
         });
         let guessed = guessed.collect();
-        (asked, guessed)
+        Plausible { asked, guessed }
     }
 
     /// The likeliest component of each image's label.
@@ -444,6 +442,14 @@ pub(crate) struct Swept {
 pub(crate) struct Seen {
     up: Upward,
     tops: Tops,
+}
+
+/// Who is asked about some images.
+struct Plausible {
+    /// Of each component, the images.
+    asked: Vec<Vec<usize>>,
+    /// Of each image, components of classes that are too far to be asked, and how far below the best they are by its numbers alone.
+    guessed: Vec<Vec<(usize, f64)>>,
 }
 
 /// What the factors are read from: numbers `[batch, dims]` with their variances, and which part of the prior they are.

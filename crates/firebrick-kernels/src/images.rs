@@ -99,7 +99,7 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, window: Window) 
     conv2d_in(Precision::F32, x, weight, bias, window)
 }
 
-/// [`conv2d`] with its factors rounded, and those of its gradients likewise, as [`linear_in`] does it.
+/// [`conv2d`] with its factors rounded, and those of its gradients likewise, as [`linear_in`](crate::linear_in) does it.
 ///
 /// # Panics
 /// As [`conv2d`].

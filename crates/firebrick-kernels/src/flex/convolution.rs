@@ -73,16 +73,16 @@ impl Images {
 
 /// Images with zeros around their pixels, and between them.
 #[derive(Clone, Copy, Debug)]
-struct Frame {
+pub(super) struct Frame {
     /// Rows and columns of the image.
-    pixels: [usize; 2],
-    channels: usize,
+    pub(super) pixels: [usize; 2],
+    pub(super) channels: usize,
     /// Zeros above and to the left.
-    before: usize,
+    pub(super) before: usize,
     /// From a pixel to the next.
-    apart: usize,
+    pub(super) apart: usize,
     /// Rows and columns of all.
-    size: [usize; 2],
+    pub(super) size: [usize; 2],
 }
 
 impl Frame {
@@ -175,24 +175,23 @@ fn correlated(
     // Fewer images than threads are divided among them.
     let pieces = threads / images.clamp(1, threads);
     let one = |framed: &mut Vec<f32>, (image, y): (&[f32], &mut [MaybeUninit<f32>])| {
-        match precision {
-            Precision::F32 => read.fill(image, framed),
-            Precision::Bf16 => read.fill(&joined(kernel, image, channels), framed),
-        }
         if few {
-            let planes = Planes::of(framed, channels, read.size);
+            let planes = Planes::of(image, frame);
             let rows = windows.places[0].div_ceil(pieces.max(1));
             let of_rows = |(piece, y): (usize, &mut [MaybeUninit<f32>])| {
                 let places = (windows.first, windows.places);
                 place_correlated(&planes, places, (weight, size), start, (piece * rows, y));
             };
-            let of_piece = rows * windows.places[1] * out_channels;
             if pieces > 1 {
-                y.par_chunks_mut(of_piece).enumerate().for_each(of_rows);
+                y.par_chunks_mut(rows * windows.places[1] * out_channels).enumerate().for_each(of_rows);
             } else {
                 of_rows((0, y));
             }
             return;
+        }
+        match precision {
+            Precision::F32 => read.fill(image, framed),
+            Precision::Bf16 => read.fill(&joined(kernel, image, channels), framed),
         }
         let product = |(starts, y): (&[usize], &mut [MaybeUninit<f32>])| {
             let windows = Gathered { data: framed, starts, steps: &steps };

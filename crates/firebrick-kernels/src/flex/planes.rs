@@ -4,6 +4,7 @@ use std::mem::MaybeUninit;
 
 use multiversion::multiversion;
 
+use super::convolution::Frame;
 use super::product::Start;
 
 /// So few channels are faster one by one; a tile has room for sixteen, and takes as long for one.
@@ -13,7 +14,7 @@ pub(super) const FEW_CHANNELS: usize = 6;
 const PLACES: usize = 32;
 const LANES: usize = 16;
 
-/// A channel of an image, row after row, then the next channel; what is read beyond the last one is 0.
+/// A channel of a framed image, row after row, then the next channel; what is read beyond the last one is 0.
 #[derive(Debug)]
 pub(super) struct Planes {
     data: Vec<f32>,
@@ -25,16 +26,17 @@ pub(super) struct Planes {
 }
 
 impl Planes {
-    /// Of pixels whose channels lie side by side, in rows of `size[1]`.
-    pub(super) fn of(pixels: &[f32], channels: usize, size: [usize; 2]) -> Self {
+    /// Of an image whose pixels' channels lie side by side, with its frame.
+    pub(super) fn of(image: &[f32], frame: Frame) -> Self {
+        let Frame { pixels: [_, columns], channels, before, apart, size } = frame;
         // Planes a power of two apart would push each other out of the nearest cache.
         let plane = size[0] * size[1] + LANES;
         let mut data = vec![0.0; plane * channels + PLACES];
-        // Pixels of a line of the caches at a time, so that what is written lies close as well.
-        for (block, pixels) in pixels.chunks(LANES * channels).enumerate() {
+        for (row, from) in image.chunks_exact(columns * channels).enumerate() {
+            let begin = (before + row * apart) * size[1] + before;
             for channel in 0..channels {
-                let to = &mut data[channel * plane + LANES * block..];
-                pixels[channel..].iter().step_by(channels).zip(to).for_each(|(&from, to)| *to = from);
+                let to = data[channel * plane + begin..].iter_mut().step_by(apart);
+                from[channel..].iter().step_by(channels).zip(to).for_each(|(&from, to)| *to = from);
             }
         }
         Self { data, plane, channels, size }

@@ -189,7 +189,7 @@ unsafe fn grow<V: Lanes, T: Element, const R: usize, const N: usize, const FAR: 
     }
 }
 
-/// A tile of which only the first `columns` columns exist in the result; in the panel `b` all do.
+/// A tile of which only the first `columns` columns exist in the result; in the panel `b` all do. One vector is enough for few.
 ///
 /// # Safety
 /// As [`grow`].
@@ -202,26 +202,43 @@ unsafe fn tile<V: Lanes, const R: usize, const FAR: bool>(
     out: Place<*mut f32>,
     columns: usize,
 ) {
+    // SAFETY: the caller's.
+    unsafe {
+        if columns <= V::WIDTH {
+            part::<V, R, 1, FAR>(links, a, b, start, out, columns);
+        } else {
+            part::<V, R, VECTORS, FAR>(links, a, b, start, out, columns);
+        }
+    }
+}
+
+/// The same of `N` vectors.
+///
+/// # Safety
+/// As [`grow`].
+#[inline(always)]
+unsafe fn part<V: Lanes, const R: usize, const N: usize, const FAR: bool>(
+    links: usize,
+    a: impl First<R>,
+    b: Place<*const f32>,
+    start: Place<*const f32>,
+    out: Place<*mut f32>,
+    columns: usize,
+) {
+    let width = N * V::WIDTH;
     // SAFETY: the caller's; what does not exist in the result is grown beside it.
     unsafe {
-        if columns == VECTORS * V::WIDTH {
-            return grow::<V, f32, R, VECTORS, FAR>(links, a, b, start, out);
-        }
-        if columns == V::WIDTH {
-            return grow::<V, f32, R, 1, FAR>(links, a, b, start, out);
+        if columns == width {
+            return grow::<V, f32, R, N, FAR>(links, a, b, start, out);
         }
         let mut whole = [0.0_f32; MOST_ROWS * MOST_COLUMNS];
-        let place = Place { data: whole.as_mut_ptr(), stride: VECTORS * V::WIDTH };
+        let place = Place { data: whole.as_mut_ptr(), stride: width };
         if !start.data.is_null() {
             for row in 0..R {
                 std::ptr::copy_nonoverlapping(start.at(row, 0).data, place.at(row, 0).data, columns);
             }
         }
-        if columns < V::WIDTH {
-            grow::<V, f32, R, 1, FAR>(links, a, b, place.begins(), place);
-        } else {
-            grow::<V, f32, R, VECTORS, FAR>(links, a, b, place.begins(), place);
-        }
+        grow::<V, f32, R, N, FAR>(links, a, b, place.begins(), place);
         for row in 0..R {
             std::ptr::copy_nonoverlapping(place.at(row, 0).data, out.at(row, 0).data, columns);
         }

@@ -70,26 +70,8 @@ impl Component {
         let mut apart = Vec::with_capacity(batch);
         for image in 0..batch {
             let of = image * dims..(image + 1) * dims;
-            let (means, variances) = (&means[of.clone()], &variances[of.clone()]);
-            let (precision, weighted) = (&mut precision[of.clone()], &mut weighted[of]);
-            // Logarithms of products are fewer than those of factors; eight of f32 cannot overflow an f64.
-            let (mut squares, mut measured, mut product, mut logs) = (0.0, 0, 1.0, 0.0);
-            for place in 0..dims {
-                let spread = variances[place] + psi[place];
-                if spread <= f32::MAX {
-                    let residual = means[place] - mu[place];
-                    precision[place] = 1.0 / spread;
-                    weighted[place] = residual * precision[place];
-                    squares += f64::from(residual * weighted[place]);
-                    measured += 1;
-                    product *= f64::from(spread);
-                }
-                if place % 8 == 7 {
-                    logs += f64::ln(product);
-                    product = 1.0;
-                }
-            }
-            apart.push(squares + logs + product.ln() + f64::from(measured) * std::f64::consts::TAU.ln());
+            let found = (&mut precision[of.clone()], &mut weighted[of.clone()]);
+            apart.push(diagonal((&means[of.clone()], &variances[of]), (&mu, &psi), found));
         }
         let weighted = Tensor::<2>::from_data(TensorData::new(weighted, [batch, dims]), &device);
         let projected = host(linear(weighted, self.loadings.clone(), None));
@@ -115,6 +97,32 @@ impl Component {
         }
         Posterior { evidence, factors: Tensor::from_data(TensorData::new(found, [batch, factors]), &device) }
     }
+}
+
+/// Rᵀ D⁻¹ R + Σ log D + dims log 2π of one image, and in the place of `precision` and `weighted` the diagonal of D⁻¹ and D⁻¹ R.
+fn diagonal(
+    (means, variances): (&[f32], &[f32]),
+    (mu, psi): (&[f32], &[f32]),
+    (precision, weighted): (&mut [f32], &mut [f32]),
+) -> f64 {
+    // Logarithms of products are fewer than those of factors; eight of f32 cannot overflow an f64.
+    let (mut squares, mut measured, mut product, mut logs) = (0.0, 0, 1.0, 0.0);
+    for place in 0..means.len() {
+        let spread = variances[place] + psi[place];
+        if spread <= f32::MAX {
+            let residual = means[place] - mu[place];
+            precision[place] = 1.0 / spread;
+            weighted[place] = residual * precision[place];
+            squares += f64::from(residual * weighted[place]);
+            measured += 1;
+            product *= f64::from(spread);
+        }
+        if place % 8 == 7 {
+            logs += f64::ln(product);
+            product = 1.0;
+        }
+    }
+    squares + logs + product.ln() + f64::from(measured) * std::f64::consts::TAU.ln()
 }
 
 /// Uᵀ diag p U, row after row. Of √p U there is one factor to make, and what counts for nothing is no part of it.

@@ -270,14 +270,14 @@ impl GenerativeModel {
         let (mean, variance) = (flat(&top.mean), flat(&top.variance) * config.inflation);
         let [_, rows, columns, colours] = evidence.images.dims();
         let pixels = rows * columns * colours;
-        let images = evidence.images.clone().reshape([batch, pixels]);
-        let hidden = evidence.visible.clone().expand([batch, rows, columns, colours]).reshape([batch, pixels]);
-        let hidden = hidden.lower_elem(0.5);
         // What is not measured drops out: only the part of the prior that is has to be asked.
         let (reading, Plausible { asked, guessed }) = match config.reading {
             Reading::Pixels => {
-                let far = FAR * config.temperature;
-                let plausible = self.plausible(&images, &hidden.clone().bool_not().float(), far);
+                let images = evidence.images.clone().reshape([batch, pixels]);
+                let visible = evidence.visible.clone().expand([batch, rows, columns, colours]);
+                let hidden = visible.reshape([batch, pixels]).lower_elem(0.5);
+                let seen = hidden.clone().bool_not().float();
+                let plausible = self.plausible(&images, &seen, FAR * config.temperature);
                 let variance = images.zeros_like().mask_fill(hidden, f32::INFINITY);
                 (Measured { mean: images, variance, part: 0..pixels }, plausible)
             }
@@ -290,10 +290,6 @@ impl GenerativeModel {
         let mut evidence = vec![vec![f64::NEG_INFINITY; self.prior.len()]; batch];
         let mut factors = Vec::with_capacity(self.prior.len());
         for (index, asked) in asked.into_iter().enumerate() {
-            if asked.is_empty() {
-                factors.push((asked, Tensor::zeros([0, self.prior[index].loadings.dims()[1]], &mean.device())));
-                continue;
-            }
             let found = reading.of(&self.prior[index], &asked);
             asked.iter().zip(found.evidence).for_each(|(&image, found)| evidence[image][index] = found);
             factors.push((asked, found.factors));
@@ -462,6 +458,10 @@ struct Measured {
 impl Measured {
     /// What a component says of some images.
     fn of(&self, component: &Component, images: &[usize]) -> Posterior {
+        if images.is_empty() {
+            let [_, factors] = component.loadings.dims();
+            return Posterior { evidence: Vec::new(), factors: Tensor::zeros([0, factors], &self.mean.device()) };
+        }
         let rows = |x: &Tensor<2>| x.clone().select(0, indices(images, &x.device()));
         component.part(self.part.clone()).posterior(&rows(&self.mean), &rows(&self.variance))
     }

@@ -1,8 +1,8 @@
 //! `cargo xtask bench`: how fast it is, by itself and beside PyTorch.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
 
@@ -51,11 +51,12 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     }
 }
 
-/// Builds the commands; returns their folder.
+/// Builds the commands; returns their folder, which is where cargo put this one, wherever it was told to build.
 fn built() -> Result<PathBuf> {
     // All of the workspace: a package alone is resolved to other features, for which the framework is compiled again.
     run_command(cargo().args(["build", "--workspace", "--bins"]).current_dir(workspace_root()))?;
-    Ok(workspace_root().join("target/debug"))
+    let this = env::current_exe().context("cannot tell where this program lies")?;
+    Ok(this.parent().expect("a program lies in a folder").to_owned())
 }
 
 /// Becomes the command that measures both sides.

@@ -8,9 +8,9 @@
 #![allow(clippy::print_stdout)]
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Device, Tensor};
 use firebrick_rl::ppo::{PpoConfig, Turns, train};
-use firebrick_tensor::{CausalLm, Feed, Incremental, SequenceScorer, TokenBatch, TokenValues, softmax};
+use firebrick_tensor::{CausalLm, Feed, Incremental, SequenceScorer, TokenBatch, TokenValues, indices, softmax};
 use firebrick_train::{AdamWConfig, Error, Schedule, Silent};
 use firebrick_types::{Seed, TokenId};
 
@@ -37,9 +37,8 @@ impl Policy {
 }
 
 impl CausalLm for Policy {
-    fn logits(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        let [batch, seq] = ids.dims();
-        self.next_token(batch * seq).reshape([batch, seq, ACTIONS])
+    fn logits(&self, batch: &TokenBatch) -> Tensor<2> {
+        self.next_token(batch.tokens())
     }
 
     fn vocab(&self) -> usize {
@@ -73,8 +72,8 @@ struct Critic {
 }
 
 impl TokenValues for Critic {
-    fn values(&self, ids: Tensor<2, Int>) -> Tensor<2> {
-        self.value.val().reshape([1, 1]).expand(ids.dims())
+    fn values(&self, batch: &TokenBatch) -> Tensor<1> {
+        self.value.val().expand([batch.tokens()])
     }
 }
 
@@ -86,9 +85,8 @@ struct Scorer {
 
 impl SequenceScorer for Scorer {
     fn scores(&self, batch: &TokenBatch) -> Tensor<1> {
-        let [rows, _] = batch.dims();
-        let actions = batch.ids().clone().slice([0..rows, 1..2]).reshape([rows]);
-        self.rewards.clone().select(0, actions)
+        let actions = batch.sequences().map(|sequence| sequence[1] as usize).collect::<Vec<_>>();
+        self.rewards.clone().select(0, indices(&actions, batch.device()))
     }
 }
 

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use firebrick_kernels::{Heads, Reach, attention, embedding, layer_norm, linear, token_log_probs};
 use firebrick_models::{Architecture, DecoderConfig};
-use firebrick_tensor::PackedBatch;
+use firebrick_tensor::TokenBatch;
 use firebrick_train::{AdamW, FitConfig, Loss, gradients_of, lm};
 use firebrick_types::{Seed, TokenId};
 
@@ -172,9 +172,9 @@ fn training_step() -> Box<dyn FnMut()> {
     let mut kept = Some(config.init(Seed::new(1), &device));
     Box::new(move || {
         let model = kept.take().expect("there is a model between two steps");
-        let batches = (0..2).map(|_| PackedBatch::of(&[&row], &device)).collect();
-        let (gradients, _, _) = gradients_of(&model, batches, |model, batch: &PackedBatch| {
-            Loss::new(lm::packed_token_losses(model, batch).mean() / 2.0, batch.tokens() as u64)
+        let batches = (0..2).map(|_| TokenBatch::of(&[&row], &device)).collect();
+        let (gradients, _, _) = gradients_of(&model, batches, |model, batch: &TokenBatch| {
+            Loss::new(lm::token_losses(model, batch).mean() / 2.0, batch.tokens() as u64)
         });
         let norm = gradients.global_norm();
         kept = Some(optimizer.step(model, gradients.clip(norm, fit.clip_norm), fit.learning_rate));

@@ -12,7 +12,8 @@ use clap::{Args, Subcommand};
 use firebrick_data::Tokenizer;
 use firebrick_models::{Architecture, Decoder, DecoderConfig, FeedForward, Norm, Positions, RotaryScaling};
 use firebrick_pretrained::{Checkpoint, Text, save};
-use firebrick_tensor::{CausalLm, TokenBatch, token_log_probs};
+use firebrick_tensor::TokenBatch;
+use firebrick_train::lm::token_losses;
 use firebrick_types::TokenId;
 use serde::Serialize;
 
@@ -187,14 +188,11 @@ fn log_probs(source: &str, given: &Given, device: &Device) -> Result<Listed> {
 
 /// The log-probability of each token but the first.
 fn score(model: &Decoder, ids: &[TokenId]) -> Vec<f32> {
-    let last = ids.len() - 1;
-    if last == 0 {
+    if ids.len() < 2 {
         return Vec::new();
     }
-    let ids = TokenBatch::from_ragged(&[ids], &model.device()).ids().clone();
-    let logits = model.logits(ids.clone().slice([0..1, 0..last]));
-    let log_probs = token_log_probs(logits, ids.slice([0..1, 1..last + 1]));
-    log_probs.into_data().try_to_vec().expect("log-probabilities are f32")
+    let losses = token_losses(model, &TokenBatch::of(&[ids], &model.device()));
+    losses.neg().into_data().try_to_vec().expect("log-probabilities are f32")
 }
 
 fn info(source: &str, rank: usize) -> Result<()> {

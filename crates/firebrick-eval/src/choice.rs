@@ -60,7 +60,8 @@ fn log_prob<M: CausalLm>(model: &M, context: &[TokenId], answer: &[TokenId], dev
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Int, Tensor, TensorData};
+    use burn::tensor::{Tensor, TensorData};
+    use firebrick_tensor::TokenBatch;
 
     use super::*;
 
@@ -69,15 +70,13 @@ mod tests {
     struct Bigram;
 
     impl CausalLm for Bigram {
-        fn logits(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-            let [batch, seq] = ids.dims();
-            let ids = ids.into_data();
-            let rows = ids.iter::<i64>().flat_map(|id| {
+        fn logits(&self, batch: &TokenBatch) -> Tensor<2> {
+            let rows = batch.sequences().flatten().flat_map(|&id| {
                 let specific: f32 = if id == 1 { 0.5 } else { 0.1 };
                 let rest = (1.0 - 0.45 - specific) / 2.0;
                 [rest.ln(), rest.ln(), 0.45_f32.ln(), specific.ln()]
             });
-            Tensor::from_data(TensorData::new(rows.collect::<Vec<_>>(), [batch, seq, 4]), &Device::flex())
+            Tensor::from_data(TensorData::new(rows.collect::<Vec<_>>(), [batch.tokens(), 4]), &Device::flex())
         }
 
         fn vocab(&self) -> usize {

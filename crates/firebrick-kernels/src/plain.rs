@@ -85,26 +85,35 @@ pub fn layer_norm(x: Tensor<2>, weight: Tensor<1>, bias: Tensor<1>, epsilon: f64
 /// [`crate::attention`].
 pub fn attention(qkv: Tensor<3>, heads: Heads, reach: &Reach) -> Tensor<3> {
     let [batch, seq, width] = qkv.dims();
-    let d_head = width / heads.all();
+    let (tokens, d_head, device) = (batch * seq, width / heads.all(), qkv.device());
     let Heads { query, key_value } = heads;
-    // [batch, query heads, seq, d_head]; heads of keys and values are repeated for the queries that share them.
+    // Each sequence becomes a row of its own, filled at its end with what no token of it reads: many short sequences in one row
+    // would ask for scores of all pairs of their tokens.
+    let starts = (0..tokens).filter(|index| index % seq == reach.first()[*index]).collect::<Vec<_>>();
+    let ends = starts.iter().copied().skip(1).chain([tokens]);
+    let spans = starts.iter().copied().zip(ends).collect::<Vec<_>>();
+    let (rows, longest) = (spans.len(), spans.iter().map(|(start, end)| end - start).max().unwrap_or(0));
+    let filled = spans.iter().flat_map(|&(start, end)| (start..start + longest).map(move |place| place.min(end - 1)));
+    let places = spans.iter().enumerate().flat_map(|(row, (start, end))| row * longest..row * longest + end - start);
+    let indices = |places: Vec<usize>| {
+        let places = places.into_iter().map(|place| place as i64).collect::<Vec<_>>();
+        let count = places.len();
+        Tensor::<1, Int>::from_data(TensorData::new(places, [count]), &device)
+    };
+    let qkv = qkv.reshape([tokens, width]).select(0, indices(filled.collect())).reshape([rows, longest, width]);
+    // [rows, query heads, longest, d_head]; heads of keys and values are repeated for the queries that share them.
     let part = |index: usize| {
         let (from, count) = [(0, query), (query, key_value), (query + key_value, key_value)][index];
-        let part = qkv.clone().slice([0..batch, 0..seq, from * d_head..(from + count) * d_head]);
-        let part = part.reshape([batch, seq, count, 1, d_head]).repeat_dim(3, query / count);
-        part.reshape([batch, seq, query, d_head]).swap_dims(1, 2)
+        let part = qkv.clone().slice([0..rows, 0..longest, from * d_head..(from + count) * d_head]);
+        let part = part.reshape([rows, longest, count, 1, d_head]).repeat_dim(3, query / count);
+        part.reshape([rows, longest, query, d_head]).swap_dims(1, 2)
     };
-    let rows = reach.first().iter().enumerate().flat_map(|(index, &first)| {
-        let position = index % seq;
-        (0..seq).map(move |read| if (first..=position).contains(&read) { 0.0 } else { HIDDEN })
-    });
-    let hidden = TensorData::new(rows.collect::<Vec<f32>>(), [batch, 1, seq, seq]);
-    let hidden = Tensor::<4>::from_data(hidden, &qkv.device());
-    let scores = (part(0) * (d_head as f64).powf(-0.5)).matmul(part(1).swap_dims(2, 3)) + hidden;
+    let hidden = Tensor::<2>::ones([longest, longest], &device).triu(1) * HIDDEN;
+    let scores = (part(0) * (d_head as f64).powf(-0.5)).matmul(part(1).swap_dims(2, 3)) + hidden.unsqueeze();
     let exp = (scores.clone() - scores.detach().max_dim(3)).exp();
     let sum = exp.clone().sum_dim(3);
-    let read = (exp / sum).matmul(part(2));
-    read.swap_dims(1, 2).reshape([batch, seq, query * d_head])
+    let read = (exp / sum).matmul(part(2)).swap_dims(1, 2).reshape([rows * longest, query * d_head]);
+    read.select(0, indices(places.collect())).reshape([batch, seq, query * d_head])
 }
 
 /// [`crate::relu`].

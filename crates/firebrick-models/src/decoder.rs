@@ -2,8 +2,8 @@
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Int, Tensor};
-use firebrick_kernels::{Chunk, Precision, Prepacked, Reach, Rotary, gelu, gelu_tanh, swiglu};
-use firebrick_tensor::{CausalLm, Feed, Incremental, PackedBatch, PackedLm, indices};
+use firebrick_kernels::{Chunk, Precision, Prepacked, Rotary, gelu, gelu_tanh, swiglu};
+use firebrick_tensor::{CausalLm, Feed, Incremental, TokenBatch, indices};
 use firebrick_types::Seed;
 
 use crate::attention::Attention;
@@ -213,13 +213,17 @@ impl Decoder {
         self.wte.weight.device()
     }
 
-    /// The residual stream after the last norm, `[batch · seq, d_model]`, of ids `[batch, seq]`.
+    /// The residual stream after the last norm, `[tokens, d_model]`.
     ///
     /// # Panics
-    /// If the sequence is longer than the context.
-    pub fn hidden(&self, ids: Tensor<2, Int>) -> Tensor<2> {
-        let [batch, seq] = ids.dims();
-        self.read(ids, &Reach::causal(batch, seq))
+    /// If a sequence is longer than the context.
+    pub fn hidden(&self, batch: &TokenBatch) -> Tensor<2> {
+        let (reach, positions) = (batch.reach(), batch.reach().positions());
+        let mut x = self.embed(batch.ids(), &positions);
+        for block in &self.blocks {
+            x = block.forward(x, |attn, x| attn.forward(x, reach, self.angles.as_ref(), &positions));
+        }
+        self.ln_f.forward(x)
     }
 
     /// The logits of hidden states `[tokens, d_model]`, `[tokens, vocab]`.
@@ -234,17 +238,6 @@ impl Decoder {
                 }
             }
         }
-    }
-
-    /// One pass over `[batch, seq]` ids, each within its reach.
-    fn read(&self, ids: Tensor<2, Int>, reach: &Reach) -> Tensor<2> {
-        let positions = reach.positions();
-        let [batch, seq] = ids.dims();
-        let mut x = self.embed(ids.reshape([batch * seq]), &positions);
-        for block in &self.blocks {
-            x = block.forward(x, |attn, x| attn.forward(x, reach, self.angles.as_ref(), &positions));
-        }
-        self.ln_f.forward(x)
     }
 
     /// The residual stream before the first block, `[tokens, d_model]`.
@@ -262,14 +255,12 @@ impl Decoder {
 }
 
 impl CausalLm for Decoder {
-    fn logits(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        let [batch, seq] = ids.dims();
-        self.unembed(self.hidden(ids)).reshape([batch, seq, self.vocab()])
+    fn logits(&self, batch: &TokenBatch) -> Tensor<2> {
+        self.unembed(self.hidden(batch))
     }
 
-    fn logits_at(&self, ids: Tensor<2, Int>, places: &[usize]) -> Tensor<2> {
-        let device = ids.device();
-        self.unembed(self.hidden(ids).select(0, indices(places, &device)))
+    fn logits_at(&self, batch: &TokenBatch, places: &[usize]) -> Tensor<2> {
+        self.unembed(self.hidden(batch).select(0, indices(places, batch.device())))
     }
 
     fn vocab(&self) -> usize {
@@ -278,12 +269,6 @@ impl CausalLm for Decoder {
 
     fn context(&self) -> usize {
         self.context
-    }
-}
-
-impl PackedLm for Decoder {
-    fn packed_logits(&self, packed: &PackedBatch) -> Tensor<2> {
-        self.unembed(self.read(packed.inputs().clone(), packed.reach()))
     }
 }
 

@@ -1,7 +1,7 @@
 //! A decoder with a scalar head.
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Device, Tensor};
 use firebrick_kernels::Precision;
 use firebrick_tensor::{CausalLm, ScoringLm, SequenceScorer, TokenBatch, TokenValues, indices};
 use firebrick_types::Seed;
@@ -67,30 +67,23 @@ impl ScoredDecoder {
         self.body.device()
     }
 
-    fn read_out(&self, hidden: Tensor<2>, lengths: &[usize]) -> Tensor<1> {
-        let batch = lengths.len();
-        let seq = hidden.dims()[0] / batch;
-        let last = lengths.iter().enumerate().map(|(row, length)| row * seq + length - 1).collect::<Vec<_>>();
-        let last = indices(&last, &hidden.device());
-        self.head.forward(hidden.select(0, last)).reshape([batch])
+    fn read_out(&self, hidden: Tensor<2>, batch: &TokenBatch) -> Tensor<1> {
+        let last = indices(&batch.last(), batch.device());
+        self.head.forward(hidden.select(0, last)).flatten(0, 1)
     }
 }
 
 impl SequenceScorer for ScoredDecoder {
     fn scores(&self, batch: &TokenBatch) -> Tensor<1> {
-        self.read_out(self.body.hidden(batch.ids().clone()), batch.lengths())
+        self.read_out(self.body.hidden(batch), batch)
     }
 }
 
 impl ScoringLm for ScoredDecoder {
-    fn scores_and_logits(&self, batch: &TokenBatch) -> (Tensor<1>, Tensor<3>) {
-        let [rows, seq] = batch.dims();
-        let d_model = self.body.d_model();
-        let hidden = self.body.hidden(batch.ids().clone());
-        // The last position predicts nothing: it is left out before the largest product.
-        let predicting = hidden.clone().reshape([rows, seq, d_model]).slice([0..rows, 0..seq - 1, 0..d_model]);
-        let logits = self.body.unembed(predicting.reshape([rows * (seq - 1), d_model]));
-        (self.read_out(hidden, batch.lengths()), logits.reshape([rows, seq - 1, self.body.vocab()]))
+    fn scores_and_logits(&self, batch: &TokenBatch, places: &[usize]) -> (Tensor<1>, Tensor<2>) {
+        let hidden = self.body.hidden(batch);
+        let predicting = hidden.clone().select(0, indices(places, batch.device()));
+        (self.read_out(hidden, batch), self.body.unembed(predicting))
     }
 
     fn context(&self) -> usize {
@@ -99,8 +92,7 @@ impl ScoringLm for ScoredDecoder {
 }
 
 impl TokenValues for ScoredDecoder {
-    fn values(&self, ids: Tensor<2, Int>) -> Tensor<2> {
-        let [batch, seq] = ids.dims();
-        self.head.forward(self.body.hidden(ids)).reshape([batch, seq])
+    fn values(&self, batch: &TokenBatch) -> Tensor<1> {
+        self.head.forward(self.body.hidden(batch)).flatten(0, 1)
     }
 }

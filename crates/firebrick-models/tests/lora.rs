@@ -13,11 +13,11 @@ fn decoder(device: &Device) -> Decoder {
 }
 
 fn batch() -> TokenBatch {
-    TokenBatch::from_ragged(&[vec![1, 2, 3, 4], vec![9, 8, 7]], &cpu())
+    TokenBatch::of(&[vec![1, 2, 3, 4], vec![9, 8, 7]], &cpu())
 }
 
-fn logits(model: &Decoder) -> Tensor<3> {
-    model.logits(batch().ids().clone())
+fn logits(model: &Decoder) -> Tensor<2> {
+    model.logits(&batch())
 }
 
 /// A decoder with adapters, after some steps.
@@ -25,8 +25,8 @@ fn trained(config: &LoraConfig) -> Decoder {
     let mut model = decoder(&cpu().autodiff()).with_lora(config, Seed::new(2));
     let mut optimizer = AdamW::new(AdamWConfig::default());
     for _ in 0..3 {
-        let ids = TokenBatch::from_ragged(&[vec![1, 2, 3, 4]], &cpu().autodiff()).ids().clone();
-        let gradients = Gradients::of(&model, &model.logits(ids).square().mean());
+        let batch = TokenBatch::of(&[vec![1, 2, 3, 4]], &cpu().autodiff());
+        let gradients = Gradients::of(&model, &model.logits(&batch).square().mean());
         model = optimizer.step(model, gradients, 1e-2);
     }
     model
@@ -89,7 +89,7 @@ fn weights_of_half_width_are_rounded_once_and_can_be_adapted() {
     let training = cpu().autodiff();
     let body = decoder(&training).half_width().with_lora(&LoraConfig::default(), Seed::new(2));
     let model = ScoredDecoder::from_body(body, Seed::new(3));
-    let batch = TokenBatch::from_ragged(&[vec![1, 2, 3]], &training);
+    let batch = TokenBatch::of(&[vec![1, 2, 3]], &training);
     let gradients = Gradients::of(&model, &model.scores(&batch).sum());
     assert!(gradients.named("head.weight").is_some());
     assert!(gradients.named("body.blocks.0.attn.qkv.lora.b").is_some());
@@ -102,8 +102,8 @@ fn weights_of_half_width_are_rounded_once_and_can_be_adapted() {
 fn adapters_keep_the_bits_of_a_whole_pass_through_the_cache() {
     let model = trained(&LoraConfig::default());
     let sequence = [1_u32, 2, 3, 4];
-    let whole = model.logits(TokenBatch::from_ragged(&[sequence], &cpu().autodiff()).ids().clone());
-    let whole = whole.without_autodiff().slice([0..1, 3..4, 0..40]).into_data();
+    let whole = model.logits(&TokenBatch::of(&[sequence], &cpu().autodiff()));
+    let whole = whole.without_autodiff().narrow(0, 3, 1).into_data();
     let model = model.valid();
     let mut cache = model.cache(1, 4);
     model.extend(&mut cache, &[Feed { slot: 0, tokens: &sequence[..2] }]);

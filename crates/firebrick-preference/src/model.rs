@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use firebrick_tensor::{ScoringLm, TokenBatch, masked, token_log_probs};
+use firebrick_tensor::{ScoringLm, TokenBatch, token_log_probs};
 use firebrick_train::{Checkpoints, Error, FitConfig, Loss, Observer, fit, parallel_map};
 use firebrick_types::{Seed, TokenId};
 use rand::seq::SliceRandom;
@@ -49,7 +49,7 @@ pub struct PreferenceConfig {
 pub struct PairLosses {
     /// The ranked loss of each pair, `[batch]`.
     pub ranked: Tensor<1>,
-    /// The mean next-token loss over each better sequence, prompt included, `[batch]`.
+    /// The mean next-token loss over each better sequence, prompt included, `[batch]`; 0 of a single token.
     pub lm: Tensor<1>,
     /// Scores of the better sequences, `[batch]`.
     pub better: Tensor<1>,
@@ -58,17 +58,27 @@ pub struct PairLosses {
 }
 
 impl PairLosses {
-    /// Both losses of pairs. The language-model loss reads the better sequences alone, unmasked (T-27).
-    pub fn of<M: ScoringLm>(model: &M, better: &TokenBatch, worse: &TokenBatch) -> Self {
-        let (good, logits) = model.scores_and_logits(better);
-        let bad = model.scores(worse);
+    /// Both losses of pairs, in one pass over a batch of the better sequences and then, in the same order, the worse ones.
+    /// The language-model loss reads the better sequences alone, unmasked (T-27).
+    ///
+    /// # Panics
+    /// If the sequences are not twice as many as pairs, or no better one has two tokens.
+    pub fn of<M: ScoringLm>(model: &M, batch: &TokenBatch) -> Self {
+        let pairs = batch.lengths().len() / 2;
+        assert_eq!(batch.lengths().len(), 2 * pairs, "a sequence has no other one");
+        let better = TokenBatch::of(&batch.sequences().take(pairs).collect::<Vec<_>>(), batch.device());
+        let ends = batch.last();
+        let places = (0..=ends[pairs - 1]).filter(|place| !ends.contains(place)).collect::<Vec<_>>();
+        let (scores, logits) = model.scores_and_logits(batch, &places);
         let losses = token_log_probs(logits, better.targets()).neg();
-        Self {
-            ranked: ranked_loss(good.clone(), bad.clone()),
-            lm: masked::row_means(losses, &better.target_mask()),
-            better: good,
-            worse: bad,
-        }
+        let means = better.lengths().iter().scan(0, |start, length| {
+            let targets = length - 1;
+            *start += targets;
+            Some(losses.clone().narrow(0, *start - targets, targets).sum() / targets.max(1) as f64)
+        });
+        let (better, worse) = (scores.clone().narrow(0, 0, pairs), scores.narrow(0, pairs, pairs));
+        let ranked = ranked_loss(better.clone(), worse.clone());
+        Self { ranked, lm: Tensor::cat(means.collect(), 0), better, worse }
     }
 }
 
@@ -100,19 +110,16 @@ pub fn train<M: ScoringLm + Module + Send>(
     let samples = pairs.len() as u64;
     let batch = |step: u64| {
         let start = step as usize * config.batch_size;
-        let mut pairs = pairs[start..pairs.len().min(start + config.batch_size)].to_vec();
-        // Pairs of a length together, so that little is filled in.
-        pairs.sort_by_key(|pair| pair.better.len().max(pair.worse.len()));
+        let pairs = &pairs[start..pairs.len().min(start + config.batch_size)];
         let micro_batch = |chunk: &[Pair]| {
-            let better = chunk.iter().map(|pair| &pair.better).collect::<Vec<_>>();
-            let worse = chunk.iter().map(|pair| &pair.worse).collect::<Vec<_>>();
+            let sequences = chunk.iter().map(|pair| &pair.better).chain(chunk.iter().map(|pair| &pair.worse));
             let share = chunk.len() as f64 / pairs.len() as f64;
-            (TokenBatch::from_ragged(&better, &device), TokenBatch::from_ragged(&worse, &device), share)
+            (TokenBatch::of(&sequences.collect::<Vec<_>>(), &device), share)
         };
         Ok(pairs.chunks(config.micro_batch_size).map(micro_batch).collect())
     };
-    let loss = |model: &M, (better, worse, share): &(TokenBatch, TokenBatch, f64)| {
-        let losses = PairLosses::of(model, better, worse);
+    let loss = |model: &M, (batch, share): &(TokenBatch, f64)| {
+        let losses = PairLosses::of(model, batch);
         let mean = |values: &Tensor<1>| f64::from(values.clone().without_autodiff().mean().into_scalar::<f32>());
         let right = pair_accuracy(losses.better.clone(), losses.worse.clone());
         let accuracy = right.iter().map(|&right| f64::from(right)).sum::<f64>() / right.len() as f64;
@@ -125,15 +132,14 @@ pub fn train<M: ScoringLm + Module + Send>(
             ("lm_loss", mean(&losses.lm)),
         ];
         let total = losses.ranked.mean() * config.ranked_weight + losses.lm.mean() * config.lm_weight;
-        let tokens = better.lengths().iter().chain(worse.lengths()).sum::<usize>() as u64;
-        metrics
-            .into_iter()
-            .fold(Loss::new(total * *share, tokens), |loss, (name, value)| loss.with(name, value * share))
+        metrics.into_iter().fold(Loss::new(total * *share, batch.tokens() as u64), |loss, (name, value)| {
+            loss.with(name, value * share)
+        })
     };
     fit(model, &config.fit, samples, config.batch_size as u64, checkpoints, observer, batch, loss)
 }
 
-/// The score of every sequence, computed `micro_batch_size` at a time on the machine's cores, those of a length together.
+/// The score of every sequence, computed `micro_batch_size` at a time on the machine's cores.
 ///
 /// Sequences longer than the model's context are cut from the left (T-12).
 pub fn scores<M: ScoringLm + Module + Send>(
@@ -143,15 +149,12 @@ pub fn scores<M: ScoringLm + Module + Send>(
 ) -> Vec<f64> {
     let device = model.devices().into_iter().next().expect("a module has parameters");
     let context = model.context();
-    let tail = |index: usize| &sequences[index][sequences[index].len().saturating_sub(context)..];
-    let mut order = (0..sequences.len()).collect::<Vec<_>>();
-    order.sort_by_key(|&index| tail(index).len());
-    let chunks = order.chunks(micro_batch_size).map(|chunk| (model.clone(), chunk)).collect();
-    let chunks = parallel_map(chunks, |(model, chunk): (M, &[usize])| {
-        let batch = TokenBatch::from_ragged(&chunk.iter().map(|&index| tail(index)).collect::<Vec<_>>(), &device);
-        model.scores(&batch).without_autodiff().into_data().try_to_vec::<f32>().expect("scores are f32")
+    let tails =
+        sequences.iter().map(|sequence| &sequence[sequence.len().saturating_sub(context)..]).collect::<Vec<_>>();
+    let chunks = tails.chunks(micro_batch_size).map(|chunk| (model.clone(), chunk)).collect();
+    let chunks = parallel_map(chunks, |(model, chunk): (M, &[&[TokenId]])| {
+        let scores = model.scores(&TokenBatch::of(chunk, &device)).without_autodiff().into_data();
+        scores.try_to_vec::<f32>().expect("scores are f32")
     });
-    let mut scores = vec![0.0; sequences.len()];
-    order.iter().zip(chunks.into_iter().flatten()).for_each(|(&index, score)| scores[index] = f64::from(score));
-    scores
+    chunks.into_iter().flatten().map(f64::from).collect()
 }

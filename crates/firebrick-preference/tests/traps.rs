@@ -144,31 +144,30 @@ fn t12_a_long_sequence_is_scored_by_its_end() {
     assert_eq!(scores(&model, &[sequence], 4), scores(&model, &[end], 4));
 }
 
-/// The hidden state that a row's score reads, all gradients of that score, and the row's hidden states, `[seq, d_model]`.
+/// The hidden state that a row's score reads, all gradients of that score, and the row's hidden states, `[tokens, d_model]`.
 ///
 /// The head is linear, so the gradient of a score with respect to the head's weights is the state that it reads.
 fn read_out(sequences: &[Vec<TokenId>], row: usize) -> (Tensor<1>, Gradients, Tensor<2>) {
     let model = model();
-    let batch = TokenBatch::from_ragged(sequences, &cpu().autodiff());
-    let [_, seq] = batch.dims();
+    let batch = TokenBatch::of(sequences, &cpu().autodiff());
     let gradients = Gradients::of(&model, &model.scores(&batch).narrow(0, row, 1));
-    let hidden = model.body().hidden(batch.ids().clone()).without_autodiff();
-    let hidden = hidden.slice([row * seq..(row + 1) * seq, 0..D_MODEL]);
+    let (lengths, last) = (batch.lengths(), batch.last());
+    let hidden = model.body().hidden(&batch).without_autodiff().narrow(0, last[row] + 1 - lengths[row], lengths[row]);
     (gradients.named("head.weight").unwrap().clone(), gradients, hidden)
 }
 
 #[test]
-fn t13_padding_changes_no_score_and_no_loss() {
+fn t13_what_else_is_in_the_batch_changes_no_score_and_no_loss() {
     let device = cpu();
     let model = model_on(&device);
     let (short, long) = (vec![5, 6, EOC], vec![7, 8, 9, 10, 11, 12, 13, 14, 15, EOC]);
-    let batch = |sequences: &[&Vec<TokenId>]| TokenBatch::from_ragged(sequences, &device);
+    let batch = |sequences: &[&Vec<TokenId>]| TokenBatch::of(sequences, &device);
     let alone = model.scores(&batch(&[&short]));
-    assert_close(model.scores(&batch(&[&short, &long])).narrow(0, 0, 1), alone, 1e-5);
-    let alone = PairLosses::of(&model, &batch(&[&short]), &batch(&[&short]));
-    let beside = PairLosses::of(&model, &batch(&[&short, &long]), &batch(&[&short, &long]));
-    assert_close(beside.lm.narrow(0, 0, 1), alone.lm, 1e-5);
-    assert_close(beside.ranked.narrow(0, 0, 1), alone.ranked, 1e-5);
+    assert_close(model.scores(&batch(&[&short, &long])).narrow(0, 0, 1), alone, 0.0);
+    let alone = PairLosses::of(&model, &batch(&[&short, &long]));
+    let beside = PairLosses::of(&model, &batch(&[&long, &short, &short, &long]));
+    assert_close(beside.lm.narrow(0, 1, 1), alone.lm, 0.0);
+    assert_close(beside.ranked.narrow(0, 1, 1), alone.ranked, 0.0);
 }
 
 #[test]
@@ -248,19 +247,23 @@ fn t27_the_language_model_loss_is_not_of_the_worse_sequence() {
 fn t27_the_language_model_loss_is_of_every_token_of_the_better_sequence() {
     let model = model_on(&cpu());
     let sequences = [vec![5, 6, 7, 8, EOC], vec![9, 10, 11, 12, 13, 14, 15, EOC]];
-    let batch = TokenBatch::from_ragged(&sequences, &cpu());
-    let (_, logits) = model.scores_and_logits(&batch);
-    let [_, places, vocab] = logits.dims();
+    let batch = TokenBatch::of(&sequences, &cpu());
+    let (_, logits) = model.scores_and_logits(&batch, &(0..batch.tokens()).collect::<Vec<_>>());
+    let [_, vocab] = logits.dims();
     let logits = numbers(&logits.into_data().try_to_vec::<f32>().unwrap());
     let loss = |(row, sequence): (usize, &Vec<TokenId>)| {
         let token = |place: usize| {
-            let at = &logits[(row * places + place) * vocab..][..vocab];
+            let at = &logits[(row * sequences[0].len() + place) * vocab..][..vocab];
             at.iter().map(|logit| logit.exp()).sum::<f64>().ln() - at[sequence[place + 1] as usize]
         };
         (0..sequence.len() - 1).map(token).sum::<f64>() / (sequence.len() - 1) as f64
     };
     let expected = sequences.iter().enumerate().map(loss).collect::<Vec<_>>();
-    assert_close(PairLosses::of(&model, &batch, &batch).lm, expected, 1e-5);
+    assert_close(
+        PairLosses::of(&model, &TokenBatch::of(&[sequences.clone(), sequences.clone()].concat(), &cpu())).lm,
+        expected,
+        1e-5,
+    );
 }
 
 #[test]

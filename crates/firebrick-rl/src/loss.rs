@@ -5,13 +5,13 @@ use firebrick_tensor::assert_shape;
 
 /// The clipped policy loss of every token, and what it was made of.
 #[derive(Clone, Debug)]
-pub struct PolicyLoss {
+pub struct PolicyLoss<const D: usize> {
     /// The loss.
-    pub loss: Tensor<2>,
+    pub loss: Tensor<D>,
     /// The probability ratio, without gradient.
-    pub ratio: Tensor<2>,
+    pub ratio: Tensor<D>,
     /// 1 where the clipped branch is the larger loss, so that no gradient flows.
-    pub clipped: Tensor<2>,
+    pub clipped: Tensor<D>,
 }
 
 /// The clipped surrogate loss of every token.
@@ -24,11 +24,16 @@ pub struct PolicyLoss {
 /// carry no gradient (T-16).
 ///
 /// # Shapes
-/// - all `[batch, steps]`; reduce with the response's mask
+/// - all of one shape, a number of each token; of padded ones reduce with the response's mask
 ///
 /// # Panics
 /// If the shapes disagree.
-pub fn policy_loss(log_probs: Tensor<2>, old: Tensor<2>, advantages: Tensor<2>, clip: f64) -> PolicyLoss {
+pub fn policy_loss<const D: usize>(
+    log_probs: Tensor<D>,
+    old: Tensor<D>,
+    advantages: Tensor<D>,
+    clip: f64,
+) -> PolicyLoss<D> {
     let dims = log_probs.dims();
     assert_shape!(old, dims);
     assert_shape!(advantages, dims);
@@ -45,11 +50,11 @@ pub fn policy_loss(log_probs: Tensor<2>, old: Tensor<2>, advantages: Tensor<2>, 
 
 /// The clipped value loss of every token, and what it was made of.
 #[derive(Clone, Debug)]
-pub struct ValueLoss {
+pub struct ValueLoss<const D: usize> {
     /// The loss.
-    pub loss: Tensor<2>,
+    pub loss: Tensor<D>,
     /// 1 where the clipped branch is the larger loss.
-    pub clipped: Tensor<2>,
+    pub clipped: Tensor<D>,
 }
 
 /// The clipped squared error of every token's value.
@@ -61,11 +66,11 @@ pub struct ValueLoss {
 /// The larger of the two, about the value at rollout (T-17). Spec: R-03. `old` and `returns` carry no gradient (T-16).
 ///
 /// # Shapes
-/// - all `[batch, steps]`; reduce with the response's mask
+/// - all of one shape, a number of each token; of padded ones reduce with the response's mask
 ///
 /// # Panics
 /// If the shapes disagree.
-pub fn value_loss(values: Tensor<2>, old: Tensor<2>, returns: Tensor<2>, clip: f64) -> ValueLoss {
+pub fn value_loss<const D: usize>(values: Tensor<D>, old: Tensor<D>, returns: Tensor<D>, clip: f64) -> ValueLoss<D> {
     let dims = values.dims();
     assert_shape!(old, dims);
     assert_shape!(returns, dims);

@@ -250,10 +250,7 @@ fn collect<P: Incremental + Module + Send>(
         };
         prompts.into_iter().zip(samples).map(rollout).collect::<Vec<_>>()
     });
-    let mut rollouts = rollouts.into_iter().flatten().collect::<Vec<_>>();
-    // Those of a length together, so that little is filled in.
-    rollouts.chunks_mut(config.sequences_per_update).for_each(|update| update.sort_by_key(Rollout::length));
-    rollouts
+    rollouts.into_iter().flatten().collect()
 }
 
 /// The prompts at these places of the endless order: one permutation of all prompts after another.
@@ -303,7 +300,7 @@ fn score<P, V, S>(
         let entropy = batch.apart(entropy(logits));
         let values = batch.apart(batch.values(&critic));
         let judged = chunk.iter().map(|rollout| turns.judged(&rollout.prompt, &rollout.response)).collect::<Vec<_>>();
-        let scores = scorer.scores(&TokenBatch::from_ragged(&judged, &device)).into_data();
+        let scores = scorer.scores(&TokenBatch::of(&judged, &device)).into_data();
         let scores = scores.try_to_vec::<f32>().expect("scores are f32");
         let total = |numbers: &Vec<f32>| numbers.iter().map(|&number| f64::from(number)).sum::<f64>();
         for (row, rollout) in chunk.iter_mut().enumerate() {
@@ -391,12 +388,9 @@ where
     for pass in 0..config.passes {
         let mut order = rollouts.iter().collect::<Vec<_>>();
         if pass > 0 {
-            // The first pass keeps the order in which the rollouts were scored.
             order.shuffle(&mut seed.at(&[pass as u64]).rng());
         }
-        for minibatch in order.chunks_mut(config.sequences_per_update) {
-            // Stable: the first pass is in this order already.
-            minibatch.sort_by_key(|rollout| rollout.length());
+        for minibatch in order.chunks(config.sequences_per_update) {
             let tokens = minibatch.iter().map(|rollout| rollout.response.len()).sum::<usize>() as f64;
             let chunks = || minibatch.chunks(config.micro_batch_size).collect::<Vec<_>>();
             let (policy_gradients, policy_values, _) = gradients_of(&policy, chunks(), |policy, rollouts| {
@@ -448,7 +442,7 @@ fn policy_share<P: CausalLm>(
     let advantages = batch.joined(rollouts.iter().map(|rollout| &rollout.advantages[..]));
     let losses = policy_loss(log_probs.clone(), old.clone(), advantages, config.policy_clip);
     let loss = losses.loss.sum() / tokens;
-    let share = |values: Tensor<2>| f64::from(values.sum().without_autodiff().into_scalar::<f32>()) / tokens;
+    let share = |values: Tensor<1>| f64::from(values.sum().without_autodiff().into_scalar::<f32>()) / tokens;
     let approx_kl = share((log_probs.detach() - old).square() * 0.5);
     let largest = (losses.ratio.clone() - 1.0).abs().max().without_autodiff().into_scalar::<f32>();
     let value = f64::from(loss.clone().without_autodiff().into_scalar::<f32>());

@@ -12,9 +12,7 @@ use firebrick_models::{Architecture, Decoder, DecoderConfig, ScoredDecoder};
 use firebrick_rl::ppo::{self, PpoConfig, Turns};
 use firebrick_rl::{policy_loss, shaped_rewards};
 use firebrick_sampling::{Finish, Sample, Sampler, generate};
-use firebrick_tensor::{
-    CausalLm, Feed, Incremental, Mask, Parameters, SequenceScorer, TokenBatch, TokenValues, masked,
-};
+use firebrick_tensor::{CausalLm, Feed, Incremental, Mask, Parameters, SequenceScorer, TokenBatch, TokenValues};
 use firebrick_testkit::{assert_close, cpu, gradient};
 use firebrick_train::{
     AdamWConfig, Checkpoint, Checkpoints, Error, Event, Observer, ObserverError, Schedule, Silent, Values,
@@ -158,10 +156,9 @@ impl Table {
 }
 
 impl CausalLm for Table {
-    fn logits(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        let [batch, seq] = ids.dims();
-        let positions = (0..batch).flat_map(|_| 0..seq as i64).collect();
-        self.rows(positions, &ids.device()).reshape([batch, seq, VOCAB])
+    fn logits(&self, batch: &TokenBatch) -> Tensor<2> {
+        let positions = batch.reach().positions().into_iter().map(|position| position as i64).collect();
+        self.rows(positions, batch.device())
     }
 
     fn vocab(&self) -> usize {
@@ -211,9 +208,9 @@ impl Worth {
 
 impl SequenceScorer for Worth {
     fn scores(&self, batch: &TokenBatch) -> Tensor<1> {
-        let [rows, seq] = batch.dims();
-        let worth = self.of.val().select(0, batch.ids().clone().reshape([rows * seq])).reshape([rows, seq]);
-        masked::row_sums(worth, batch.mask())
+        let of_one =
+            |sequence: &[TokenId]| self.of.val().select(0, TokenBatch::of(&[sequence], batch.device()).ids()).sum();
+        Tensor::cat(batch.sequences().map(of_one).collect(), 0)
     }
 }
 
@@ -273,15 +270,15 @@ fn t01_the_first_loss_is_zero() {
 #[test]
 fn t02_two_passes_give_the_same_bits() {
     let model = policy();
-    let bits = |logits: Tensor<3>| {
+    let bits = |logits: Tensor<2>| {
         let logits = logits.without_autodiff().into_data().try_to_vec::<f32>().unwrap();
         logits.into_iter().map(f32::to_bits).collect::<Vec<_>>()
     };
-    let training = TokenBatch::from_ragged(&prompts(), &cpu().autodiff());
-    let plain = TokenBatch::from_ragged(&prompts(), &cpu());
-    let first = bits(model.logits(training.ids().clone()));
-    assert_eq!(first, bits(model.logits(training.ids().clone())));
-    assert_eq!(first, bits(model.valid().logits(plain.ids().clone())));
+    let training = TokenBatch::of(&prompts(), &cpu().autodiff());
+    let plain = TokenBatch::of(&prompts(), &cpu());
+    let first = bits(model.logits(&training));
+    assert_eq!(first, bits(model.logits(&training)));
+    assert_eq!(first, bits(model.valid().logits(&plain)));
 }
 
 #[test]
@@ -429,17 +426,14 @@ struct Witness {
 
 impl SequenceScorer for Witness {
     fn scores(&self, batch: &TokenBatch) -> Tensor<1> {
-        let [_, seq] = batch.dims();
-        let ids = batch.ids().to_data().iter::<i64>().map(|id| id as TokenId).collect::<Vec<_>>();
-        let rows = ids.chunks(seq).zip(batch.lengths()).map(|(row, &length)| row[..length].to_vec());
-        self.seen.lock().unwrap().extend(rows);
+        self.seen.lock().unwrap().extend(batch.sequences().map(<[TokenId]>::to_vec));
         self.model.scores(batch)
     }
 }
 
 /// Score of one sequence, read alone.
 fn score_alone(model: &ScoredDecoder, sequence: &[TokenId]) -> f64 {
-    f64::from(model.scores(&TokenBatch::from_ragged(&[sequence], &cpu())).into_scalar::<f32>())
+    f64::from(model.scores(&TokenBatch::of(&[sequence], &cpu())).into_scalar::<f32>())
 }
 
 #[test]
@@ -503,7 +497,7 @@ fn t41_the_reward_is_the_score_of_the_preference_model() {
 /// Every sequence is judged 3 by its one end of context, so every return is 3 and every value's loss ½ · 3².
 #[test]
 fn t18_a_critic_with_a_zero_head_begins_at_zero_and_learns() {
-    let values = critic().values(TokenBatch::from_ragged(&prompts(), &cpu().autodiff()).ids().clone());
+    let values = critic().values(&TokenBatch::of(&prompts(), &cpu().autodiff()));
     assert!(values.without_autodiff().into_data().iter::<f32>().all(|value| value == 0.0));
     let config = PpoConfig { iterations: 40, lambda: 1.0, kl_coefficient: 0.0, value_learning_rate: 0.05, ..config() };
     let (_, _, record) = run(policy(), &Worth::new(&[EOC], 3.0), &config);

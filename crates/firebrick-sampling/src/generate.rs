@@ -98,8 +98,8 @@ mod tests {
         let sample = &generate(&model, std::slice::from_ref(&prompt), &seeds(1), &Sampler::greedy(), &NEVER)[0];
         let mut sequence = prompt;
         for &token in &sample.tokens {
-            let batch = TokenBatch::from_ragged(&[&sequence], &Device::flex());
-            let logits = model.logits(batch.ids().clone()).into_data().try_to_vec::<f32>().unwrap();
+            let batch = TokenBatch::of(&[&sequence], &Device::flex());
+            let logits = model.logits(&batch).into_data().try_to_vec::<f32>().unwrap();
             let last = &logits[(sequence.len() - 1) * 40..];
             assert_eq!(Sampler::greedy().draw(last, &[], &mut Seed::new(0).rng()).token, token);
             sequence.push(token);

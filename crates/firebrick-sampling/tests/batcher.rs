@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::Device;
 use firebrick_models::{Decoder, DecoderConfig};
 use firebrick_sampling::{Batcher, Error, Event, Finish, Request, RequestId, Sampler, Stop, Token};
 use firebrick_tensor::{CausalLm, TokenBatch, token_log_probs};
@@ -95,9 +95,9 @@ fn a_samples_log_probabilities_are_those_of_scoring_it() {
     {
         let tokens = &heard.0[&(id, sample)].0;
         let whole = [prompt.clone(), heard.ids(id, sample)].concat();
-        let batch = TokenBatch::from_ragged(&[&whole], &Device::flex());
+        let batch = TokenBatch::of(&[&whole], &Device::flex());
         let score = |temperature: f64| {
-            let logits = model.logits(batch.inputs()) / temperature;
+            let logits = model.logits(&batch.inputs()) / temperature;
             token_log_probs(logits, batch.targets())
                 .into_data()
                 .try_to_vec::<f32>()
@@ -178,12 +178,10 @@ fn greedy_is_what_the_whole_pass_prefers() {
     let (mut batcher, mut heard) = (Batcher::new(&model, 1, CONTEXT), Heard::default());
     let id = batcher.submit(Request { sampler: Sampler::greedy(), ..request(&[9, 1], &[1], 4) }).unwrap();
     finish(&mut batcher, &mut heard);
-    let mut sequence = vec![9_i64, 1];
+    let mut sequence = vec![9, 1];
     for token in heard.ids(id, 0) {
-        let length = sequence.len();
-        let ids = Tensor::<2, Int>::from_data(TensorData::new(sequence.clone(), [1, length]), &Device::flex());
-        let last = model.logits(ids).slice([0..1, length - 1..length, 0..VOCAB]);
-        assert_eq!(last.argmax(2).into_scalar::<i64>(), i64::from(token));
-        sequence.push(i64::from(token));
+        let last = model.logits_at(&TokenBatch::of(&[&sequence], &Device::flex()), &[sequence.len() - 1]);
+        assert_eq!(last.argmax(1).into_scalar::<i64>(), i64::from(token));
+        sequence.push(token);
     }
 }

@@ -25,8 +25,7 @@ pub(crate) struct Scored {
 /// A score of each token, read in one pass as training does; `top` alternatives are told.
 pub(crate) fn score<M: CausalLm>(model: &M, device: &Device, ids: &[TokenId], top: usize) -> Scored {
     let (vocab, last) = (model.vocab(), ids.len() - 1);
-    let batch = TokenBatch::from_ragged(&[ids], device).ids().clone();
-    let logits: Tensor<2> = model.logits(batch.clone()).reshape([ids.len(), vocab]);
+    let logits = model.logits(&TokenBatch::of(&[ids], device));
     let next = logits.clone().slice([last..last + 1, 0..vocab]);
     let mut tokens = vec![(None, Vec::new())];
     for begin in (0..last).step_by(PIECE) {

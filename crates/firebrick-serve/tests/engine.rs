@@ -1,11 +1,11 @@
 //! What the engine does when its model fails, and when it ends.
 
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Device, Tensor};
 use firebrick_data::Tokenizer;
 use firebrick_models::{Decoder, DecoderConfig, KvCache};
 use firebrick_sampling::{Finish, Sampler};
 use firebrick_serve::{Engine, Error, Job, Limits, Update};
-use firebrick_tensor::{CausalLm, Feed, Incremental};
+use firebrick_tensor::{CausalLm, Feed, Incremental, TokenBatch};
 use firebrick_types::{Seed, TokenId};
 
 /// A token that the model cannot read.
@@ -15,8 +15,8 @@ const FATAL: TokenId = 13;
 struct Fragile(Decoder);
 
 impl CausalLm for Fragile {
-    fn logits(&self, ids: Tensor<2, Int>) -> Tensor<3> {
-        self.0.logits(ids)
+    fn logits(&self, batch: &TokenBatch) -> Tensor<2> {
+        self.0.logits(batch)
     }
 
     fn vocab(&self) -> usize {

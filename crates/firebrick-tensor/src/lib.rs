@@ -6,10 +6,11 @@ pub mod masked;
 mod parameters;
 mod traits;
 
-pub use batch::{Mask, PackedBatch, ResponseBatch, TokenBatch};
-pub use log_probs::{entropy, k1, k2, k3, kl, log_softmax, softmax, token_log_probs};
+pub use batch::{Mask, ResponseBatch, TokenBatch};
+pub use firebrick_kernels::token_log_probs;
+pub use log_probs::{entropy, k1, k2, k3, kl, log_softmax, softmax};
 pub use parameters::{Parameters, ParametersError};
-pub use traits::{CausalLm, Classifier, Feed, Incremental, PackedLm, ScoringLm, SequenceScorer, TokenValues, indices};
+pub use traits::{CausalLm, Classifier, Feed, Incremental, ScoringLm, SequenceScorer, TokenValues, indices};
 
 /// Panics with the name and both shapes unless the tensor has this shape.
 #[macro_export]

@@ -1,6 +1,6 @@
-//! Log-probabilities of tokens, entropy, and the Kullback-Leibler divergence with its estimators.
+//! Distributions of tokens: log-probabilities, entropy, and the Kullback-Leibler divergence with its estimators.
 
-use burn::tensor::{Int, Tensor};
+use burn::tensor::Tensor;
 
 use crate::assert_shape;
 
@@ -26,22 +26,6 @@ pub fn softmax<const D: usize>(logits: Tensor<D>) -> Tensor<D> {
     exp / sum
 }
 
-/// The log-probability that each position's logits give to its target token, in nats.
-///
-/// # Shapes
-/// - `logits`: `[batch, seq, vocab]`
-/// - `targets`: `[batch, seq]`
-/// - returns `[batch, seq]`
-///
-/// # Panics
-/// If the shapes disagree.
-pub fn token_log_probs(logits: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<2> {
-    let [batch, seq, vocab] = logits.dims();
-    assert_shape!(targets, [batch, seq]);
-    let tokens = batch * seq;
-    firebrick_kernels::token_log_probs(logits.reshape([tokens, vocab]), targets.reshape([tokens])).reshape([batch, seq])
-}
-
 /// The entropy of each position's distribution, in nats.
 ///
 /// ```text
@@ -49,12 +33,11 @@ pub fn token_log_probs(logits: Tensor<3>, targets: Tensor<2, Int>) -> Tensor<2> 
 /// ```
 ///
 /// # Shapes
-/// - `logits`: `[batch, seq, vocab]`
-/// - returns `[batch, seq]`
-pub fn entropy(logits: Tensor<3>) -> Tensor<2> {
-    let [batch, seq, _] = logits.dims();
+/// - `logits`: `[tokens, vocab]`
+/// - returns `[tokens]`
+pub fn entropy(logits: Tensor<2>) -> Tensor<1> {
     let log_p = log_softmax(logits);
-    (log_p.clone().exp() * log_p).sum_dim(2).reshape([batch, seq]).neg()
+    (log_p.clone().exp() * log_p).sum_dim(1).flatten(0, 1).neg()
 }
 
 /// The exact divergence of each position's distribution from a reference, in nats.
@@ -64,17 +47,16 @@ pub fn entropy(logits: Tensor<3>) -> Tensor<2> {
 /// ```
 ///
 /// # Shapes
-/// - `logits`, `reference`: `[batch, seq, vocab]`
-/// - returns `[batch, seq]`
+/// - `logits`, `reference`: `[tokens, vocab]`
+/// - returns `[tokens]`
 ///
 /// # Panics
 /// If the shapes disagree.
-pub fn kl(logits: Tensor<3>, reference: Tensor<3>) -> Tensor<2> {
-    let [batch, seq, vocab] = logits.dims();
-    assert_shape!(reference, [batch, seq, vocab]);
+pub fn kl(logits: Tensor<2>, reference: Tensor<2>) -> Tensor<1> {
+    assert_shape!(reference, logits.dims());
     let log_p = log_softmax(logits);
     let log_q = log_softmax(reference);
-    (log_p.clone().exp() * (log_p - log_q)).sum_dim(2).reshape([batch, seq])
+    (log_p.clone().exp() * (log_p - log_q)).sum_dim(1).flatten(0, 1)
 }
 
 /// The estimator of D(p ‖ q) that goes into the reward, of tokens sampled from p, in nats.

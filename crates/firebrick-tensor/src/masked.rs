@@ -25,25 +25,6 @@ pub fn mean(values: Tensor<2>, mask: &Mask) -> Tensor<1> {
     sum(values, mask) / mask.tensor().sum().clamp_min(1.0)
 }
 
-/// The sum of each row's positions that count, `[batch]`.
-///
-/// # Panics
-/// If the shapes disagree.
-pub fn row_sums(values: Tensor<2>, mask: &Mask) -> Tensor<1> {
-    let [batch, _] = mask.dims();
-    assert_shape!(values, mask.dims());
-    (values * mask.tensor()).sum_dim(1).reshape([batch])
-}
-
-/// The mean of each row's positions that count, `[batch]`; 0 where none does.
-///
-/// # Panics
-/// If the shapes disagree.
-pub fn row_means(values: Tensor<2>, mask: &Mask) -> Tensor<1> {
-    let [batch, _] = mask.dims();
-    row_sums(values, mask) / mask.tensor().sum_dim(1).reshape([batch]).clamp_min(1.0)
-}
-
 /// The population variance over the positions that count, `[1]`.
 ///
 /// # Panics

@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use firebrick_types::{Seed, TokenId};
 
-use crate::{PackedBatch, TokenBatch};
+use crate::TokenBatch;
 
 /// Indices as a tensor, for [`Tensor::select`].
 pub fn indices(indices: &[usize], device: &Device) -> Tensor<1, Int> {
@@ -13,17 +13,14 @@ pub fn indices(indices: &[usize], device: &Device) -> Tensor<1, Int> {
 
 /// A model that gives every position the distribution of the next token.
 pub trait CausalLm {
-    /// Next-token logits, `[batch, seq, vocab]`, of ids `[batch, seq]`.
-    fn logits(&self, ids: Tensor<2, Int>) -> Tensor<3>;
+    /// Next-token logits, `[tokens, vocab]`, after every token of the batch.
+    fn logits(&self, batch: &TokenBatch) -> Tensor<2>;
 
-    /// Next-token logits, `[places, vocab]`, after some positions of ids `[batch, seq]`: position `p` of row `r` is `r · seq + p`.
+    /// Next-token logits, `[places, vocab]`, after the tokens at some places of the batch.
     ///
-    /// The same numbers as those of [`logits`](Self::logits), which computes more than is wanted where few positions are.
-    fn logits_at(&self, ids: Tensor<2, Int>, places: &[usize]) -> Tensor<2> {
-        let logits = self.logits(ids);
-        let [batch, seq, vocab] = logits.dims();
-        let places = indices(places, &logits.device());
-        logits.reshape([batch * seq, vocab]).select(0, places)
+    /// The same numbers as those of [`logits`](Self::logits), which computes more than is wanted where few places are.
+    fn logits_at(&self, batch: &TokenBatch, places: &[usize]) -> Tensor<2> {
+        self.logits(batch).select(0, indices(places, batch.device()))
     }
 
     /// The number of tokens in the vocabulary.
@@ -31,12 +28,6 @@ pub trait CausalLm {
 
     /// The longest sequence it can read, in tokens.
     fn context(&self) -> usize;
-}
-
-/// A [`CausalLm`] that reads several sequences one after another.
-pub trait PackedLm: CausalLm {
-    /// Next-token logits, `[targets, vocab]`, of packed sequences.
-    fn packed_logits(&self, batch: &PackedBatch) -> Tensor<2>;
 }
 
 /// Tokens that a sequence of a cache reads next.
@@ -93,20 +84,20 @@ pub trait Classifier {
 
 /// A model that gives a whole sequence one score: a preference model, in its own logits.
 pub trait SequenceScorer {
-    /// The score of each sequence, `[batch]`, read at its last real token (A-34, T-13).
+    /// The score of each sequence, `[sequences]`, read at its last token (A-34, T-13).
     fn scores(&self, batch: &TokenBatch) -> Tensor<1>;
 }
 
 /// A model that gives every position a value: a critic.
 pub trait TokenValues {
-    /// The value after each token, `[batch, seq]`, of ids `[batch, seq]`.
-    fn values(&self, ids: Tensor<2, Int>) -> Tensor<2>;
+    /// The value after each token of the batch, `[tokens]`.
+    fn values(&self, batch: &TokenBatch) -> Tensor<1>;
 }
 
 /// A [`SequenceScorer`] that is a language model too, so that both losses of preference-model training share one pass.
 pub trait ScoringLm: SequenceScorer {
-    /// The scores `[batch]` and the logits `[batch, seq - 1, vocab]` of the [targets](TokenBatch::targets).
-    fn scores_and_logits(&self, batch: &TokenBatch) -> (Tensor<1>, Tensor<3>);
+    /// The [scores](SequenceScorer::scores) `[sequences]`, and the [logits](CausalLm::logits_at) `[places, vocab]` at some places.
+    fn scores_and_logits(&self, batch: &TokenBatch, places: &[usize]) -> (Tensor<1>, Tensor<2>);
 
     /// The longest sequence it can read, in tokens.
     fn context(&self) -> usize;

@@ -16,12 +16,12 @@ fn expected(logits: &[f32]) -> Vec<f64> {
 
 fn check(logits: &[f32]) {
     let rows = logits.len() / VOCAB;
-    let tensor = Tensor::<3>::from_data(TensorData::new(logits.to_vec(), [1, rows, VOCAB]), &cpu());
+    let tensor = Tensor::<2>::from_data(TensorData::new(logits.to_vec(), [rows, VOCAB]), &cpu());
     let expected = logits.chunks(VOCAB).map(expected).collect::<Vec<_>>();
     // Absolute below 1 nat, relative above: a difference of 2 · 10⁴ has no more digits in f32.
     assert_close(log_softmax(tensor.clone()), expected.concat(), 1e-4);
     for token in 0..VOCAB {
-        let targets = Tensor::<2, Int>::full([1, rows], token as i64, &cpu());
+        let targets = Tensor::<1, Int>::full([rows], token as i64, &cpu());
         let chosen = expected.iter().map(|row| row[token]).collect::<Vec<_>>();
         assert_close(token_log_probs(tensor.clone(), targets), chosen, 1e-4);
     }

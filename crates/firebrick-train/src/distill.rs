@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use firebrick_tensor::{CausalLm, TokenBatch, log_softmax, masked};
+use firebrick_tensor::{CausalLm, TokenBatch, log_softmax};
 use firebrick_types::{Seed, TokenId};
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
@@ -12,27 +12,27 @@ use crate::{Checkpoints, Error, FitConfig, Loss, Observer, fit, parallel_map};
 /// What the teacher says of every token: its `k` likeliest tokens, and all the others as one category.
 #[derive(Clone, Debug)]
 pub struct TeacherTop {
-    /// The likeliest tokens, `[batch, steps, k]`.
-    pub ids: Tensor<3, Int>,
-    /// Their log-probabilities, `[batch, steps, k]`.
-    pub log_probs: Tensor<3>,
-    /// The probability of all the others together, `[batch, steps, 1]`; exactly 0 if there are none.
-    rest: Tensor<3>,
-    /// 0 on the likeliest tokens, a large negative number on the others, `[batch, steps, vocab]`: what [`Self::new`] derives
+    /// The likeliest tokens, `[tokens, k]`.
+    pub ids: Tensor<2, Int>,
+    /// Their log-probabilities, `[tokens, k]`.
+    pub log_probs: Tensor<2>,
+    /// The probability of all the others together, `[tokens, 1]`; exactly 0 if there are none.
+    rest: Tensor<2>,
+    /// 0 on the likeliest tokens, a large negative number on the others, `[tokens, vocab]`: what [`Self::new`] derives
     /// from `ids`.
-    inside: Tensor<3>,
+    inside: Tensor<2>,
 }
 
 /// What hides a token from a sum of exponentials.
 const HIDDEN: f32 = -1e9;
 
 impl TeacherTop {
-    /// The top `k` of the teacher's logits `[batch, steps, vocab]`; ties go to the smaller id.
+    /// The top `k` of the teacher's logits `[tokens, vocab]`; ties go to the smaller id.
     ///
     /// # Panics
     /// If `k` is not in `1..=vocab`.
-    pub fn new(logits: Tensor<3>, k: usize) -> Self {
-        let [batch, steps, vocab] = logits.dims();
+    pub fn new(logits: Tensor<2>, k: usize) -> Self {
+        let [tokens, vocab] = logits.dims();
         assert!((1..=vocab).contains(&k), "k = {k} of a vocabulary of {vocab}");
         let device = logits.device();
         let log_probs = log_softmax(logits).into_data().try_to_vec::<f32>().expect("logits are f32");
@@ -56,10 +56,10 @@ impl TeacherTop {
             rest.push(outside.map(|(&log_prob, _)| f64::from(log_prob).exp()).sum::<f64>() as f32);
         }
         Self {
-            ids: Tensor::from_data(TensorData::new(ids, [batch, steps, k]), &device),
-            log_probs: Tensor::from_data(TensorData::new(top, [batch, steps, k]), &device),
-            rest: Tensor::from_data(TensorData::new(rest, [batch, steps, 1]), &device),
-            inside: Tensor::from_data(TensorData::new(inside, [batch, steps, vocab]), &device),
+            ids: Tensor::from_data(TensorData::new(ids, [tokens, k]), &device),
+            log_probs: Tensor::from_data(TensorData::new(top, [tokens, k]), &device),
+            rest: Tensor::from_data(TensorData::new(rest, [tokens, 1]), &device),
+            inside: Tensor::from_data(TensorData::new(inside, [tokens, vocab]), &device),
         }
     }
 
@@ -85,15 +85,15 @@ impl TeacherTop {
 /// outside; with `k = vocab` the rest vanishes and this is the full divergence.
 ///
 /// # Shapes
-/// - `student`: logits `[batch, steps, vocab]`
-/// - returns `[batch, steps]`
+/// - `student`: logits `[tokens, vocab]`
+/// - returns `[tokens]`
 ///
 /// # Panics
 /// If the shapes disagree.
-pub fn top_k_kl(teacher: &TeacherTop, student: Tensor<3>) -> Tensor<2> {
-    let [batch, steps, vocab] = student.dims();
-    firebrick_tensor::assert_shape!(teacher.inside, [batch, steps, vocab]);
-    let axis = 2;
+pub fn top_k_kl(teacher: &TeacherTop, student: Tensor<2>) -> Tensor<1> {
+    let [tokens, vocab] = student.dims();
+    firebrick_tensor::assert_shape!(teacher.inside, [tokens, vocab]);
+    let axis = 1;
     let log_q = log_softmax(student);
     let log_p = teacher.log_probs.clone();
     let p = log_p.clone().exp();
@@ -106,7 +106,7 @@ pub fn top_k_kl(teacher: &TeacherTop, student: Tensor<3>) -> Tensor<2> {
     let log_p_rest = p_rest.clone().clamp_min(1e-30).log();
     let empty = p_rest.clone().lower_equal_elem(0.0);
     let rest = (p_rest * (log_p_rest - log_q_rest)).mask_fill(empty, 0.0);
-    (top.sum_dim(axis) + rest).reshape([batch, steps])
+    (top.sum_dim(axis) + rest).flatten(0, 1)
 }
 
 /// How a prompt is distilled.
@@ -160,15 +160,13 @@ pub fn context_distill<M: CausalLm + Module + Send + Sync>(
     let vocab = model.vocab();
     let batch = |step: u64| {
         let start = step as usize * config.batch_size;
-        let mut texts = texts[start..texts.len().min(start + config.batch_size)].to_vec();
-        // Texts of a length together, so that little is filled in.
-        texts.sort_by_key(|text| text.len());
+        let texts = &texts[start..texts.len().min(start + config.batch_size)];
         let tokens = texts.iter().map(|text| text.len()).sum::<usize>() as f32;
         let groups = texts.chunks(config.micro_batch_size).map(|texts| (teacher.clone(), texts)).collect();
         Ok(parallel_map(groups, |(teacher, texts)| {
             let top = teach(&teacher, prompt, texts, eoc, config.top_k.min(vocab), &plain);
             let sequences = texts.iter().map(|text| [&[eoc], *text].concat()).collect::<Vec<_>>();
-            (TokenBatch::from_ragged(&sequences, &device), top.autodiff(), tokens)
+            (TokenBatch::of(&sequences, &device), top.autodiff(), tokens)
         }))
     };
     fit(
@@ -180,9 +178,8 @@ pub fn context_distill<M: CausalLm + Module + Send + Sync>(
         observer,
         batch,
         |model, (batch, top, tokens)| {
-            let divergence = top_k_kl(top, model.logits(batch.inputs()));
-            let total = masked::sum(divergence, &batch.target_mask());
-            Loss::new(total / *tokens, batch.lengths().iter().sum::<usize>() as u64)
+            let divergence = top_k_kl(top, model.logits(&batch.inputs()));
+            Loss::new(divergence.sum() / *tokens, batch.tokens() as u64)
         },
     )
 }
@@ -197,7 +194,7 @@ fn teach<M: CausalLm>(
     device: &Device,
 ) -> TeacherTop {
     let sequences = texts.iter().map(|text| [&[eoc], prompt, *text].concat()).collect::<Vec<_>>();
-    let logits = teacher.logits(TokenBatch::from_ragged(&sequences, device).inputs());
-    let [batch, seq, vocab] = logits.dims();
-    TeacherTop::new(logits.slice([0..batch, prompt.len()..seq, 0..vocab]), k)
+    let inputs = TokenBatch::of(&sequences, device).inputs();
+    let places = inputs.last().into_iter().zip(texts).flat_map(|(last, text)| last + 1 - text.len()..=last);
+    TeacherTop::new(teacher.logits_at(&inputs, &places.collect::<Vec<_>>()), k)
 }

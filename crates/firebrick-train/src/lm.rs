@@ -2,28 +2,20 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use firebrick_tensor::{CausalLm, PackedBatch, PackedLm, TokenBatch, token_log_probs};
+use firebrick_tensor::{CausalLm, TokenBatch, token_log_probs};
 use firebrick_types::{Seed, TokenId};
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
 use crate::{Checkpoints, Error, FitConfig, Loss, Observer, fit, parallel_map};
 
-/// The negative log-probability of every target token, in nats.
+/// The negative log-probability of every target token, in nats, `[targets]`.
 ///
 /// ```text
 /// −log p(xₜ₊₁ | x₁ … xₜ)
 /// ```
-///
-/// # Shapes
-/// - returns `[batch, seq - 1]`; reduce with [`TokenBatch::target_mask`]
-pub fn token_losses<M: CausalLm>(model: &M, batch: &TokenBatch) -> Tensor<2> {
-    token_log_probs(model.logits(batch.inputs()), batch.targets()).neg()
-}
-
-/// [`token_losses`] of packed sequences, `[targets]`.
-pub fn packed_token_losses<M: PackedLm>(model: &M, batch: &PackedBatch) -> Tensor<1> {
-    firebrick_kernels::token_log_probs(model.packed_logits(batch), batch.targets().clone()).neg()
+pub fn token_losses<M: CausalLm>(model: &M, batch: &TokenBatch) -> Tensor<1> {
+    token_log_probs(model.logits(&batch.inputs()), batch.targets()).neg()
 }
 
 /// How a corpus is read.
@@ -71,8 +63,8 @@ pub fn pack<S: AsRef<[TokenId]>>(sequences: &[S], context: usize) -> Vec<Vec<usi
 }
 
 /// The sequences of some rows as a batch.
-fn batch_of(sequences: &[Vec<TokenId>], rows: &[Vec<usize>], device: &Device) -> PackedBatch {
-    PackedBatch::of(&rows.iter().flatten().map(|&index| &sequences[index]).collect::<Vec<_>>(), device)
+fn batch_of(sequences: &[Vec<TokenId>], rows: &[Vec<usize>], device: &Device) -> TokenBatch {
+    TokenBatch::of(&rows.iter().flatten().map(|&index| &sequences[index]).collect::<Vec<_>>(), device)
 }
 
 /// How many rows [`pack`] keeps open.
@@ -84,7 +76,7 @@ pub const OPEN_ROWS: usize = 32;
 ///
 /// # Errors
 /// See [`fit`]; also if there is no document.
-pub fn pretrain<M: PackedLm + Module + Send>(
+pub fn pretrain<M: CausalLm + Module + Send>(
     model: M,
     documents: &[Vec<TokenId>],
     eoc: TokenId,
@@ -107,12 +99,12 @@ pub fn pretrain<M: PackedLm + Module + Send>(
         let rows = &rows[start..rows.len().min(start + config.batch_size)];
         let batches =
             rows.chunks(config.micro_batch_size).map(|rows| batch_of(&pieces, rows, &device)).collect::<Vec<_>>();
-        let targets = batches.iter().map(|batch| batch.targets().dims()[0]).sum::<usize>() as f32;
+        let targets = batches.iter().map(|batch| batch.tokens() - batch.lengths().len()).sum::<usize>() as f32;
         Ok(batches.into_iter().map(|batch| (batch, targets)).collect())
     };
     let per_step = config.batch_size as u64;
     fit(model, &config.fit, samples, per_step, checkpoints, observer, batch, |model, (batch, targets)| {
-        let total = packed_token_losses(model, batch).sum();
+        let total = token_losses(model, batch).sum();
         Loss::new(total / *targets, batch.tokens() as u64)
     })
 }
@@ -123,7 +115,7 @@ pub fn pretrain<M: PackedLm + Module + Send>(
 ///
 /// # Panics
 /// If there is no document.
-pub fn perplexity<M: PackedLm + Module + Send>(
+pub fn perplexity<M: CausalLm + Module + Send>(
     model: &M,
     documents: &[Vec<TokenId>],
     eoc: TokenId,
@@ -136,7 +128,7 @@ pub fn perplexity<M: PackedLm + Module + Send>(
     let rows = pack(&pieces, context);
     let groups = rows.chunks(micro_batch_size).map(|rows| (model.clone(), rows)).collect();
     let sums = parallel_map(groups, |(model, rows)| {
-        let losses = packed_token_losses(&model, &batch_of(&pieces, rows, &device));
+        let losses = token_losses(&model, &batch_of(&pieces, rows, &device));
         let targets = losses.dims()[0] as f64;
         (f64::from(losses.sum().into_scalar::<f32>()), targets)
     });

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use burn::tensor::Device;
 use firebrick_models::{Architecture, Decoder, DecoderConfig};
-use firebrick_tensor::{CausalLm, PackedBatch, Parameters, TokenBatch};
+use firebrick_tensor::{CausalLm, Parameters, TokenBatch};
 use firebrick_testkit::{assert_close, cpu};
 use firebrick_train::distill::{DistillConfig, context_distill};
-use firebrick_train::lm::{LmConfig, pack, packed_token_losses, perplexity, pieces, pretrain, token_losses};
+use firebrick_train::lm::{LmConfig, pack, perplexity, pieces, pretrain, token_losses};
 use firebrick_train::{
     AdamWConfig, Checkpoints, Error, Event, FitConfig, Observer, ObserverError, Schedule, Silent, Values,
 };
@@ -150,7 +150,7 @@ fn log_softmax(logits: &[f32]) -> Vec<Vec<f64>> {
 
 /// Log-probabilities of the next token after each token of one sequence, read alone.
 fn log_probs_alone(sequence: &[TokenId]) -> Vec<Vec<f64>> {
-    let logits = model_on(&cpu()).logits(TokenBatch::from_ragged(&[sequence], &cpu()).ids().clone());
+    let logits = model_on(&cpu()).logits(&TokenBatch::of(&[sequence], &cpu()));
     log_softmax(&logits.into_data().try_to_vec::<f32>().unwrap())
 }
 
@@ -177,23 +177,18 @@ fn every_sequence_is_packed_once_and_no_row_overflows() {
     assert!(rows.len() < pieces.len(), "nothing shares a row");
 }
 
-/// A sequence alone, beside a longer one, and between others in a row: the losses of its tokens are the same.
+/// A sequence alone and between others: the losses of its tokens are the same, and no sequence predicts the first token of the
+/// next.
 #[test]
-fn t08_padding_and_packing_change_no_loss() {
+fn t08_what_else_is_in_the_batch_changes_no_loss() {
     let model = model_on(&cpu());
     let (short, long) = (vec![EOC, 5, 6, EOC], vec![EOC, 9, 8, 7, 6, 5, 4, 3, EOC]);
-    let alone = token_losses(&model, &TokenBatch::from_ragged(&[&short], &cpu()));
-    let padded = TokenBatch::from_ragged(&[&short, &long], &cpu());
-    assert_eq!(padded.target_mask().sums(), [3.0, 8.0]);
-    assert_close(token_losses(&model, &padded).slice([0..1, 0..3]), alone.clone(), 1e-5);
-    // No sequence predicts the first token of the next.
-    let packed = PackedBatch::of(&[&long, &short, &short], &cpu());
-    let losses = packed_token_losses(&model, &packed);
-    assert_eq!((losses.dims(), packed.tokens()), ([14], 17));
-    let alone_long = token_losses(&model, &TokenBatch::from_ragged(&[&long], &cpu()));
-    for (from, expected) in [(0, alone_long), (8, alone.clone()), (11, alone)] {
-        let [_, targets] = expected.dims();
-        assert_close(losses.clone().narrow(0, from, targets), expected.reshape([targets]), 1e-5);
+    let losses = |sequences: &[&Vec<TokenId>]| token_losses(&model, &TokenBatch::of(sequences, &cpu()));
+    let together = losses(&[&long, &short, &short]);
+    assert_eq!(together.dims(), [14]);
+    for (from, expected) in [(0, losses(&[&long])), (8, losses(&[&short])), (11, losses(&[&short]))] {
+        let [targets] = expected.dims();
+        assert_close(together.clone().narrow(0, from, targets), expected, 0.0);
     }
 }
 

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use firebrick_kernels::Precision;
 use firebrick_models::{Decoder, open_decoder};
 use firebrick_sampling::{Sampler, Stop, generate};
-use firebrick_tensor::{Incremental, TokenBatch, masked};
+use firebrick_tensor::{Incremental, TokenBatch};
 use firebrick_train::{lm, parallel_map};
 use firebrick_types::{Seed, TokenId};
 
@@ -43,8 +43,7 @@ impl Generate {
 
 impl Bench for Generate {
     fn check(&mut self) -> Checked {
-        let batch = TokenBatch::from_ragged(&self.prompts, &Device::flex());
-        let loss = masked::mean(lm::token_losses(&self.model, &batch), &batch.target_mask());
+        let loss = lm::token_losses(&self.model, &TokenBatch::of(&self.prompts, &Device::flex())).mean();
         let losses = vec![f64::from(loss.into_scalar::<f32>())];
         Checked { losses, tokens: self.continuations(), ..Checked::default() }
     }

@@ -8,7 +8,7 @@ use burn::tensor::Device;
 use firebrick_kernels::Precision;
 use firebrick_models::{Decoder, ScoredDecoder, open_decoder, open_scored};
 use firebrick_rl::ppo::{PpoConfig, Turns, train};
-use firebrick_tensor::{SequenceScorer, TokenBatch, TokenValues, masked};
+use firebrick_tensor::{SequenceScorer, TokenBatch, TokenValues};
 use firebrick_train::{Event, Loss, Observer, ObserverError, gradients_of, lm};
 use firebrick_types::{Seed, TokenId};
 
@@ -43,13 +43,11 @@ impl Ppo {
 impl Bench for Ppo {
     /// Samples cannot agree, so the models are compared on the prompts: the policy's loss and gradient, values and scores.
     fn check(&mut self) -> Checked {
-        let batch = TokenBatch::from_ragged(&self.prompts, &self.policy.device());
-        let mask = batch.target_mask();
-        let (gradients, values, _) = gradients_of(&self.policy, vec![()], |policy, ()| {
-            Loss::new(masked::mean(lm::token_losses(policy, &batch), &mask), 0)
-        });
-        let squares = self.critic.values(batch.ids().clone()).square().mean().into_scalar::<f32>();
-        let plain = TokenBatch::from_ragged(&self.prompts, &Device::flex());
+        let batch = TokenBatch::of(&self.prompts, &self.policy.device());
+        let (gradients, values, _) =
+            gradients_of(&self.policy, vec![()], |policy, ()| Loss::new(lm::token_losses(policy, &batch).mean(), 0));
+        let squares = self.critic.values(&batch).square().mean().into_scalar::<f32>();
+        let plain = TokenBatch::of(&self.prompts, &Device::flex());
         let scores = self.scorer.scores(&plain).square().mean().into_scalar::<f32>();
         let losses = vec![values[0].1, f64::from(squares), f64::from(scores)];
         Checked { losses, gradients: named(&self.policy, &gradients), tokens: Vec::new() }

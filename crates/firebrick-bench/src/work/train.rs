@@ -9,8 +9,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use firebrick_kernels::Precision;
 use firebrick_models::{Cnn, open_cnn, open_decoder, open_scored};
 use firebrick_preference::PairLosses;
-use firebrick_tensor::{Classifier, PackedBatch, Parameters, TokenBatch};
-use firebrick_train::lm::packed_token_losses;
+use firebrick_tensor::{Classifier, Parameters, TokenBatch};
+use firebrick_train::lm::token_losses;
 use firebrick_train::{AdamW, FitConfig, Gradients, Loss, classify, gradients_of};
 use firebrick_types::Seed;
 
@@ -95,9 +95,9 @@ pub(super) fn lm(job: &Job, dir: &Path, micro_batch: usize, precision: Precision
     let device = Device::flex().autodiff();
     let model = open_decoder(&dir.join("model"), &device)?.0.in_precision(precision);
     let targets = rows.iter().map(|row| row.len() - 1).sum::<usize>() as f32;
-    let micro_batches = move || rows.chunks(micro_batch).map(|rows| PackedBatch::of(rows, &device)).collect();
+    let micro_batches = move || rows.chunks(micro_batch).map(|rows| TokenBatch::of(rows, &device)).collect();
     Ok(Box::new(Training::new(model, job.fit, micro_batches, move |model, batch| {
-        Loss::new(packed_token_losses(model, batch).sum() / targets, batch.tokens() as u64)
+        Loss::new(token_losses(model, batch).sum() / targets, batch.tokens() as u64)
     })))
 }
 
@@ -116,13 +116,12 @@ pub(super) fn pairs(job: &Job, dir: &Path, micro_batch: usize, precision: Precis
     let pairs = better.len() as f64;
     let micro_batches = move || {
         let chunks = better.chunks(micro_batch).zip(worse.chunks(micro_batch));
-        chunks.map(|(better, worse)| [better, worse].map(|rows| TokenBatch::from_ragged(rows, &device))).collect()
+        chunks.map(|(better, worse)| TokenBatch::of(&[better, worse].concat(), &device)).collect()
     };
-    Ok(Box::new(Training::new(model, job.fit, micro_batches, move |model, [better, worse]: &[TokenBatch; 2]| {
-        let losses = PairLosses::of(model, better, worse);
+    Ok(Box::new(Training::new(model, job.fit, micro_batches, move |model, batch: &TokenBatch| {
+        let losses = PairLosses::of(model, batch);
         let total = losses.ranked.sum() * ranked_weight + losses.lm.sum() * lm_weight;
-        let tokens = better.lengths().iter().chain(worse.lengths()).sum::<usize>() as u64;
-        Loss::new(total / pairs, tokens)
+        Loss::new(total / pairs, batch.tokens() as u64)
     })))
 }
 

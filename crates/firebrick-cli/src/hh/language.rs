@@ -251,7 +251,7 @@ impl Distill {
 }
 
 impl Stage<Env> for Distill {
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     type Inputs = (Output<Corpus>, Output<Vocabulary>, Output<LanguageModel>);
     type Output = LanguageModel;
 

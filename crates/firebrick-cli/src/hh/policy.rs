@@ -45,7 +45,7 @@ impl Ppo {
 }
 
 impl Stage<Env> for Ppo {
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     type Inputs = (Output<Corpus>, Output<Vocabulary>, Output<LanguageModel>, Output<PreferenceModel>);
     type Output = LanguageModel;
 

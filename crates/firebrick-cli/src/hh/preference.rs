@@ -58,7 +58,7 @@ impl Pmp {
 }
 
 impl Stage<Env> for Pmp {
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     type Inputs = (Output<Corpus>, Output<Vocabulary>, Output<LanguageModel>);
     type Output = PreferenceModel;
 
@@ -118,7 +118,7 @@ impl Pm {
 }
 
 impl Stage<Env> for Pm {
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     type Inputs = (Output<Corpus>, Output<Vocabulary>, Output<PreferenceModel>);
     type Output = PreferenceModel;
 

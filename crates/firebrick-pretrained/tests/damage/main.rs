@@ -52,7 +52,7 @@ fn use_up(path: &Path) {
     let _ = template.render(&[Message::new("user", "Hi")], true);
     let read = config.context.min(tokens.len()).min(8);
     if read > 0 {
-        model.logits(TokenBatch::from_ragged(&[&tokens[..read]], &cpu()).ids().clone());
+        model.logits(&TokenBatch::of(&[&tokens[..read]], &cpu()));
     }
 }
 

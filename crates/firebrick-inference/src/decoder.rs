@@ -1,7 +1,7 @@
 //! What a block reads, rendered from what it gives.
 
 use burn::tensor::{Tensor, TensorData};
-use firebrick_kernels::{Window, conv2d, linear};
+use firebrick_kernels::{Precision, Window, conv2d_in, linear};
 
 use crate::cholesky::Cholesky;
 use crate::network::Block;
@@ -28,7 +28,18 @@ pub struct Decoder {
 impl Decoder {
     /// φ(V * u + c) of unpooled activations.
     pub fn render(&self, unpooled: Tensor<4>) -> Tensor<4> {
-        let rendered = conv2d(unpooled, self.weight.clone(), self.bias.clone(), self.window);
+        self.render_in(Precision::F32, unpooled)
+    }
+
+    /// The same, of activations that are uncertain by more than BF16 rounds off.
+    pub(crate) fn render_roughly(&self, unpooled: Tensor<4>) -> Tensor<4> {
+        // Pixels have too few channels for BF16 to be faster.
+        let precision = if self.rectified { Precision::fastest(&unpooled.device()) } else { Precision::F32 };
+        self.render_in(precision, unpooled)
+    }
+
+    fn render_in(&self, precision: Precision, unpooled: Tensor<4>) -> Tensor<4> {
+        let rendered = conv2d_in(precision, unpooled, self.weight.clone(), self.bias.clone(), self.window);
         if self.rectified { firebrick_kernels::relu(rendered) } else { rendered }
     }
 }
@@ -175,6 +186,8 @@ pub(crate) fn patches(x: Tensor<4>, window: Window) -> Tensor<2> {
 mod tests {
     use burn::tensor::Device;
     use firebrick_testkit::assert_close;
+
+    use firebrick_kernels::conv2d;
 
     use super::*;
 

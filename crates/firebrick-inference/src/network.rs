@@ -1,7 +1,7 @@
 //! The part of a classifier whose activations are modelled, as blocks of a convolution, a rectifier and, where there is one, a pool.
 
 use burn::tensor::{Device, Tensor, activation};
-use firebrick_kernels::{Window, conv2d, max_pool2d, rectified_moments};
+use firebrick_kernels::{Precision, Window, conv2d, conv2d_in, max_pool2d, rectified_moments};
 use firebrick_models::{Cnn, CnnLayer};
 
 use crate::Error;
@@ -161,7 +161,9 @@ impl Network {
         for block in &self.blocks {
             let mean = conv2d(x.mean, block.weight.clone(), block.bias.clone(), block.window);
             let squared = block.weight.clone().square();
-            let variance = conv2d(x.variance, squared, block.bias.zeros_like(), block.window);
+            // Taking variances as independent is a greater error than rounding.
+            let precision = Precision::fastest(&x.variance.device());
+            let variance = conv2d_in(precision, x.variance, squared, block.bias.zeros_like(), block.window);
             let (mean, variance) = rectified_moments(mean, variance);
             let before = Belief { mean, variance };
             let after = if block.pool == 1 {

@@ -397,7 +397,7 @@ impl GenerativeModel {
             let variance = before.variance.clone() * config.inflation + LEAST_VARIANCE;
             let log_rho = self.log_switches[index].clone();
             let (unpooled, switches) = soft_unpool(fused.clone(), before.mean.clone(), variance, log_rho, labels);
-            let rendered = self.decoders[index].render(unpooled);
+            let rendered = self.decoders[index].render_roughly(unpooled);
             layers.push(LayerPosterior { mean: fused.clone(), switches, responsibility: responsibility.clone() });
             if index == 0 {
                 layers.reverse();

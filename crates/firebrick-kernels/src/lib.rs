@@ -17,9 +17,7 @@ pub use prepacked::Prepacked;
 
 use std::sync::Arc;
 
-#[cfg(feature = "flex")]
-use burn::tensor::Device;
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// Where each position of a batch begins to read: the first position of its own sequence.
@@ -226,6 +224,18 @@ pub enum Precision {
     F32,
     /// To BF16: eight bits of a number count. About twice as fast where the processor has AVX-512's BF16, slower where not.
     Bf16,
+}
+
+impl Precision {
+    /// BF16 where the device's products are faster in it, f32 elsewhere: for numbers that are uncertain by more than is rounded off.
+    pub fn fastest(device: &Device) -> Self {
+        #[cfg(feature = "flex")]
+        if is_flex(device) && flex::has_bf16() {
+            return Self::Bf16;
+        }
+        _ = device;
+        Self::F32
+    }
 }
 
 /// [`linear`] with its factors rounded, and those of its gradients likewise.

@@ -31,7 +31,7 @@ impl Measure {
 }
 
 impl Stage<Env> for Measure {
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     type Inputs = (Output<Pictures>, Output<Generative>, Output<Classifier>, Output<Denoiser>);
     type Output = Costs;
 

@@ -47,7 +47,7 @@ impl Ask {
 }
 
 impl Stage<Env> for Ask {
-    const VERSION: u32 = 5;
+    const VERSION: u32 = 6;
     type Inputs = (Output<Pictures>, Output<Generative>, Output<Trained>, Output<Trained>, Output<Denoiser>);
     type Output = Answers;
 

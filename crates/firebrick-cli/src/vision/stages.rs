@@ -245,7 +245,7 @@ impl Fit {
 }
 
 impl Stage<Env> for Fit {
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     type Inputs = (Output<Pictures>, Output<Classifier>);
     type Output = Generative;
 

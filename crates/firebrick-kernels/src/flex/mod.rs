@@ -102,6 +102,11 @@ pub(crate) fn rectified_moments<const D: usize>(mean: Tensor<D>, variance: Tenso
     (Tensor::from_dispatch(mean), Tensor::from_dispatch(variance))
 }
 
+/// Whether the processor multiplies words of BF16.
+pub(crate) fn has_bf16() -> bool {
+    product::Kernel::has_bf16()
+}
+
 pub(crate) fn soft_unpool(
     pooled: Tensor<4>,
     mean: Tensor<4>,

@@ -389,6 +389,11 @@ impl Kernel {
         *BEST
     }
 
+    /// Whether this processor has an instruction for words.
+    pub(in crate::flex) fn has_bf16() -> bool {
+        !std::ptr::eq(Self::best_of_pairs(), &PLAIN_PAIRS)
+    }
+
     /// All on this processor whose factors are words, the fastest last.
     pub(super) fn all_of_pairs() -> Vec<&'static Self> {
         #[cfg_attr(not(target_arch = "x86_64"), expect(unused_mut, reason = "another is added there"))]

@@ -227,7 +227,7 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// BF16 where the device's products are faster in it, f32 elsewhere: for numbers that are uncertain by more than is rounded off.
+    /// BF16 on a processor with AVX-512's BF16, f32 elsewhere: for numbers that are uncertain by more than is rounded off.
     pub fn fastest(device: &Device) -> Self {
         #[cfg(feature = "flex")]
         if is_flex(device) && flex::has_bf16() {

@@ -100,7 +100,11 @@ pub fn attention(qkv: Tensor<3>, heads: Heads, reach: &Reach) -> Tensor<3> {
         let count = places.len();
         Tensor::<1, Int>::from_data(TensorData::new(places, [count]), &device)
     };
-    let qkv = qkv.reshape([tokens, width]).select(0, indices(filled.collect())).reshape([rows, longest, width]);
+    // Sequences of one length are such rows already.
+    let whole = rows * longest == tokens;
+    let filled = |qkv: Tensor<2>| if whole { qkv } else { qkv.select(0, indices(filled.collect())) };
+    let taken = |read: Tensor<2>| if whole { read } else { read.select(0, indices(places.collect())) };
+    let qkv = filled(qkv.reshape([tokens, width])).reshape([rows, longest, width]);
     // [rows, query heads, longest, d_head]; heads of keys and values are repeated for the queries that share them.
     let part = |index: usize| {
         let (from, count) = [(0, query), (query, key_value), (query + key_value, key_value)][index];
@@ -113,7 +117,7 @@ pub fn attention(qkv: Tensor<3>, heads: Heads, reach: &Reach) -> Tensor<3> {
     let exp = (scores.clone() - scores.detach().max_dim(3)).exp();
     let sum = exp.clone().sum_dim(3);
     let read = (exp / sum).matmul(part(2)).swap_dims(1, 2).reshape([rows * longest, query * d_head]);
-    read.select(0, indices(places.collect())).reshape([batch, seq, query * d_head])
+    taken(read).reshape([batch, seq, query * d_head])
 }
 
 /// [`crate::relu`].

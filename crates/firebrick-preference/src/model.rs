@@ -1,7 +1,7 @@
 //! Training a preference model.
 
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use firebrick_tensor::{ScoringLm, TokenBatch, token_log_probs};
 use firebrick_train::{Checkpoints, Error, FitConfig, Loss, Observer, fit, parallel_map};
 use firebrick_types::{Seed, TokenId};
@@ -44,41 +44,43 @@ pub struct PreferenceConfig {
     pub fit: FitConfig,
 }
 
-/// The losses of a batch of pairs.
+/// The losses of some pairs.
 #[derive(Clone, Debug)]
 pub struct PairLosses {
-    /// The ranked loss of each pair, `[batch]`.
+    /// The ranked loss of each pair, `[pairs]`.
     pub ranked: Tensor<1>,
-    /// The mean next-token loss over each better sequence, prompt included, `[batch]`; 0 of a single token.
+    /// The mean next-token loss over each better sequence, prompt included, `[pairs]`; 0 of a single token.
     pub lm: Tensor<1>,
-    /// Scores of the better sequences, `[batch]`.
+    /// Scores of the better sequences, `[pairs]`.
     pub better: Tensor<1>,
-    /// Scores of the worse sequences, `[batch]`.
+    /// Scores of the worse sequences, `[pairs]`.
     pub worse: Tensor<1>,
 }
 
 impl PairLosses {
-    /// Both losses of pairs, in one pass over a batch of the better sequences and then, in the same order, the worse ones.
-    /// The language-model loss reads the better sequences alone, unmasked (T-27).
+    /// Both losses, in one pass over all sequences. The language-model loss reads the better ones alone, unmasked (T-27).
     ///
     /// # Panics
-    /// If the sequences are not twice as many as pairs, or no better one has two tokens.
-    pub fn of<M: ScoringLm>(model: &M, batch: &TokenBatch) -> Self {
-        let pairs = batch.lengths().len() / 2;
-        assert_eq!(batch.lengths().len(), 2 * pairs, "a sequence has no other one");
-        let better = TokenBatch::of(&batch.sequences().take(pairs).collect::<Vec<_>>(), batch.device());
-        let ends = batch.last();
-        let places = (0..=ends[pairs - 1]).filter(|place| !ends.contains(place)).collect::<Vec<_>>();
-        let (scores, logits) = model.scores_and_logits(batch, &places);
+    /// If there is no pair, a sequence is empty, or every better one has a single token.
+    pub fn of<M: ScoringLm>(model: &M, pairs: &[Pair], device: &Device) -> Self {
+        let better = TokenBatch::of(&pairs.iter().map(|pair| &pair.better).collect::<Vec<_>>(), device);
+        let sequences = better.sequences().chain(pairs.iter().map(|pair| &pair.worse[..])).collect::<Vec<_>>();
+        let mut places = (0..better.tokens()).collect::<Vec<_>>();
+        better.last().into_iter().rev().for_each(|end| _ = places.remove(end));
+        assert!(!places.is_empty(), "every better sequence has a single token");
+        let (scores, logits) = model.scores_and_logits(&TokenBatch::of(&sequences, device), &places);
         let losses = token_log_probs(logits, better.targets()).neg();
-        let means = better.lengths().iter().scan(0, |start, length| {
-            let targets = length - 1;
-            *start += targets;
-            Some(losses.clone().narrow(0, *start - targets, targets).sum() / targets.max(1) as f64)
-        });
-        let (better, worse) = (scores.clone().narrow(0, 0, pairs), scores.narrow(0, pairs, pairs));
-        let ranked = ranked_loss(better.clone(), worse.clone());
-        Self { ranked, lm: Tensor::cat(means.collect(), 0), better, worse }
+        let mut start = 0;
+        let mean = |&length: &usize| match length - 1 {
+            0 => Tensor::zeros([1], device),
+            targets => {
+                start += targets;
+                losses.clone().narrow(0, start - targets, targets).mean()
+            }
+        };
+        let lm = Tensor::cat(better.lengths().iter().map(mean).collect(), 0);
+        let [better, worse] = [0, pairs.len()].map(|first| scores.clone().narrow(0, first, pairs.len()));
+        Self { ranked: ranked_loss(better.clone(), worse.clone()), lm, better, worse }
     }
 }
 
@@ -111,15 +113,11 @@ pub fn train<M: ScoringLm + Module + Send>(
     let batch = |step: u64| {
         let start = step as usize * config.batch_size;
         let pairs = &pairs[start..pairs.len().min(start + config.batch_size)];
-        let micro_batch = |chunk: &[Pair]| {
-            let sequences = chunk.iter().map(|pair| &pair.better).chain(chunk.iter().map(|pair| &pair.worse));
-            let share = chunk.len() as f64 / pairs.len() as f64;
-            (TokenBatch::of(&sequences.collect::<Vec<_>>(), &device), share)
-        };
-        Ok(pairs.chunks(config.micro_batch_size).map(micro_batch).collect())
+        let share = |chunk: &[Pair]| (chunk.to_vec(), chunk.len() as f64 / pairs.len() as f64);
+        Ok(pairs.chunks(config.micro_batch_size).map(share).collect())
     };
-    let loss = |model: &M, (batch, share): &(TokenBatch, f64)| {
-        let losses = PairLosses::of(model, batch);
+    let loss = |model: &M, (pairs, share): &(Vec<Pair>, f64)| {
+        let losses = PairLosses::of(model, pairs, &device);
         let mean = |values: &Tensor<1>| f64::from(values.clone().without_autodiff().mean().into_scalar::<f32>());
         let right = pair_accuracy(losses.better.clone(), losses.worse.clone());
         let accuracy = right.iter().map(|&right| f64::from(right)).sum::<f64>() / right.len() as f64;
@@ -131,10 +129,11 @@ pub fn train<M: ScoringLm + Module + Send>(
             ("ranked_loss", mean(&losses.ranked)),
             ("lm_loss", mean(&losses.lm)),
         ];
+        let tokens = pairs.iter().map(|pair| (pair.better.len() + pair.worse.len()) as u64).sum();
         let total = losses.ranked.mean() * config.ranked_weight + losses.lm.mean() * config.lm_weight;
-        metrics.into_iter().fold(Loss::new(total * *share, batch.tokens() as u64), |loss, (name, value)| {
-            loss.with(name, value * share)
-        })
+        metrics
+            .into_iter()
+            .fold(Loss::new(total * *share, tokens), |loss, (name, value)| loss.with(name, value * share))
     };
     fit(model, &config.fit, samples, config.batch_size as u64, checkpoints, observer, batch, loss)
 }

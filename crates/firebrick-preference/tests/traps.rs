@@ -164,10 +164,17 @@ fn t13_what_else_is_in_the_batch_changes_no_score_and_no_loss() {
     let batch = |sequences: &[&Vec<TokenId>]| TokenBatch::of(sequences, &device);
     let alone = model.scores(&batch(&[&short]));
     assert_close(model.scores(&batch(&[&short, &long])).narrow(0, 0, 1), alone, 0.0);
-    let alone = PairLosses::of(&model, &batch(&[&short, &long]));
-    let beside = PairLosses::of(&model, &batch(&[&long, &short, &short, &long]));
-    assert_close(beside.lm.narrow(0, 1, 1), alone.lm, 0.0);
-    assert_close(beside.ranked.narrow(0, 1, 1), alone.ranked, 0.0);
+    let pair = |better: &[TokenId], worse: &[TokenId]| Pair { better: better.to_vec(), worse: worse.to_vec() };
+    let alone = PairLosses::of(&model, &[pair(&short, &long)], &device);
+    // A single token is scored, and predicts nothing.
+    for others in [[pair(&long, &short), pair(&[EOC], &[EOC])], [pair(&[EOC], &short), pair(&long, &[EOC])]] {
+        let [first, last] = others;
+        let single = usize::from(last.better.len() == 1) * 2;
+        let beside = PairLosses::of(&model, &[first, pair(&short, &long), last], &device);
+        assert_close(beside.lm.clone().narrow(0, 1, 1), alone.lm.clone(), 0.0);
+        assert_close(beside.ranked.narrow(0, 1, 1), alone.ranked.clone(), 0.0);
+        assert_close(beside.lm.narrow(0, single, 1), [0.0], 0.0);
+    }
 }
 
 #[test]
@@ -178,7 +185,7 @@ fn t13_the_score_and_its_gradient_are_of_the_end_of_context_alone() {
         let last = sequence.len() - 1;
         assert_close(read, hidden.slice([last..last + 1, 0..D_MODEL]).reshape([D_MODEL]), 1e-5);
         assert_close(gradients.named("head.bias").unwrap().clone(), [1.0], 0.0);
-        // What is filled in behind the end has no part in the score, down to the embedding of its position.
+        // What stands behind the end has no part in the score, down to the embedding of its position.
         let positions = gradients.named("body.wpe.weight").unwrap().clone().into_data().try_to_vec::<f32>().unwrap();
         for (position, gradient) in positions.chunks(D_MODEL).enumerate() {
             let read = gradient.iter().any(|&gradient| gradient != 0.0);
@@ -233,9 +240,7 @@ fn t27_the_language_model_loss_is_not_of_the_worse_sequence() {
     let mixed = mixed.map(|(one, other)| Pair { better: one.better.clone(), worse: other.worse.clone() });
     let mixed = mixed.collect::<Vec<_>>();
     let parameters = |pairs: &[Pair], ranked_weight: f64| {
-        // A batch of several pairs is sorted by the longer side of each, so that other worse sequences change the order of
-        // summation: one pair a batch.
-        let config = PreferenceConfig { batch_size: 1, micro_batch_size: 1, ranked_weight, lm_weight: 1.0, ..config() };
+        let config = PreferenceConfig { batch_size: 8, micro_batch_size: 4, ranked_weight, lm_weight: 1.0, ..config() };
         Parameters::of(&trained(pairs, &config).0)
     };
     assert!(parameters(&these, 0.0) == parameters(&mixed, 0.0), "the worse sequences have been learnt");
@@ -259,11 +264,8 @@ fn t27_the_language_model_loss_is_of_every_token_of_the_better_sequence() {
         (0..sequence.len() - 1).map(token).sum::<f64>() / (sequence.len() - 1) as f64
     };
     let expected = sequences.iter().enumerate().map(loss).collect::<Vec<_>>();
-    assert_close(
-        PairLosses::of(&model, &TokenBatch::of(&[sequences.clone(), sequences.clone()].concat(), &cpu())).lm,
-        expected,
-        1e-5,
-    );
+    let pairs = sequences.clone().map(|better| Pair { better, worse: vec![EOC] });
+    assert_close(PairLosses::of(&model, &pairs, &cpu()).lm, expected, 1e-5);
 }
 
 #[test]

@@ -5,13 +5,13 @@ use firebrick_tensor::assert_shape;
 
 /// The clipped policy loss of every token, and what it was made of.
 #[derive(Clone, Debug)]
-pub struct PolicyLoss<const D: usize> {
+pub struct PolicyLoss {
     /// The loss.
-    pub loss: Tensor<D>,
+    pub loss: Tensor<1>,
     /// The probability ratio, without gradient.
-    pub ratio: Tensor<D>,
+    pub ratio: Tensor<1>,
     /// 1 where the clipped branch is the larger loss, so that no gradient flows.
-    pub clipped: Tensor<D>,
+    pub clipped: Tensor<1>,
 }
 
 /// The clipped surrogate loss of every token.
@@ -24,16 +24,11 @@ pub struct PolicyLoss<const D: usize> {
 /// carry no gradient (T-16).
 ///
 /// # Shapes
-/// - all of one shape, a number of each token; of padded ones reduce with the response's mask
+/// - all `[tokens]`
 ///
 /// # Panics
 /// If the shapes disagree.
-pub fn policy_loss<const D: usize>(
-    log_probs: Tensor<D>,
-    old: Tensor<D>,
-    advantages: Tensor<D>,
-    clip: f64,
-) -> PolicyLoss<D> {
+pub fn policy_loss(log_probs: Tensor<1>, old: Tensor<1>, advantages: Tensor<1>, clip: f64) -> PolicyLoss {
     let dims = log_probs.dims();
     assert_shape!(old, dims);
     assert_shape!(advantages, dims);
@@ -50,11 +45,11 @@ pub fn policy_loss<const D: usize>(
 
 /// The clipped value loss of every token, and what it was made of.
 #[derive(Clone, Debug)]
-pub struct ValueLoss<const D: usize> {
+pub struct ValueLoss {
     /// The loss.
-    pub loss: Tensor<D>,
+    pub loss: Tensor<1>,
     /// 1 where the clipped branch is the larger loss.
-    pub clipped: Tensor<D>,
+    pub clipped: Tensor<1>,
 }
 
 /// The clipped squared error of every token's value.
@@ -66,11 +61,11 @@ pub struct ValueLoss<const D: usize> {
 /// The larger of the two, about the value at rollout (T-17). Spec: R-03. `old` and `returns` carry no gradient (T-16).
 ///
 /// # Shapes
-/// - all of one shape, a number of each token; of padded ones reduce with the response's mask
+/// - all `[tokens]`
 ///
 /// # Panics
 /// If the shapes disagree.
-pub fn value_loss<const D: usize>(values: Tensor<D>, old: Tensor<D>, returns: Tensor<D>, clip: f64) -> ValueLoss<D> {
+pub fn value_loss(values: Tensor<1>, old: Tensor<1>, returns: Tensor<1>, clip: f64) -> ValueLoss {
     let dims = values.dims();
     assert_shape!(old, dims);
     assert_shape!(returns, dims);

@@ -288,8 +288,7 @@ fn score<P, V, S>(
 {
     let device = reference.devices().into_iter().next().expect("a module has parameters");
     let (policy, critic) = (policy.valid(), critic.valid());
-    let updates = rollouts.chunks_mut(config.sequences_per_update);
-    let chunks = updates.flat_map(|update| update.chunks_mut(config.micro_batch_size));
+    let chunks = rollouts.chunks_mut(config.micro_batch_size);
     let work = chunks.map(|chunk| (chunk, policy.clone(), reference.clone(), critic.clone(), scorer.clone())).collect();
     parallel_map(work, |(chunk, policy, reference, critic, scorer): (&mut [Rollout], P, P, V, S)| {
         let batch = batch_of(&chunk.iter().collect::<Vec<_>>(), &device);
@@ -388,6 +387,7 @@ where
     for pass in 0..config.passes {
         let mut order = rollouts.iter().collect::<Vec<_>>();
         if pass > 0 {
+            // The first pass has the order in which prompts were drawn.
             order.shuffle(&mut seed.at(&[pass as u64]).rng());
         }
         for minibatch in order.chunks(config.sequences_per_update) {

@@ -55,13 +55,13 @@ fn t07_the_score_is_at_the_last_token() {
 fn policy_loss_and_its_gradient() {
     let case = golden(RL, "policy_loss");
     let loss = |log_probs: Tensor<2>| {
-        let device = log_probs.device();
+        let (device, dims) = (log_probs.device(), log_probs.dims());
         let on = |name| {
-            let tensor = case.tensor::<2>(name, &cpu());
+            let tensor = case.tensor::<2>(name, &cpu()).flatten(0, 1);
             if device.is_autodiff() { tensor.autodiff() } else { tensor }
         };
-        let losses = policy_loss(log_probs, on("old_log_probs"), on("advantages"), case.number("clip"));
-        masked::mean(losses.loss, &mask(&case, &device))
+        let losses = policy_loss(log_probs.flatten(0, 1), on("old_log_probs"), on("advantages"), case.number("clip"));
+        masked::mean(losses.loss.reshape(dims), &mask(&case, &device))
     };
     let log_probs = case.tensor::<2>("log_probs", &cpu());
     assert_close(loss(log_probs.clone()), case.number("loss"), 1e-5);
@@ -73,13 +73,13 @@ fn policy_loss_and_its_gradient() {
 fn t17_value_loss_takes_the_larger_error() {
     let case = golden(RL, "value_loss");
     let loss = |values: Tensor<2>| {
-        let device = values.device();
+        let (device, dims) = (values.device(), values.dims());
         let on = |name| {
-            let tensor = case.tensor::<2>(name, &cpu());
+            let tensor = case.tensor::<2>(name, &cpu()).flatten(0, 1);
             if device.is_autodiff() { tensor.autodiff() } else { tensor }
         };
-        let losses = value_loss(values, on("old_values"), on("returns"), case.number("clip"));
-        masked::mean(losses.loss, &mask(&case, &device))
+        let losses = value_loss(values.flatten(0, 1), on("old_values"), on("returns"), case.number("clip"));
+        masked::mean(losses.loss.reshape(dims), &mask(&case, &device))
     };
     let values = case.tensor::<2>("values", &cpu());
     assert_close(loss(values.clone()), case.number("loss"), 1e-5);

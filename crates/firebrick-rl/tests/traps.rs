@@ -550,16 +550,16 @@ fn t22_what_is_liked_becomes_likelier_and_what_is_disliked_rarer() {
 /// Neither the ratio, nor its gradient, nor the penalty is clamped, so that a divergence is seen.
 #[test]
 fn t38_a_log_ratio_of_thirty_passes() {
-    let (log_probs, old) = ([[0.0_f32, -30.0]], [[-30.0_f32, 0.0]]);
-    let tensor = |rows: [[f32; 2]; 1], like: &Tensor<2>| {
-        let tensor = Tensor::<2>::from_floats(rows, &cpu());
+    let (log_probs, old) = ([0.0_f32, -30.0], [-30.0_f32, 0.0]);
+    let tensor = |numbers: [f32; 2], like: &Tensor<1>| {
+        let tensor = Tensor::<1>::from_floats(numbers, &cpu());
         if like.is_autodiff() { tensor.autodiff() } else { tensor }
     };
-    let losses = |log_probs: Tensor<2>| {
-        let (old, advantages) = (tensor(old, &log_probs), tensor([[-1.0, 1.0]], &log_probs));
+    let losses = |log_probs: Tensor<1>| {
+        let (old, advantages) = (tensor(old, &log_probs), tensor([-1.0, 1.0], &log_probs));
         policy_loss(log_probs, old, advantages, 0.2)
     };
-    let log_probs = Tensor::<2>::from_floats(log_probs, &cpu());
+    let log_probs = Tensor::<1>::from_floats(log_probs, &cpu());
     let ratio = [30.0_f64.exp(), (-30.0_f64).exp()];
     let found = losses(log_probs.clone()).ratio.into_data().try_to_vec::<f32>().unwrap();
     for (found, expected) in found.into_iter().zip(ratio) {
@@ -571,8 +571,8 @@ fn t38_a_log_ratio_of_thirty_passes() {
     assert_close(f64::from(slopes[0]) / ratio[0], 1.0, 1e-5);
     assert_close(f64::from(slopes[1]) / -ratio[1], 1.0, 1e-5);
     let mask = Mask::from_spans(&[(0, 2)], 2, &cpu());
-    let rewards =
-        shaped_rewards(Tensor::from_floats([1.0], &cpu()), log_probs.clone(), tensor(old, &log_probs), &mask, 0.5);
+    let (old, log_probs) = (tensor(old, &log_probs).unsqueeze(), log_probs.unsqueeze());
+    let rewards = shaped_rewards(Tensor::from_floats([1.0], &cpu()), log_probs, old, &mask, 0.5);
     assert_close(rewards, [-15.0, 16.0], 1e-6);
 }
 

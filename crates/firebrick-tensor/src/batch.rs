@@ -123,7 +123,8 @@ impl TokenBatch {
             .collect()
     }
 
-    /// The tokens that a model reads to predict [`targets`](Self::targets): all of each sequence but its last.
+    /// The tokens that a model reads to predict [`targets`](Self::targets): all of each sequence but its last. Sequences of one token
+    /// are left out.
     ///
     /// # Panics
     /// If no sequence has two tokens.
@@ -186,19 +187,19 @@ impl ResponseBatch {
         if temperature == 1.0 { logits } else { logits / temperature }
     }
 
-    /// The values before response tokens.
+    /// The values before response tokens, `[responses]`.
     pub fn values<V: TokenValues>(&self, critic: &V) -> Tensor<1> {
         let values = critic.values(&self.read);
         let places = indices(&self.places, &values.device());
         values.select(0, places)
     }
 
-    /// The response tokens.
+    /// The response tokens, `[responses]`.
     pub fn responses(&self) -> Tensor<1, Int> {
         self.responses.clone()
     }
 
-    /// A number of each response token as a tensor.
+    /// A number of each response token as a tensor, `[responses]`.
     ///
     /// # Panics
     /// If there are more or fewer.
@@ -208,11 +209,16 @@ impl ResponseBatch {
     }
 
     /// The inverse of [`joined`](Self::joined).
+    ///
+    /// # Panics
+    /// If there are more or fewer.
     pub fn apart(&self, tensor: Tensor<1>) -> Vec<Vec<f32>> {
         let numbers = tensor.without_autodiff().into_data().try_to_vec::<f32>().expect("tensors are f32");
         let mut rest = numbers.as_slice();
         let row = |&length: &usize| rest.split_off(..length).expect("a number of each response token").to_vec();
-        self.lengths.iter().map(row).collect()
+        let rows = self.lengths.iter().map(row).collect();
+        assert!(rest.is_empty(), "{} numbers of no response token", rest.len());
+        rows
     }
 }
 

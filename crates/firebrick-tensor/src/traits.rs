@@ -19,6 +19,9 @@ pub trait CausalLm {
     /// Next-token logits, `[places, vocab]`, after the tokens at some places of the batch.
     ///
     /// The same numbers as those of [`logits`](Self::logits), which computes more than is wanted where few places are.
+    ///
+    /// # Panics
+    /// If the batch has no such place.
     fn logits_at(&self, batch: &TokenBatch, places: &[usize]) -> Tensor<2> {
         self.logits(batch).select(0, indices(places, batch.device()))
     }

@@ -14,6 +14,9 @@ use crate::{Checkpoints, Error, FitConfig, Loss, Observer, fit, parallel_map};
 /// ```text
 /// −log p(xₜ₊₁ | x₁ … xₜ)
 /// ```
+///
+/// # Panics
+/// If no sequence has two tokens.
 pub fn token_losses<M: CausalLm>(model: &M, batch: &TokenBatch) -> Tensor<1> {
     token_log_probs(model.logits(&batch.inputs()), batch.targets()).neg()
 }

@@ -8,7 +8,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use firebrick_kernels::Precision;
 use firebrick_models::{Cnn, open_cnn, open_decoder, open_scored};
-use firebrick_preference::PairLosses;
+use firebrick_preference::{Pair, PairLosses};
 use firebrick_tensor::{Classifier, Parameters, TokenBatch};
 use firebrick_train::lm::token_losses;
 use firebrick_train::{AdamW, FitConfig, Gradients, Loss, classify, gradients_of};
@@ -113,15 +113,14 @@ pub(super) fn pairs(job: &Job, dir: &Path, micro_batch: usize, precision: Precis
         None => model,
     };
     let model = model.in_precision(precision);
-    let pairs = better.len() as f64;
-    let micro_batches = move || {
-        let chunks = better.chunks(micro_batch).zip(worse.chunks(micro_batch));
-        chunks.map(|(better, worse)| TokenBatch::of(&[better, worse].concat(), &device)).collect()
-    };
-    Ok(Box::new(Training::new(model, job.fit, micro_batches, move |model, batch: &TokenBatch| {
-        let losses = PairLosses::of(model, batch);
+    let pairs = better.into_iter().zip(worse).map(|(better, worse)| Pair { better, worse }).collect::<Vec<_>>();
+    let count = pairs.len() as f64;
+    let micro_batches = move || pairs.chunks(micro_batch).map(<[Pair]>::to_vec).collect();
+    Ok(Box::new(Training::new(model, job.fit, micro_batches, move |model, pairs: &Vec<Pair>| {
+        let losses = PairLosses::of(model, pairs, &device);
         let total = losses.ranked.sum() * ranked_weight + losses.lm.sum() * lm_weight;
-        Loss::new(total / pairs, batch.tokens() as u64)
+        let tokens = pairs.iter().map(|pair| (pair.better.len() + pair.worse.len()) as u64).sum();
+        Loss::new(total / count, tokens)
     })))
 }
 

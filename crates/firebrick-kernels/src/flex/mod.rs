@@ -102,7 +102,7 @@ pub(crate) fn rectified_moments<const D: usize>(mean: Tensor<D>, variance: Tenso
     (Tensor::from_dispatch(mean), Tensor::from_dispatch(variance))
 }
 
-/// Whether the processor multiplies words of BF16.
+/// Whether the processor has an instruction for products of BF16 pairs.
 pub(crate) fn has_bf16() -> bool {
     product::Kernel::has_bf16()
 }

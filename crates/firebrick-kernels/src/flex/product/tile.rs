@@ -389,7 +389,7 @@ impl Kernel {
         *BEST
     }
 
-    /// Whether this processor has an instruction for words.
+    /// Whether this processor has an instruction for products of pairs.
     pub(in crate::flex) fn has_bf16() -> bool {
         !std::ptr::eq(Self::best_of_pairs(), &PLAIN_PAIRS)
     }

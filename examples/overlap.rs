@@ -12,11 +12,11 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, activation};
 use firebrick_data::images::{TrainTest, read_folder};
 use firebrick_data::synthetic::glyphs::glyphs;
-use firebrick_inference::{Compose, Evidence, FitConfig, GenerativeModel, MapConfig, SweepConfig};
+use firebrick_inference::{Compose, Evidence, GenerativeConfig, GenerativeModel, MapConfig, SweepConfig};
 use firebrick_models::CnnConfig;
 use firebrick_tensor::Classifier;
 use firebrick_train::classify::{self, ClassifyConfig, accuracy, pixels};
-use firebrick_train::{FitConfig as Optimiser, Silent};
+use firebrick_train::{FitConfig, Silent};
 use firebrick_types::{Images, Seed};
 
 fn main() -> anyhow::Result<()> {
@@ -31,12 +31,13 @@ fn main() -> anyhow::Result<()> {
     let [height, width, channels] = train.size();
     let plan = CnnConfig::image(height, width, channels).conv(16, 5, 1, 2).relu().max_pool(2, 2, 0);
     let plan = plan.conv(32, 5, 1, 2).relu().max_pool(2, 2, 0).linear(128).relu().linear(train.classes());
-    let fit = Optimiser { learning_rate: 2e-3, ..Optimiser::default() };
+    let fit = FitConfig { learning_rate: 2e-3, ..FitConfig::default() };
     let config = ClassifyConfig { epochs: 2, batch_size: 64, micro_batch_size: 32, shift: 2, fit };
     let cnn = plan.init(seed.derive("cnn"), &Device::flex().autodiff())?;
     let cnn = classify::train(cnn, &train, &config, seed, None, &mut Silent)?.valid();
     println!("the classifier is right on {:.3} of single shapes", accuracy(&cnn, &test, 100));
-    let model = GenerativeModel::fit(cnn, &train, &FitConfig { images: 4000, ..FitConfig::default() }, seed)?;
+    let model =
+        GenerativeModel::fit(cnn, &train, &GenerativeConfig { images: 4000, ..GenerativeConfig::default() }, seed)?;
 
     // The first pictures of two classes that differ.
     let first = test.labels()[0];

@@ -35,7 +35,7 @@ pub use exemplars::Exemplars;
 pub use explain::{Explain, Explained, Sweeps};
 pub use hrg::RectifiedGaussian;
 pub use impute::{ImputeConfig, Imputed};
-pub use model::{FitConfig, GenerativeModel};
+pub use model::{GenerativeConfig, GenerativeModel};
 pub use network::Network;
 pub use noisy_or::NoisyOr;
 pub use prior::{Component, Posterior, PriorConfig};

@@ -18,7 +18,7 @@ use crate::sweep::{Evidence, Query, SweepConfig};
 
 /// How a model is fitted.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct FitConfig {
+pub struct GenerativeConfig {
     /// How decoders are had.
     pub decoder: DecoderMode,
     /// The prior of the top activations.
@@ -29,7 +29,7 @@ pub struct FitConfig {
     pub images: usize,
 }
 
-impl Default for FitConfig {
+impl Default for GenerativeConfig {
     fn default() -> Self {
         let decoder = DecoderMode::Ridge { alpha: 1e-4 };
         Self { decoder, prior: PriorConfig::default(), shift: 2, images: 20_000 }
@@ -77,7 +77,7 @@ impl GenerativeModel {
     ///
     /// # Errors
     /// If a layer of the classifier cannot be modelled, images are of another size, or a class has none.
-    pub fn fit(cnn: Cnn, images: &Images, config: &FitConfig, seed: Seed) -> Result<Self, Error> {
+    pub fn fit(cnn: Cnn, images: &Images, config: &GenerativeConfig, seed: Seed) -> Result<Self, Error> {
         let network = Network::of(cnn)?;
         if images.size() != network.image() {
             return Err(Error::Size { found: images.size(), expected: network.image() });
@@ -144,7 +144,7 @@ impl GenerativeModel {
         &mut self,
         images: &Images,
         order: &[usize],
-        config: &FitConfig,
+        config: &GenerativeConfig,
         seed: Seed,
         round: usize,
     ) -> Result<(), Error> {

@@ -232,7 +232,7 @@ mod tests {
     use firebrick_types::{Images, Seed};
 
     use super::*;
-    use crate::{DecoderMode, FitConfig, PriorConfig};
+    use crate::{DecoderMode, GenerativeConfig, PriorConfig};
 
     /// Four pixels of which one is lit, the first two of class 0, the last two of class 1, and empty pictures of both.
     fn lit() -> Images {
@@ -258,7 +258,7 @@ mod tests {
                 return None;
             }
             let prior = PriorConfig { factors: 1, components: 1, passes: 1 };
-            let config = FitConfig { decoder: DecoderMode::Tied, prior, shift: 0, images: 40 };
+            let config = GenerativeConfig { decoder: DecoderMode::Tied, prior, shift: 0, images: 40 };
             GenerativeModel::fit(cnn, &images, &config, Seed::new(1)).ok()
         });
         let model = model.unwrap();

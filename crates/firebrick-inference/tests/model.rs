@@ -7,7 +7,7 @@ use burn::tensor::{Tensor, TensorData};
 use firebrick_inference::complete::PixelFactors;
 use firebrick_inference::tasks::{Clutter, Cover};
 use firebrick_inference::{
-    Compose, DecoderMode, Descent, DetectConfig, Detection, Error, Evidence, Exemplars, Explain, FitConfig,
+    Compose, DecoderMode, Descent, DetectConfig, Detection, Error, Evidence, Exemplars, Explain, GenerativeConfig,
     GenerativeModel, ImputeConfig, MapConfig, NoisyOr, PriorConfig, Query, RectifiedGaussian, SweepConfig, Sweeps,
     UncoverConfig, complete,
 };
@@ -15,7 +15,7 @@ use firebrick_models::CnnConfig;
 use firebrick_tensor::{Classifier, Parameters};
 use firebrick_testkit::{assert_close, cpu};
 use firebrick_train::classify::{self, ClassifyConfig, accuracy, pixels};
-use firebrick_train::{FitConfig as Optimiser, Silent};
+use firebrick_train::{FitConfig, Silent};
 use firebrick_types::{Images, Seed};
 use rand::Rng;
 
@@ -52,13 +52,13 @@ fn plan() -> CnnConfig {
 }
 
 static MODEL: LazyLock<GenerativeModel> = LazyLock::new(|| {
-    let fit = Optimiser { learning_rate: 5e-3, ..Optimiser::default() };
+    let fit = FitConfig { learning_rate: 5e-3, ..FitConfig::default() };
     let config = ClassifyConfig { epochs: 3, batch_size: 30, micro_batch_size: 15, shift: 0, fit };
     let cnn = plan().init(Seed::new(1), &cpu().autodiff()).unwrap();
     let cnn = classify::train(cnn, &shapes(900, 1), &config, Seed::new(2), None, &mut Silent).unwrap().valid();
     assert!(accuracy(&cnn, &shapes(300, 9), 100) > 0.99);
     let prior = PriorConfig { factors: 8, components: 2, passes: 4 };
-    let config = FitConfig { prior, shift: 0, decoder: DecoderMode::Ridge { alpha: 1e-4 }, images: 600 };
+    let config = GenerativeConfig { prior, shift: 0, decoder: DecoderMode::Ridge { alpha: 1e-4 }, images: 600 };
     GenerativeModel::fit(cnn, &shapes(900, 1), &config, Seed::new(3)).unwrap()
 });
 
@@ -274,7 +274,7 @@ fn strange_questions_are_told() {
     assert!(matches!(wrong(&seen(images), &Query::Clamp(vec![0, 3])), Error::Class { class: 3, classes: 3 }));
     let told = |plan: CnnConfig| {
         let cnn = plan.init(Seed::new(1), &cpu()).unwrap();
-        GenerativeModel::fit(cnn, &shapes(9, 1), &FitConfig::default(), Seed::new(1)).unwrap_err().to_string()
+        GenerativeModel::fit(cnn, &shapes(9, 1), &GenerativeConfig::default(), Seed::new(1)).unwrap_err().to_string()
     };
     let image = || CnnConfig::image(12, 12, 1);
     let stride = told(image().conv(2, 3, 1, 1).relu().conv(2, 3, 2, 1).relu().linear(3));
@@ -288,7 +288,7 @@ fn strange_questions_are_told() {
     assert!(told(image().linear(3)).contains("no convolution"));
     let none = Images::of(SIZE, vec![0; 144], vec![0]);
     let cnn = plan().init(Seed::new(1), &cpu()).unwrap();
-    let fitted = GenerativeModel::fit(cnn, &none, &FitConfig::default(), Seed::new(1));
+    let fitted = GenerativeModel::fit(cnn, &none, &GenerativeConfig::default(), Seed::new(1));
     assert!(matches!(fitted, Err(Error::NoImages { class: 1 })));
 }
 
@@ -498,7 +498,7 @@ fn decoders_fitted_under_masks_render_better_under_masks() {
     };
     let prior = PriorConfig { factors: 8, components: 2, passes: 4 };
     let decoder = DecoderMode::Robust { alpha: 1e-4, rounds: 2 };
-    let config = FitConfig { prior, shift: 0, decoder, images: 600 };
+    let config = GenerativeConfig { prior, shift: 0, decoder, images: 600 };
     let robust = GenerativeModel::fit(MODEL.network().cnn().clone(), &shapes(900, 1), &config, Seed::new(3)).unwrap();
     let (robust, ridge) = (error(&robust), error(&MODEL));
     assert!(robust < 0.9 * ridge, "{robust}, by ridge alone {ridge}");

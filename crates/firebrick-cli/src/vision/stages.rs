@@ -8,11 +8,11 @@ use burn::module::Module;
 use firebrick_data::images::{TrainTest, files, read_folder, write_idx};
 use firebrick_data::synthetic::glyphs::glyphs;
 use firebrick_inference::tasks::Occluder;
-use firebrick_inference::{DecoderMode, FitConfig, GenerativeModel, PriorConfig};
+use firebrick_inference::{DecoderMode, GenerativeConfig, GenerativeModel, PriorConfig};
 use firebrick_models::{CnnConfig, save_cnn};
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext, digest};
 use firebrick_train::classify::{self, ClassifyConfig, accuracy};
-use firebrick_train::{AdamWConfig, FitConfig as Optimiser, Schedule, denoise};
+use firebrick_train::{AdamWConfig, FitConfig, Schedule, denoise};
 use firebrick_types::{Images, Seed};
 use rand::Rng;
 use serde::Serialize;
@@ -134,11 +134,11 @@ impl CnnRecipe {
 
     /// So many passes over the pictures, which are so many samples.
     fn config(&self, epochs: u64, samples: u64) -> ClassifyConfig {
-        let fit = Optimiser {
+        let fit = FitConfig {
             learning_rate: self.learning_rate,
             schedule: Schedule::Cosine { warmup: samples / 50, total: samples, floor: 0.05 },
             adamw: AdamWConfig::default(),
-            ..Optimiser::default()
+            ..FitConfig::default()
         };
         let Self { batch_size, micro_batch_size, shift, .. } = *self;
         ClassifyConfig { epochs, batch_size, micro_batch_size, shift, fit }
@@ -257,7 +257,8 @@ impl Stage<Env> for Fit {
     ) -> Result<(), BoxError> {
         let ModelRecipe { factors, components, passes, images, shift, robust } = self.model;
         let prior = PriorConfig { factors, components, passes };
-        let config = FitConfig { decoder: DecoderMode::Robust { alpha: 1e-4, rounds: robust }, prior, shift, images };
+        let config =
+            GenerativeConfig { decoder: DecoderMode::Robust { alpha: 1e-4, rounds: robust }, prior, shift, images };
         let train = pictures.train_test()?.train;
         let seed = Seed::new(self.seed).derive("vision/model");
         GenerativeModel::fit(classifier.cnn(&env.device)?, &train, &config, seed)?.save(ctx.artifact())?;

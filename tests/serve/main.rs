@@ -43,6 +43,20 @@ fn a_conversation_is_held_over_a_pipe() {
 }
 
 #[test]
+fn answers_are_drawn_from_the_likelier_tokens_where_a_checkpoint_says_nothing() {
+    let dir = checkpoint();
+    let model = model(&dir);
+    let drawn = |args: &[&str]| {
+        let all = [&["generate", &model, "--prompt", "the fox", "--seed", "3", "--max-tokens", "24"], args].concat();
+        succeed(&command(&all).output().expect("the binary was built"))
+    };
+    let answer = drawn(&["--chat"]);
+    assert_eq!(answer, drawn(&["--chat", "--temperature", "0.7", "--top-p", "0.9"]));
+    assert_ne!(answer, drawn(&["--chat", "--temperature", "1", "--top-p", "1"]));
+    assert_eq!(drawn(&[]), drawn(&["--temperature", "1", "--top-p", "1"]));
+}
+
+#[test]
 fn commands_say_what_is_wrong() {
     let dir = checkpoint();
     let model = model(&dir);

@@ -9,7 +9,7 @@ use firebrick_pretrained::{ChatTemplate, Message, Pretrained};
 use firebrick_serve::{Engine, Job, Limits, Piece, Update};
 use firebrick_types::Seed;
 
-use crate::generate::{Settings, Way, show};
+use crate::generate::{Settings, Way, of_answers, show};
 use crate::say::{remark, say};
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -18,7 +18,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   firebrick chat model.gguf --system 'You answer in one sentence.'
   echo 'What is the capital of France?' | firebrick chat model.gguf
 Each line is a message. /reset begins a new conversation, /quit or Ctrl-D ends. What is not set is as the checkpoint's generation
-settings say, then the model's own distribution.";
+settings say; where they say nothing, temperature 0.7 and top-p 0.9.";
 
 #[derive(Args)]
 pub(crate) struct Chat {
@@ -37,6 +37,7 @@ pub(crate) struct Chat {
 /// If the command cannot be carried out.
 pub(crate) fn execute(command: &Chat) -> Result<ExitCode> {
     let Pretrained { name, model, tokenizer, template, generation, config } = command.way.open(&command.model)?;
+    let generation = of_answers(generation);
     let sampler = command.settings.sampler(&generation)?;
     let seed = Seed::new(command.settings.seed());
     let mut stops = command.settings.stop.clone();

@@ -23,7 +23,8 @@ pub(crate) const EXAMPLES: &str = "Examples:
   firebrick generate model.gguf --chat --prompt 'Name three colours.' --stream
   firebrick generate runs/hh-world/9-ppo --prompt-file question.txt -n 4 --seed 7 --json
   firebrick generate model.gguf --ids 504,3575,282 --stop '.' --stop '?'
-What is not set is as the checkpoint's generation settings say, then the model's own distribution. Temperature 0 and top-p 0 both take
+What is not set is as the checkpoint's generation settings say, then the model's own distribution; with --chat, where they say nothing,
+temperature 0.7 and top-p 0.9. Temperature 0 and top-p 0 both take
 the likeliest token. A sample ends with a token of the checkpoint that ends a text, before a stop string, with --max-tokens, or when the
 context is full; a stop string that never comes ends nothing. Names of special tokens in a prompt count as these tokens.";
 
@@ -160,6 +161,17 @@ impl Settings {
     }
 }
 
+/// What a checkpoint says about its answers in a conversation; where it says nothing, the likelier part of its distribution: the
+/// rest makes a small model lose the thread.
+pub(crate) fn of_answers(generation: GenerationConfig) -> GenerationConfig {
+    match generation {
+        GenerationConfig { temperature: None, top_p: None, top_k: None, .. } => {
+            GenerationConfig { temperature: Some(0.7), top_p: Some(0.9), ..generation }
+        }
+        said => said,
+    }
+}
+
 /// Writes text without an end of line, at once.
 ///
 /// # Errors
@@ -192,6 +204,7 @@ struct Sample {
 /// If the command cannot be carried out.
 pub(crate) fn execute(command: &Generate) -> Result<ExitCode> {
     let Pretrained { name, model, tokenizer, template, generation, config } = command.way.open(&command.model)?;
+    let generation = if command.chat { of_answers(generation) } else { generation };
     let sampler = command.settings.sampler(&generation)?;
     let prompt = command.prompt.text()?;
     let ids = match (prompt, &command.prompt.ids) {

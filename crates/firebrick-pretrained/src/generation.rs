@@ -12,7 +12,7 @@ use crate::files::Settings;
 pub struct GenerationConfig {
     /// Tokens that end an answer; at least one.
     pub eos: Vec<TokenId>,
-    /// What logits are divided by.
+    /// What logits are divided by; 0, the likeliest token, where a folder says that nothing is to be drawn (`do_sample` false).
     pub temperature: Option<f64>,
     /// Only the likeliest tokens whose probabilities sum to this.
     pub top_p: Option<f64>,
@@ -40,9 +40,11 @@ impl GenerationConfig {
         if ends.is_empty() {
             ends.push(eos.and_then(|name| tokenizer.token(name)).unwrap_or(tokenizer.eoc()));
         }
+        let temperature = number(generation, "temperature", "a number of at least 0", |value| value >= 0.0)?;
+        let drawn = flag(generation, "do_sample")?.unwrap_or(true);
         Ok(Self {
             eos: ends,
-            temperature: number(generation, "temperature", "a number of at least 0", |value| value >= 0.0)?,
+            temperature: if drawn { temperature } else { Some(0.0) },
             top_p: number(generation, "top_p", "a number from 0 to 1", |value| (0.0..=1.0).contains(&value))?,
             top_k: count(generation, "top_k")?,
             repetition_penalty: number(generation, "repetition_penalty", "a number above 0", |value| value > 0.0)?,
@@ -75,6 +77,11 @@ fn number(
     let Some(value) = settings.get(key) else { return Ok(None) };
     let number = value.as_f64().filter(|&number| number.is_finite() && fits(number));
     number.map(Some).ok_or_else(|| settings.wrong(key, expected))
+}
+
+fn flag(settings: &Settings<'_>, key: &str) -> Result<Option<bool>, Error> {
+    let Some(value) = settings.get(key) else { return Ok(None) };
+    value.as_bool().map(Some).ok_or_else(|| settings.wrong(key, "true or false"))
 }
 
 /// 0 is no limit.

@@ -49,8 +49,10 @@ pub fn save(model: &Decoder, config: &DecoderConfig, text: Option<&Text>, dir: &
     let id = |key: &str| template.tokens().get(key).and_then(|name| tokenizer.token(name));
     let (bos, pad) = (id("bos_token"), id("pad_token"));
     let mut described = Map::new();
+    // A temperature of 0 has a word of its own there.
+    let temperature = generation.temperature.filter(|&temperature| temperature > 0.0);
     let numbers = [
-        ("temperature", json!(generation.temperature)),
+        ("temperature", json!(temperature)),
         ("top_p", json!(generation.top_p)),
         ("top_k", json!(generation.top_k)),
         ("repetition_penalty", json!(generation.repetition_penalty)),
@@ -58,8 +60,11 @@ pub fn save(model: &Decoder, config: &DecoderConfig, text: Option<&Text>, dir: &
         ("eos_token_id", eos.clone()),
         ("pad_token_id", json!(pad)),
     ];
-    let sampled = numbers[..3].iter().any(|(_, number)| !number.is_null());
-    described.insert("do_sample".to_owned(), sampled.into());
+    if generation.temperature == Some(0.0) {
+        described.insert("do_sample".to_owned(), false.into());
+    } else if numbers[..3].iter().any(|(_, number)| !number.is_null()) {
+        described.insert("do_sample".to_owned(), true.into());
+    }
     described
         .extend(numbers.into_iter().filter(|(_, value)| !value.is_null()).map(|(key, value)| (key.to_owned(), value)));
     let path = dir.join("config.json");

@@ -91,6 +91,23 @@ fn what_is_saved_is_what_was_opened() {
 }
 
 #[test]
+fn where_nothing_is_drawn_the_likeliest_token_is_taken() {
+    for (settings, temperature) in [
+        (json!({ "top_p": 0.9 }), None),
+        (json!({ "do_sample": true, "temperature": 0.6 }), Some(0.6)),
+        (json!({ "do_sample": false, "temperature": 0.6 }), Some(0.0)),
+        (json!({ "temperature": 0.0 }), Some(0.0)),
+    ] {
+        let dir = folder();
+        fs::write(dir.path().join("generation_config.json"), settings.to_string()).unwrap();
+        let checkpoint = opened(dir.path()).unwrap();
+        assert_eq!(checkpoint.generation.temperature, temperature, "{settings}");
+        checkpoint.save(&dir.path().join("copy")).unwrap();
+        assert_eq!(opened(&dir.path().join("copy")).unwrap().generation, checkpoint.generation, "{settings}");
+    }
+}
+
+#[test]
 fn a_stage_takes_the_tokenizer_of_its_run() {
     let run = tempfile::tempdir().unwrap();
     let stages = ["2-tokenizer", "10-ppo"].map(|stage| run.path().join(stage).join("artifact"));
@@ -125,7 +142,7 @@ fn change(path: &Path, change: impl FnOnce(&mut Value)) {
 #[test]
 fn what_is_wrong_is_named_with_its_file_and_key() {
     type Change = fn(&mut Value);
-    let cases: [(&str, Change, &str); 20] = [
+    let cases: [(&str, Change, &str); 21] = [
         (
             "config.json",
             |v| v["model_type"] = "mamba".into(),
@@ -155,6 +172,7 @@ fn what_is_wrong_is_named_with_its_file_and_key() {
         ("generation_config.json", |v| v["top_p"] = json!("all"), r#"`top_p` is "all", expected a number from 0 to 1"#),
         ("generation_config.json", |v| v["top_k"] = json!(-5), "`top_k` is -5, expected a whole number"),
         ("generation_config.json", |v| v["repetition_penalty"] = json!(0), "`repetition_penalty` is 0, expected"),
+        ("generation_config.json", |v| v["do_sample"] = json!("no"), r#"`do_sample` is "no", expected true or false"#),
         (
             "generation_config.json",
             |v| *v = json!([1]),

@@ -110,7 +110,7 @@ pub(crate) struct Way {
     /// are finer.
     #[arg(long)]
     half: bool,
-    /// Round matrices and what they multiply to BF16: half the memory, and faster on processors with AVX-512's BF16.
+    /// Round matrices and what they multiply to BF16: half the memory, and faster on processors with AMX or AVX-512's BF16.
     #[arg(long, conflicts_with = "half")]
     bf16: bool,
 }

@@ -222,12 +222,13 @@ pub enum Precision {
     /// Not at all.
     #[default]
     F32,
-    /// To BF16: eight bits of a number count. About twice as fast where the processor has AVX-512's BF16, slower where not.
+    /// To BF16: eight bits of a number count. About twice as fast where the processor has a matrix unit (Intel's AMX), or AVX-512's BF16 on
+    /// AMD's; slower elsewhere.
     Bf16,
 }
 
 impl Precision {
-    /// BF16 on a processor with AVX-512's BF16, f32 elsewhere: for numbers that are uncertain by more than is rounded off.
+    /// BF16 on a processor that has instructions for it, f32 elsewhere: for numbers that are uncertain by more than is rounded off.
     pub fn fastest(device: &Device) -> Self {
         #[cfg(feature = "flex")]
         if is_flex(device) && flex::has_bf16() {
@@ -244,7 +245,8 @@ impl Precision {
 /// y = bf16(x) bf16(W) + b        dx = bf16(g) bf16(W)ᵀ        dW = bf16(x)ᵀ bf16(g)
 /// ```
 ///
-/// The result is the same to the bit on every processor and in every batch, as of [`linear`].
+/// The result is the same to the bit in every batch, as of [`linear`]. Processors with a matrix unit (Intel's AMX) sum in another order than
+/// the others, which agree to the bit.
 ///
 /// Micikevicius et al. 2018, [arXiv:1710.03740](https://arxiv.org/abs/1710.03740), section 3: weights are kept in f32.
 ///

@@ -116,7 +116,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::tests::numbers;
-    use super::super::{laid_out, product_with};
+    use super::super::{Multiplier, laid_out, product_with};
     use super::*;
 
     /// A slice and where rows begin in it, which overlap, and how far columns are from there, in two runs.
@@ -150,7 +150,7 @@ mod tests {
                 place_product_of_gathered(kernel, room, start, a, &panels, columns);
                 // SAFETY: the product was written.
                 unsafe { found.set_len(rows * columns) }
-                prop_assert_eq!(&found, &product_with(kernel, start, Matrix::rows(&laid, rows, links, links), b));
+                prop_assert_eq!(&found, &product_with(Multiplier::Vectors(kernel), start, Matrix::rows(&laid, rows, links, links), b));
             }
             // The same rows as columns of a factor whose links begin where they do.
             let turned = starts.iter().flat_map(|start| &data[*start..start + links]).copied().collect::<Vec<_>>();
@@ -160,7 +160,7 @@ mod tests {
                 let mut found = vec![0.0; links * columns];
                 add_product_of_turned(kernel, &mut found, &data, &starts, g);
                 let a = Matrix::rows(&turned, rows, links, links).transposed();
-                prop_assert_eq!(&found, &product_with(kernel, Start::Zero, a, g));
+                prop_assert_eq!(&found, &product_with(Multiplier::Vectors(kernel), Start::Zero, a, g));
             }
         }
     }

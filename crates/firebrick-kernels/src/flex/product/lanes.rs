@@ -112,6 +112,13 @@ pub(in crate::flex) trait Element: Copy + Send + Sync {
     /// # Safety
     /// As [`Lanes::copy_some`].
     unsafe fn copy_some<V: Lanes>(count: usize, from: *const Self, to: *mut f32);
+
+    /// Those of sixteen that the mask names, 0 for the others.
+    ///
+    /// # Safety
+    /// AVX-512 is there, with the extensions of [`unit`](super::unit); the named ones are there.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn some(from: *const Self, mask: __mmask16) -> __m512;
 }
 
 impl Element for f32 {
@@ -151,6 +158,13 @@ impl Element for f32 {
     unsafe fn copy_some<V: Lanes>(count: usize, from: *const Self, to: *mut f32) {
         // SAFETY: the caller's.
         unsafe { V::copy_some(count, from, to) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn some(from: *const Self, mask: __mmask16) -> __m512 {
+        // SAFETY: the caller's; others are not read.
+        unsafe { _mm512_maskz_loadu_ps(mask, from) }
     }
 }
 
@@ -192,6 +206,16 @@ impl Element for bf16 {
         for place in 0..count {
             // SAFETY: the caller's.
             unsafe { *to.add(place) = (*from.add(place)).to_f32() }
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn some(from: *const Self, mask: __mmask16) -> __m512 {
+        // SAFETY: the caller's; others are not read. The upper half of an f32 is its bf16.
+        unsafe {
+            let halves = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(halves))
         }
     }
 }

@@ -15,6 +15,8 @@ mod pack;
 mod pairs;
 mod panels;
 mod tile;
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod unit;
 
 use std::cell::RefCell;
 
@@ -130,16 +132,46 @@ impl Place<*const f32> {
     }
 }
 
+/// What multiplies.
+#[derive(Clone, Copy)]
+enum Multiplier {
+    /// Vectors, of numbers or of words.
+    Vectors(&'static Kernel),
+    /// A matrix unit, which rounds.
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    Unit,
+}
+
+impl Multiplier {
+    /// Rows and columns that it treats together.
+    fn unit(self) -> [usize; 2] {
+        match self {
+            Self::Vectors(kernel) => [kernel.rows, kernel.columns],
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Self::Unit => [unit::LINES; 2],
+        }
+    }
+
+    /// The length of a panel of so many links.
+    fn panel_length(self, links: usize) -> usize {
+        match self {
+            Self::Vectors(kernel) => kernel.columns * links,
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Self::Unit => unit::length(links),
+        }
+    }
+}
+
 /// The elements of `a b`, row after row, computed on the threads of the current pool.
 ///
 /// # Panics
 /// If the shapes disagree or a matrix reaches beyond its slice.
 pub(super) fn product<T: Element>(start: Start<'_>, a: Matrix<'_>, b: Matrix<'_, T>) -> Vec<f32> {
-    product_with(Kernel::best(), start, a, b)
+    product_with(Multiplier::Vectors(Kernel::best()), start, a, b)
 }
 
-/// The same by this kernel.
-fn product_with<T: Element>(kernel: &'static Kernel, start: Start<'_>, a: Matrix<'_>, b: Matrix<'_, T>) -> Vec<f32> {
+/// The same by this one.
+fn product_with<T: Element>(multiplier: Multiplier, start: Start<'_>, a: Matrix<'_>, b: Matrix<'_, T>) -> Vec<f32> {
     let length = a.rows * b.columns;
     let begins = match start {
         Start::Zero => Place::ZERO,
@@ -153,7 +185,7 @@ fn product_with<T: Element>(kernel: &'static Kernel, start: Start<'_>, a: Matrix
     check(length, b.columns, &a, &b);
     // SAFETY: the factors were checked; the vector has room for the product, and every element of it is written.
     unsafe {
-        divided(kernel, rayon::current_num_threads(), place, begins, a, b);
+        divided(multiplier, rayon::current_num_threads(), place, begins, a, b);
         out.set_len(length);
     }
     out
@@ -167,7 +199,7 @@ pub(super) fn place_product(out: &mut [f32], stride: usize, a: Matrix<'_>, b: Ma
     check(out.len(), stride, &a, &b);
     let place = Place { data: out.as_mut_ptr(), stride };
     // SAFETY: the three were checked, and `out` is borrowed alone.
-    unsafe { divided(Kernel::best(), rayon::current_num_threads(), place, Place::ZERO, a, b) }
+    unsafe { divided(Multiplier::Vectors(Kernel::best()), rayon::current_num_threads(), place, Place::ZERO, a, b) }
 }
 
 /// Lets the chains in rows `stride` apart go on with those of `a b`.
@@ -178,7 +210,7 @@ pub(super) fn add_product(out: &mut [f32], stride: usize, a: Matrix<'_>, b: Matr
     check(out.len(), stride, &a, &b);
     let place = Place { data: out.as_mut_ptr(), stride };
     // SAFETY: the three were checked, and `out` is borrowed alone.
-    unsafe { divided(Kernel::best(), rayon::current_num_threads(), place, place.begins(), a, b) }
+    unsafe { divided(Multiplier::Vectors(Kernel::best()), rayon::current_num_threads(), place, place.begins(), a, b) }
 }
 
 /// Holds every element of a product's matrices within its slice, and the rows of the result apart.
@@ -194,7 +226,7 @@ fn check<T>(out: usize, stride: usize, a: &Matrix<'_>, b: &Matrix<'_, T>) {
 /// # Safety
 /// As [`check`] holds; nothing else may use the place meanwhile.
 unsafe fn divided<T: Element>(
-    kernel: &'static Kernel,
+    multiplier: Multiplier,
     threads: usize,
     out: Place<*mut f32>,
     start: Place<*const f32>,
@@ -202,11 +234,12 @@ unsafe fn divided<T: Element>(
     b: Matrix<'_, T>,
 ) {
     let by_rows = a.rows > b.columns;
-    let (length, unit) = if by_rows { (a.rows, kernel.rows) } else { (b.columns, kernel.columns) };
+    let [rows, columns] = multiplier.unit();
+    let (length, unit) = if by_rows { (a.rows, rows) } else { (b.columns, columns) };
     let half = (length / 2).next_multiple_of(unit);
     if threads < 2 || half >= length || a.rows * a.columns * b.columns < 2 * WORTH {
         // SAFETY: the caller's.
-        return unsafe { alone(kernel, out, start, a, b) };
+        return unsafe { alone(multiplier, out, start, a, b) };
     }
     let ((a, a_rest), (b, b_rest), row, column) =
         if by_rows { (a.split_rows(half), (b, b), half, 0) } else { ((a, a), b.split_columns(half), 0, half) };
@@ -214,9 +247,9 @@ unsafe fn divided<T: Element>(
     let (out_rest, start_rest) = unsafe { (out.at(row, column), start.at(row, column)) };
     rayon::join(
         // SAFETY: as of the whole.
-        move || unsafe { divided(kernel, threads / 2, out, start, a, b) },
+        move || unsafe { divided(multiplier, threads / 2, out, start, a, b) },
         // SAFETY: as of the whole.
-        move || unsafe { divided(kernel, threads - threads / 2, out_rest, start_rest, a_rest, b_rest) },
+        move || unsafe { divided(multiplier, threads - threads / 2, out_rest, start_rest, a_rest, b_rest) },
     );
 }
 
@@ -244,7 +277,7 @@ thread_local! {
 /// # Safety
 /// As [`divided`].
 unsafe fn alone<T: Element>(
-    kernel: &Kernel,
+    multiplier: Multiplier,
     out: Place<*mut f32>,
     start: Place<*const f32>,
     a: Matrix<'_>,
@@ -253,6 +286,12 @@ unsafe fn alone<T: Element>(
     if a.rows == 0 || b.columns == 0 {
         return;
     }
+    let kernel = match multiplier {
+        Multiplier::Vectors(kernel) => kernel,
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        // SAFETY: the caller's; it is made where there is a unit.
+        Multiplier::Unit => return unsafe { unit::alone(out, start, a, b) },
+    };
     let in_place = a.rows <= FEW * kernel.rows && b.column_stride == 1;
     let whole = if in_place { b.columns / kernel.columns * kernel.columns } else { 0 };
     let (read, laid) = b.split_columns(whole);
@@ -468,7 +507,7 @@ mod tests {
                 };
                 check(out.len(), stride, &a, &b);
                 // SAFETY: just checked.
-                unsafe { divided(kernel, threads, place, start, a, b) };
+                unsafe { divided(Multiplier::Vectors(kernel), threads, place, start, a, b) };
                 let same = out.iter().zip(&expected).all(|(x, y)| x.to_bits() == y.to_bits());
                 assert!(same, "{shape:?} {turns:?} tiles of {} x {}, {threads} threads", kernel.rows, kernel.columns);
             }

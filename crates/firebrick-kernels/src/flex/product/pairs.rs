@@ -8,12 +8,15 @@
 //! ```
 //!
 //! That is the order of the processors that have an instruction for it; like it, plain Rust takes what is smaller than the least
-//! normal number for 0. An element is again one chain, the same in every product.
+//! normal number for 0. An element is again one chain, the same in every product. Where there is a matrix unit (module `unit`), the products of linear
+//! maps are that one's.
 
 use rayon::prelude::*;
 
 use super::tile::Kernel;
-use super::{Element, Matrix, Start, WORTH};
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+use super::unit;
+use super::{Element, Matrix, Multiplier, Start, WORTH};
 
 /// Rounds neighbours, and makes words of them: `to[p]` of `from[2p]` and `from[2p + 1]`.
 pub(in crate::flex) type Join<T> = unsafe fn(&[T], &mut [f32]);
@@ -147,21 +150,34 @@ pub(in crate::flex) fn zipped(kernel: &Kernel, earlier: &[f32], later: &[f32], t
 /// If the shapes disagree or a matrix reaches beyond its slice.
 pub(in crate::flex) fn product_of_pairs<T: Element>(start: Start<'_>, a: Matrix<'_>, b: Matrix<'_, T>) -> Vec<f32> {
     assert_eq!(a.columns, b.rows, "shapes of a product");
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if unit::available() {
+        return super::product_with(Multiplier::Unit, start, a, b);
+    }
     let kernel = Kernel::best_of_pairs();
     let (a, b) = (Words::of(kernel, a), Words::of(kernel, b.transposed()));
-    super::product_with(kernel, start, a.matrix(), b.matrix().transposed())
+    super::product_with(Multiplier::Vectors(kernel), start, a.matrix(), b.matrix().transposed())
 }
 
 /// As [`prepacked`](super::prepacked), of words.
 pub(in crate::flex) fn prepacked_pairs<T: Element>(b: Matrix<'_, T>) -> (Vec<f32>, [usize; 3]) {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if unit::available() {
+        let (panels, count) = unit::laid_out(b);
+        return (panels, [count, unit::length(b.rows) / unit::LINES, unit::LINES]);
+    }
     let kernel = Kernel::best_of_pairs();
     super::panels::laid_out(kernel, Words::of(kernel, b.transposed()).matrix().transposed())
 }
 
 /// As [`product_of_prepacked`](super::product_of_prepacked), of panels that [`prepacked_pairs`] laid out.
 pub(in crate::flex) fn product_of_prepacked_pairs(start: &[f32], a: Matrix<'_>, b: &[f32]) -> Vec<f32> {
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+    if unit::available() {
+        return super::panels::product_of_laid_out(Multiplier::Unit, start, a, b);
+    }
     let kernel = Kernel::best_of_pairs();
-    super::panels::product_of_laid_out(kernel, start, Words::of(kernel, a).matrix(), b)
+    super::panels::product_of_laid_out(Multiplier::Vectors(kernel), start, Words::of(kernel, a).matrix(), b)
 }
 
 #[cfg(test)]
@@ -218,11 +234,11 @@ mod tests {
             let expected = chains(&start, a, b);
             for kernel in Kernel::all_of_pairs() {
                 let (a, b) = (Words::of(kernel, a), Words::of(kernel, b.transposed()));
-                let found = super::super::product_with(kernel, Start::Row(&start), a.matrix(), b.matrix().transposed());
+                let found = super::super::product_with(Multiplier::Vectors(kernel), Start::Row(&start), a.matrix(), b.matrix().transposed());
                 prop_assert_eq!(&found, &expected);
             }
             let (panels, _) = prepacked_pairs(b);
-            prop_assert_eq!(product_of_prepacked_pairs(&start, a, &panels), expected);
+            prop_assert_eq!(product_of_prepacked_pairs(&start, a, &panels), product_of_pairs(Start::Row(&start), a, b));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A second factor that grows, kept as a tile reads it.
 
 use super::tile::Kernel;
-use super::{Matrix, Place};
+use super::{Matrix, Multiplier, Place};
 
 /// Columns that come one after another, in panels as wide as a tile: for each link the numbers of the panel's columns, side by side.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ pub(in crate::flex) fn place_product_of_panels(
     assert!(stride >= columns && super::extent(a.rows, columns, stride, 1) <= out.len(), "the result overlaps");
     let place = Place { data: out.as_mut_ptr(), stride };
     // SAFETY: `out` is borrowed alone and has these rows.
-    unsafe { panelled(Kernel::best(), 1, place, Place::ZERO, a, &b.data, columns) }
+    unsafe { panelled(Multiplier::Vectors(Kernel::best()), 1, place, Place::ZERO, a, &b.data, columns) }
 }
 
 /// The elements of `start + a b`, row after row, computed on the threads of the current pool; `b` is laid out as [`prepacked`]
@@ -71,18 +71,18 @@ pub(in crate::flex) fn place_product_of_panels(
 /// # Panics
 /// If the shapes disagree.
 pub(in crate::flex) fn product_of_prepacked(start: &[f32], a: Matrix<'_>, b: &[f32]) -> Vec<f32> {
-    product_of_laid_out(Kernel::best(), start, a, b)
+    product_of_laid_out(Multiplier::Vectors(Kernel::best()), start, a, b)
 }
 
-/// The same by this kernel.
-pub(super) fn product_of_laid_out(kernel: &Kernel, start: &[f32], a: Matrix<'_>, b: &[f32]) -> Vec<f32> {
+/// The same by this one.
+pub(super) fn product_of_laid_out(multiplier: Multiplier, start: &[f32], a: Matrix<'_>, b: &[f32]) -> Vec<f32> {
     let columns = start.len();
     let mut out = Vec::with_capacity(a.rows * columns);
     let place = Place { data: out.as_mut_ptr(), stride: columns };
     let start = Place { data: start.as_ptr(), stride: 0 };
     // SAFETY: the vector has room for the product, every element of which is written.
     unsafe {
-        panelled(kernel, rayon::current_num_threads(), place, start, a, b, columns);
+        panelled(multiplier, rayon::current_num_threads(), place, start, a, b, columns);
         out.set_len(a.rows * columns);
     }
     out
@@ -113,7 +113,7 @@ pub(in crate::flex) fn few_rows() -> usize {
 /// # Panics
 /// If `a` reaches beyond its slice, or there are too few panels.
 unsafe fn panelled(
-    kernel: &Kernel,
+    multiplier: Multiplier,
     threads: usize,
     out: Place<*mut f32>,
     start: Place<*const f32>,
@@ -122,21 +122,29 @@ unsafe fn panelled(
     columns: usize,
 ) {
     assert!(a.extent() <= a.data.len(), "a factor reaches beyond its slice");
-    let panel_length = kernel.columns * a.columns;
-    assert!(columns.div_ceil(kernel.columns) * panel_length <= b.len(), "a factor has too few columns");
-    let half = (columns / 2).next_multiple_of(kernel.columns);
+    let [_, width] = multiplier.unit();
+    let panel_length = multiplier.panel_length(a.columns);
+    assert!(columns.div_ceil(width) * panel_length <= b.len(), "a factor has too few columns");
+    let half = (columns / 2).next_multiple_of(width);
     if threads > 1 && half < columns && a.rows * a.columns * columns >= 2 * super::WORTH {
-        let (b, b_rest) = b.split_at(half / kernel.columns * panel_length);
+        let (b, b_rest) = b.split_at(half / width * panel_length);
         // SAFETY: the two parts are disjoint and within the product.
         let (out_rest, start_rest) = unsafe { (out.at(0, half), start.at(0, half)) };
+        let (threads, rest) = (threads / 2, threads - threads / 2);
         rayon::join(
             // SAFETY: as of the whole.
-            move || unsafe { panelled(kernel, threads / 2, out, start, a, b, half) },
+            move || unsafe { panelled(multiplier, threads, out, start, a, b, half) },
             // SAFETY: as of the whole.
-            move || unsafe { panelled(kernel, threads - threads / 2, out_rest, start_rest, a, b_rest, columns - half) },
+            move || unsafe { panelled(multiplier, rest, out_rest, start_rest, a, b_rest, columns - half) },
         );
         return;
     }
+    let kernel = match multiplier {
+        Multiplier::Vectors(kernel) => kernel,
+        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+        // SAFETY: the caller's; it is made where there is a unit.
+        Multiplier::Unit => return unsafe { super::unit::panelled(out, start, a, b, columns) },
+    };
     let (Place { data: from, stride: a_stride }, turned) = a.place();
     let tiles = &kernel.tiles[usize::from(turned)];
     for column in (0..columns).step_by(kernel.columns) {

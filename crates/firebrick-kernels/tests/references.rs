@@ -445,7 +445,7 @@ fn a_convolution_of_rounded_factors_is_that_of_bf16_numbers() {
             let [x, weight] = [numbers([dims.iter().product()], 1), numbers([count * out_channels], 2)].map(eight_bits);
             let of = |precision, x: Tensor<1>, weight: Tensor<1>| {
                 let weight = weight.reshape([window.size, window.size, dims[3], out_channels]);
-                let bias = like(numbers([out_channels], 3), &x);
+                let bias = like(eight_bits(numbers([out_channels], 3)), &x);
                 let y = conv2d_in(precision, x.reshape(dims), weight, bias, window);
                 // What flows back are these weights, of eight bits too.
                 let flows = numbers([y.shape().num_elements()], 4);
@@ -455,7 +455,7 @@ fn a_convolution_of_rounded_factors_is_that_of_bf16_numbers() {
             let both = [Precision::Bf16, Precision::F32];
             let [found, expected] = both.map(|precision| of(precision, x.clone(), weight.clone()));
             // Sums of such products are exact, in any order.
-            assert_close(found, expected, 1e-6);
+            assert_close(found, expected, 0.0);
             let of_x = |precision| gradient(x.clone(), |x| of(precision, x.clone(), like(weight.clone(), &x)).sum());
             let [found, expected] = both.map(of_x);
             assert_close(found, expected, 0.0);

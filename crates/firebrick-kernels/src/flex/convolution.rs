@@ -1,17 +1,17 @@
 //! Convolution and pooling over images whose pixels hold their channels side by side.
 
-use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
 use burn::backend::flex::FlexTensor;
+use half::bf16;
 use multiversion::multiversion;
 use rayon::prelude::*;
 
 use super::linear::column_sums;
 use super::planes::{FEW_CHANNELS, Planes, place_correlated};
 use super::product::{
-    Gathered, Kernel, Matrix, Start, WORTH, add_product_of_turned, joined, laid_out, place_product_of_gathered, zipped,
-    zipped_rows,
+    Gathered, Kernel, Matrix, Patches, Start, Unit, WORTH, add_product_of_turned, joined, laid_out,
+    place_product_of_gathered, zipped, zipped_rows,
 };
 use super::vjp::Vjp;
 use super::{dims, elements, tensor};
@@ -112,11 +112,21 @@ impl Frame {
         (0..places[0]).flat_map(|row| (0..places[1]).map(move |column| start(row, column))).collect()
     }
 
+    /// Windows of so many rows and columns on rounded images in such a frame.
+    fn patches<'a>(&self, data: &'a [bf16], starts: &'a [usize], size: usize) -> Patches<'a> {
+        Patches { data, starts, rows: size, run: size * self.channels, apart: self.size[1] * self.channels }
+    }
+
     /// How far the numbers of a window are from where it begins.
     fn steps(&self, window: usize) -> Vec<usize> {
         let run = window * self.channels;
         (0..window).flat_map(|row| (0..run).map(move |step| row * self.size[1] * self.channels + step)).collect()
     }
+}
+
+/// The matrix unit, where factors are rounded and there is one.
+fn unit_for(precision: Precision) -> Option<Unit> {
+    if precision == Precision::Bf16 { Unit::get() } else { None }
 }
 
 /// The fastest kernel, of numbers or, where factors are rounded, of words.
@@ -143,28 +153,30 @@ fn correlated(
     (weight, size, out_channels): (&[f32], usize, usize),
     start: Start<'_>,
 ) -> Vec<f32> {
-    let kernel = kernel_of(precision);
     let (image, channels) = (frame.pixels[0] * frame.pixels[1] * frame.channels, frame.channels);
+    let few = out_channels <= FEW_CHANNELS && precision == Precision::F32 && windows.apart == [1, 1];
+    let unit = unit_for(precision);
+    let kernel = kernel_of(precision);
     // Of words each pixel has half as many, and each place of the window.
     let words = channels.div_ceil(2);
-    let weights = match precision {
-        Precision::F32 => Cow::Borrowed(weight),
-        Precision::Bf16 => {
+    let read = match precision {
+        Precision::Bf16 if unit.is_none() => Frame { channels: words, ..frame },
+        _ => frame,
+    };
+    let (starts, steps) = (read.starts(windows), read.steps(size));
+    let laid = |weights| laid_out(kernel, Matrix::rows(weights, steps.len(), out_channels, out_channels)).0;
+    let panels = match (unit, precision) {
+        (Some(unit), _) => unit.lay_weights(weight, size, size * channels, out_channels),
+        (None, Precision::F32) if few => Vec::new(),
+        (None, Precision::F32) => laid(weight),
+        (None, Precision::Bf16) => {
             let mut zipped = vec![0.0; size * size * words * out_channels];
             let places =
                 weight.chunks_exact(channels * out_channels).zip(zipped.chunks_exact_mut(words * out_channels));
             places.for_each(|(from, to)| zipped_rows(kernel, from, out_channels, to));
-            Cow::Owned(zipped)
+            laid(&zipped)
         }
     };
-    let read = match precision {
-        Precision::F32 => frame,
-        Precision::Bf16 => Frame { channels: words, ..frame },
-    };
-    let (starts, steps) = (read.starts(windows), read.steps(size));
-    let few = out_channels <= FEW_CHANNELS && precision == Precision::F32 && windows.apart == [1, 1];
-    let laid = |weights| laid_out(kernel, Matrix::rows(weights, steps.len(), out_channels, out_channels)).0;
-    let panels = if few { Vec::new() } else { laid(&weights) };
     let each = starts.len() * out_channels;
     let images = batch.len() / image;
     let length = images * each;
@@ -189,13 +201,24 @@ fn correlated(
             }
             return;
         }
-        match precision {
-            Precision::F32 => read.fill(image, framed),
-            Precision::Bf16 => read.fill(&joined(kernel, image, channels), framed),
+        let mut rounded = Vec::new();
+        match (unit, precision) {
+            (None, Precision::Bf16) => read.fill(&joined(kernel, image, channels), framed),
+            _ => read.fill(image, framed),
         }
-        let product = |(starts, y): (&[usize], &mut [MaybeUninit<f32>])| {
-            let windows = Gathered { data: framed, starts, steps: &steps };
-            place_product_of_gathered(kernel, y, start, windows, &panels, out_channels);
+        if let Some(unit) = unit {
+            rounded.resize(framed.len(), bf16::ZERO);
+            unit.round(framed, &mut rounded);
+        }
+        let product = |(starts, y): (&[usize], &mut [MaybeUninit<f32>])| match unit {
+            Some(unit) => {
+                let patches = read.patches(&rounded, starts, size);
+                unit.place_product_of_patches(y, start, patches, &panels, out_channels);
+            }
+            None => {
+                let windows = Gathered { data: framed, starts, steps: &steps };
+                place_product_of_gathered(kernel, y, start, windows, &panels, out_channels);
+            }
         };
         if pieces > 1 {
             let of_piece = starts.len().div_ceil(pieces);
@@ -279,6 +302,9 @@ impl Conv2dKept {
     fn of_weights(&self, g: &FlexTensor) -> Vec<f32> {
         let Images { window: Window { size, stride, .. }, places, channels, .. } = self.images;
         let out_channels = dims(&self.weight)[3];
+        if let Some(unit) = unit_for(self.precision) {
+            return self.of_weights_on(unit, g);
+        }
         let kernel = kernel_of(self.precision);
         let frame = self.images.frame();
         let run = size * channels;
@@ -318,6 +344,26 @@ impl Conv2dKept {
             }
         }
         dweight
+    }
+
+    /// The same on a matrix unit, which sums window by window, in blocks.
+    fn of_weights_on(&self, unit: Unit, g: &FlexTensor) -> Vec<f32> {
+        let Images { window: Window { size, stride, .. }, places, channels, .. } = self.images;
+        let (out_channels, numbers) = (dims(&self.weight)[3], size * size * channels);
+        let frame = self.images.frame();
+        let starts = frame.starts(Windows { first: 0, places, apart: [stride, stride] });
+        let mut framed = frame.empty(0);
+        let mut rounded = vec![bf16::ZERO; framed.len()];
+        let mut turned = vec![0.0; out_channels * numbers];
+        let images = elements(&self.x).chunks_exact(self.images.numbers());
+        for (image, g) in images.zip(elements(g).chunks_exact(starts.len() * out_channels)) {
+            frame.fill(image, &mut framed);
+            unit.round(&framed, &mut rounded);
+            let g = Matrix::rows(g, starts.len(), out_channels, out_channels);
+            unit.add_turned_product_of_patches(&mut turned, g, frame.patches(&rounded, &starts, size));
+        }
+        let columns = |number: usize| turned.iter().skip(number).step_by(numbers).copied();
+        (0..numbers).flat_map(columns).collect()
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::mem::MaybeUninit;
 
+use half::bf16;
+
 use super::tile::{Kernel, Places};
 use super::{Matrix, PANELS, Place, Start, pack};
 
@@ -24,6 +26,28 @@ impl Gathered<'_> {
     }
 }
 
+/// Patches of an image of rounded numbers: rows of neighbours, as far apart in each patch.
+#[derive(Clone, Copy)]
+pub(in crate::flex) struct Patches<'a> {
+    pub(in crate::flex) data: &'a [bf16],
+    /// Where each begins.
+    pub(in crate::flex) starts: &'a [usize],
+    pub(in crate::flex) rows: usize,
+    /// Numbers of a row.
+    pub(in crate::flex) run: usize,
+    /// From a row to the next.
+    pub(in crate::flex) apart: usize,
+}
+
+impl Patches<'_> {
+    /// # Panics
+    /// If a patch reaches beyond the image.
+    pub(super) fn check(&self) {
+        let last = self.starts.iter().max().map_or(0, |start| start + (self.rows - 1) * self.apart + self.run);
+        assert!(last <= self.data.len(), "a patch reaches beyond the image");
+    }
+}
+
 /// Writes every element of `start + a b`, row after row, on this thread; `b` is laid out in panels for the tiles of this kernel.
 ///
 /// # Panics
@@ -40,13 +64,7 @@ pub(in crate::flex) fn place_product_of_gathered(
     let (rows, links) = (a.starts.len(), a.steps.len());
     assert_eq!(out.len(), rows * columns, "shape of a product");
     assert!(columns.next_multiple_of(kernel.columns) * links <= panels.len(), "a factor has too few columns");
-    let start = match start {
-        Start::Zero => Place::ZERO,
-        Start::Row(row) => {
-            assert_eq!(row.len(), columns, "the row where a product begins");
-            Place { data: row.as_ptr(), stride: 0 }
-        }
-    };
+    let start = start.place(columns);
     let out = Place { data: out.as_mut_ptr().cast::<f32>(), stride: columns };
     for column in (0..columns).step_by(kernel.columns) {
         let panel = Place { data: panels[column * links..].as_ptr(), stride: kernel.columns };

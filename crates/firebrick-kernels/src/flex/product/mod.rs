@@ -14,17 +14,20 @@ mod lanes;
 mod pack;
 mod pairs;
 mod panels;
-mod tile;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod patches;
+mod tile;
+#[cfg_attr(not(all(target_arch = "x86_64", target_os = "linux")), path = "no_unit.rs")]
 mod unit;
 
 use std::cell::RefCell;
 
-pub(super) use gathered::{Gathered, add_product_of_turned, place_product_of_gathered};
+pub(super) use gathered::{Gathered, Patches, add_product_of_turned, place_product_of_gathered};
 pub(super) use lanes::Element;
 pub(super) use pairs::{joined, prepacked_pairs, product_of_pairs, product_of_prepacked_pairs, zipped, zipped_rows};
 pub(super) use panels::{Panels, few_rows, laid_out, place_product_of_panels, prepacked, product_of_prepacked};
 pub(super) use tile::Kernel;
+pub(super) use unit::Unit;
 
 /// A matrix of some elements of a slice.
 #[derive(Clone, Copy)]
@@ -93,6 +96,20 @@ pub(super) enum Start<'a> {
     Row(&'a [f32]),
 }
 
+impl Start<'_> {
+    /// # Panics
+    /// If it is a row of another length.
+    fn place(self, columns: usize) -> Place<*const f32> {
+        match self {
+            Self::Zero => Place::ZERO,
+            Self::Row(row) => {
+                assert_eq!(row.len(), columns, "the row where a product begins");
+                Place { data: row.as_ptr(), stride: 0 }
+            }
+        }
+    }
+}
+
 /// Where a matrix, or a part of one, begins, and how far its rows lie apart.
 #[derive(Clone, Copy)]
 pub(super) struct Place<P> {
@@ -138,17 +155,15 @@ enum Multiplier {
     /// Vectors, of numbers or of words.
     Vectors(&'static Kernel),
     /// A matrix unit, which rounds.
-    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    Unit,
+    Unit(Unit),
 }
 
 impl Multiplier {
     /// Rows and columns that it treats together.
-    fn unit(self) -> [usize; 2] {
+    fn sides(self) -> [usize; 2] {
         match self {
             Self::Vectors(kernel) => [kernel.rows, kernel.columns],
-            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            Self::Unit => [unit::LINES; 2],
+            Self::Unit(_) => [unit::LINES; 2],
         }
     }
 
@@ -156,8 +171,7 @@ impl Multiplier {
     fn panel_length(self, links: usize) -> usize {
         match self {
             Self::Vectors(kernel) => kernel.columns * links,
-            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-            Self::Unit => unit::length(links),
+            Self::Unit(_) => unit::length(links),
         }
     }
 }
@@ -173,13 +187,7 @@ pub(super) fn product<T: Element>(start: Start<'_>, a: Matrix<'_>, b: Matrix<'_,
 /// The same by this one.
 fn product_with<T: Element>(multiplier: Multiplier, start: Start<'_>, a: Matrix<'_>, b: Matrix<'_, T>) -> Vec<f32> {
     let length = a.rows * b.columns;
-    let begins = match start {
-        Start::Zero => Place::ZERO,
-        Start::Row(row) => {
-            assert_eq!(row.len(), b.columns, "the row where a product begins");
-            Place { data: row.as_ptr(), stride: 0 }
-        }
-    };
+    let begins = start.place(b.columns);
     let mut out = Vec::with_capacity(length);
     let place = Place { data: out.as_mut_ptr(), stride: b.columns };
     check(length, b.columns, &a, &b);
@@ -234,7 +242,7 @@ unsafe fn divided<T: Element>(
     b: Matrix<'_, T>,
 ) {
     let by_rows = a.rows > b.columns;
-    let [rows, columns] = multiplier.unit();
+    let [rows, columns] = multiplier.sides();
     let (length, unit) = if by_rows { (a.rows, rows) } else { (b.columns, columns) };
     let half = (length / 2).next_multiple_of(unit);
     if threads < 2 || half >= length || a.rows * a.columns * b.columns < 2 * WORTH {
@@ -288,9 +296,8 @@ unsafe fn alone<T: Element>(
     }
     let kernel = match multiplier {
         Multiplier::Vectors(kernel) => kernel,
-        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-        // SAFETY: the caller's; it is made where there is a unit.
-        Multiplier::Unit => return unsafe { unit::alone(out, start, a, b) },
+        // SAFETY: the caller's.
+        Multiplier::Unit(unit) => return unsafe { unit.alone(out, start, a, b) },
     };
     let in_place = a.rows <= FEW * kernel.rows && b.column_stride == 1;
     let whole = if in_place { b.columns / kernel.columns * kernel.columns } else { 0 };

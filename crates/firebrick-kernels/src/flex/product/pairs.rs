@@ -14,8 +14,7 @@
 use rayon::prelude::*;
 
 use super::tile::Kernel;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-use super::unit;
+use super::unit::{self, Unit};
 use super::{Element, Matrix, Multiplier, Start, WORTH};
 
 /// Rounds neighbours, and makes words of them: `to[p]` of `from[2p]` and `from[2p + 1]`.
@@ -150,9 +149,8 @@ pub(in crate::flex) fn zipped(kernel: &Kernel, earlier: &[f32], later: &[f32], t
 /// If the shapes disagree or a matrix reaches beyond its slice.
 pub(in crate::flex) fn product_of_pairs<T: Element>(start: Start<'_>, a: Matrix<'_>, b: Matrix<'_, T>) -> Vec<f32> {
     assert_eq!(a.columns, b.rows, "shapes of a product");
-    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if unit::available() {
-        return super::product_with(Multiplier::Unit, start, a, b);
+    if let Some(unit) = Unit::get() {
+        return super::product_with(Multiplier::Unit(unit), start, a, b);
     }
     let kernel = Kernel::best_of_pairs();
     let (a, b) = (Words::of(kernel, a), Words::of(kernel, b.transposed()));
@@ -161,9 +159,8 @@ pub(in crate::flex) fn product_of_pairs<T: Element>(start: Start<'_>, a: Matrix<
 
 /// As [`prepacked`](super::prepacked), of words.
 pub(in crate::flex) fn prepacked_pairs<T: Element>(b: Matrix<'_, T>) -> (Vec<f32>, [usize; 3]) {
-    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if unit::available() {
-        let (panels, count) = unit::laid_out(b);
+    if let Some(unit) = Unit::get() {
+        let (panels, count) = unit.laid_out(b);
         return (panels, [count, unit::length(b.rows) / unit::LINES, unit::LINES]);
     }
     let kernel = Kernel::best_of_pairs();
@@ -172,9 +169,8 @@ pub(in crate::flex) fn prepacked_pairs<T: Element>(b: Matrix<'_, T>) -> (Vec<f32
 
 /// As [`product_of_prepacked`](super::product_of_prepacked), of panels that [`prepacked_pairs`] laid out.
 pub(in crate::flex) fn product_of_prepacked_pairs(start: &[f32], a: Matrix<'_>, b: &[f32]) -> Vec<f32> {
-    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-    if unit::available() {
-        return super::panels::product_of_laid_out(Multiplier::Unit, start, a, b);
+    if let Some(unit) = Unit::get() {
+        return super::panels::product_of_laid_out(Multiplier::Unit(unit), start, a, b);
     }
     let kernel = Kernel::best_of_pairs();
     super::panels::product_of_laid_out(Multiplier::Vectors(kernel), start, Words::of(kernel, a).matrix(), b)

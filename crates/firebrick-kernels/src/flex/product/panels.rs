@@ -122,7 +122,7 @@ unsafe fn panelled(
     columns: usize,
 ) {
     assert!(a.extent() <= a.data.len(), "a factor reaches beyond its slice");
-    let [_, width] = multiplier.unit();
+    let [_, width] = multiplier.sides();
     let panel_length = multiplier.panel_length(a.columns);
     assert!(columns.div_ceil(width) * panel_length <= b.len(), "a factor has too few columns");
     let half = (columns / 2).next_multiple_of(width);
@@ -141,9 +141,8 @@ unsafe fn panelled(
     }
     let kernel = match multiplier {
         Multiplier::Vectors(kernel) => kernel,
-        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-        // SAFETY: the caller's; it is made where there is a unit.
-        Multiplier::Unit => return unsafe { super::unit::panelled(out, start, a, b, columns) },
+        // SAFETY: the caller's.
+        Multiplier::Unit(unit) => return unsafe { unit.panelled(out, start, a, b, columns) },
     };
     let (Place { data: from, stride: a_stride }, turned) = a.place();
     let tiles = &kernel.tiles[usize::from(turned)];

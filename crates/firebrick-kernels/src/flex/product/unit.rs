@@ -20,11 +20,11 @@ use super::lanes::{Avx512, Element, Lanes};
 use super::{Matrix, Place};
 
 /// Rows of a tile, and words of a row: two numbers each.
-const SIDE: usize = 16;
+pub(super) const SIDE: usize = 16;
 /// Links of a block.
-const BLOCK: usize = 2 * SIDE;
+pub(super) const BLOCK: usize = 2 * SIDE;
 /// Words of a tile.
-const TILE: usize = SIDE * SIDE;
+pub(super) const TILE: usize = SIDE * SIDE;
 /// Rows of the first factor, or columns of the second, whose tiles are multiplied together.
 pub(super) const LINES: usize = 2 * SIDE;
 /// Links that are laid out in one go: a block of rows stays in the nearest cache.
@@ -32,23 +32,29 @@ const LINKS: usize = 512;
 /// Columns of the second factor that are laid out together, and stay in the next one.
 const COLUMNS: usize = 1024;
 
-/// Whether this processor has such a unit, and the system lets this process use it.
-pub(super) fn available() -> bool {
-    static AVAILABLE: LazyLock<bool> = LazyLock::new(|| {
-        const TILES_AND_BF16: u32 = 1 << 24 | 1 << 22;
-        const REQUEST: libc::c_long = 0x1023;
-        const REGISTERS: libc::c_long = 18;
-        let vectors = is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512bf16");
-        if cfg!(miri) || !vectors || __cpuid_count(7, 0).edx & TILES_AND_BF16 != TILES_AND_BF16 {
-            return false;
-        }
-        // SAFETY: asks the system for the unit's registers, for the whole process.
-        unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST, REGISTERS) == 0 }
-    });
-    *AVAILABLE
+/// The unit of a processor that has one.
+#[derive(Clone, Copy)]
+pub(in crate::flex) struct Unit(());
+
+impl Unit {
+    /// It, if the processor has one and the system lets this process use it.
+    pub(in crate::flex) fn get() -> Option<Self> {
+        static AVAILABLE: LazyLock<bool> = LazyLock::new(|| {
+            const TILES_AND_BF16: u32 = 1 << 24 | 1 << 22;
+            const REQUEST: libc::c_long = 0x1023;
+            const REGISTERS: libc::c_long = 18;
+            let vectors = is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512bf16");
+            if cfg!(miri) || !vectors || __cpuid_count(7, 0).edx & TILES_AND_BF16 != TILES_AND_BF16 {
+                return false;
+            }
+            // SAFETY: asks the system for the unit's registers, for the whole process.
+            unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST, REGISTERS) == 0 }
+        });
+        AVAILABLE.then_some(Self(()))
+    }
 }
 
 /// The words of so many links of [`LINES`] lines.
@@ -66,7 +72,7 @@ fn first(count: usize) -> __mmask16 {
 /// lines are that or not written.
 ///
 /// # Safety
-/// The vectors of [`available`] are there; `to` has room for all of it, and the lines, neighbours or of neighbours, lie in their slice.
+/// The unit is there, and with it its vectors; `to` has room for all of it, and the lines, neighbours or of neighbours, lie in their slice.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 unsafe fn lay<T: Element, const SECOND: bool>(to: *mut f32, lines: Matrix<'_, T>) {
     let along = lines.column_stride == 1;
@@ -118,7 +124,7 @@ unsafe fn lay<T: Element, const SECOND: bool>(to: *mut f32, lines: Matrix<'_, T>
 ///
 /// # Panics
 /// If the matrix reaches beyond its slice, or neither rows nor columns are of neighbours.
-unsafe fn lay_all<T: Element, const SECOND: bool>(to: *mut f32, lines: Matrix<'_, T>) {
+pub(super) unsafe fn lay_all<T: Element, const SECOND: bool>(to: *mut f32, lines: Matrix<'_, T>) {
     lines.place();
     assert!(lines.extent() <= lines.data.len(), "a factor reaches beyond its slice");
     for line in (0..lines.rows).step_by(LINES) {
@@ -136,26 +142,32 @@ struct Row(#[expect(dead_code, reason = "read as memory")] [f32; SIDE]);
 
 /// Lines that are laid out.
 #[derive(Default)]
-struct Laid(Vec<Row>);
+pub(super) struct Laid(Vec<Row>);
 
 impl Laid {
+    /// Room for so many words, and where it begins.
+    pub(super) fn room(&mut self, words: usize) -> *mut f32 {
+        let rows = words.div_ceil(SIDE);
+        self.0.resize(self.0.len().max(rows), Row([0.0; SIDE]));
+        self.0.as_mut_ptr().cast()
+    }
+
     /// # Safety
     /// As [`lay`].
-    unsafe fn fill<T: Element, const SECOND: bool>(&mut self, lines: Matrix<'_, T>) {
-        let rows = lines.rows.div_ceil(LINES) * length(lines.columns) / SIDE;
-        self.0.resize(self.0.len().max(rows), Row([0.0; SIDE]));
+    pub(super) unsafe fn fill<T: Element, const SECOND: bool>(&mut self, lines: Matrix<'_, T>) {
+        let to = self.room(lines.rows.div_ceil(LINES) * length(lines.columns));
         // SAFETY: there is room for all of it.
-        unsafe { lay_all::<T, SECOND>(self.0.as_mut_ptr().cast(), lines) }
+        unsafe { lay_all::<T, SECOND>(to, lines) }
     }
 
     /// Where this line, the first of [`LINES`], begins, where there are so many links.
-    fn at(&self, line: usize, links: usize) -> *const f32 {
+    pub(super) fn at(&self, line: usize, links: usize) -> *const f32 {
         self.0[line / LINES * length(links) / SIDE..].as_ptr().cast()
     }
 }
 
 thread_local! {
-    static LAID: RefCell<[Laid; 2]> = RefCell::default();
+    pub(super) static LAID: RefCell<[Laid; 2]> = RefCell::default();
 }
 
 /// How the registers of tiles are divided, as the instruction reads it.
@@ -169,9 +181,14 @@ struct Division {
 }
 
 /// The registers of tiles, divided for so many rows of the first factor: four for results, two for either factor.
-struct Registers(usize);
+pub(super) struct Registers(usize);
 
 impl Registers {
+    /// Not divided yet.
+    pub(super) fn new() -> Self {
+        Self(0)
+    }
+
     /// Divides them, where they are not yet.
     ///
     /// # Safety
@@ -276,7 +293,7 @@ grow!(
 ///
 /// # Safety
 /// The unit is there; the factors have these links, and the place lies within the result.
-unsafe fn tile(
+pub(super) unsafe fn tile(
     registers: &mut Registers,
     [rows, columns]: [usize; 2],
     links: usize,
@@ -306,81 +323,84 @@ unsafe fn tile(
     }
 }
 
-/// A product on this thread.
-///
-/// # Safety
-/// As of [`divided`](super::divided); the unit is there.
-pub(super) unsafe fn alone<T: Element>(
-    out: Place<*mut f32>,
-    start: Place<*const f32>,
-    a: Matrix<'_>,
-    b: Matrix<'_, T>,
-) {
-    // Few rows use what is laid out up at once: it need not outlive the nearest cache.
-    let width = if a.rows <= 2 * LINES { LINES } else { COLUMNS };
-    let mut registers = Registers(0);
-    LAID.with_borrow_mut(|[laid_a, laid_b]| {
-        for k in (0..a.columns.max(1)).step_by(LINKS) {
-            let links = LINKS.min(a.columns - k);
-            let start = if k == 0 { start } else { out.begins() };
-            let (a, b) = (a.split_columns(k).1.split_columns(links).0, b.split_rows(k).1.split_rows(links).0);
-            // SAFETY: the caller's; the tiles lie within the product.
-            unsafe {
-                laid_a.fill::<_, false>(a);
-                for column in (0..b.columns).step_by(width) {
-                    let b = b.split_columns(column).1;
-                    let b = b.split_columns(width.min(b.columns)).0;
-                    laid_b.fill::<_, true>(b.transposed());
-                    for row in (0..a.rows).step_by(LINES) {
-                        for panel in (0..b.columns).step_by(LINES) {
-                            let factors = [laid_a.at(row, links), laid_b.at(panel, links)];
-                            let (start, out) = (start.at(row, column + panel), out.at(row, column + panel));
-                            let shape = [a.rows - row, b.columns - panel].map(|lines| lines.min(LINES));
-                            tile(&mut registers, shape, links, factors, start, out);
+impl Unit {
+    /// A product on this thread.
+    ///
+    /// # Safety
+    /// As of [`divided`](super::divided).
+    pub(super) unsafe fn alone<T: Element>(
+        self,
+        out: Place<*mut f32>,
+        start: Place<*const f32>,
+        a: Matrix<'_>,
+        b: Matrix<'_, T>,
+    ) {
+        // Few rows use what is laid out up at once: it need not outlive the nearest cache.
+        let width = if a.rows <= 2 * LINES { LINES } else { COLUMNS };
+        let mut registers = Registers::new();
+        LAID.with_borrow_mut(|[laid_a, laid_b]| {
+            for k in (0..a.columns.max(1)).step_by(LINKS) {
+                let links = LINKS.min(a.columns - k);
+                let start = if k == 0 { start } else { out.begins() };
+                let (a, b) = (a.split_columns(k).1.split_columns(links).0, b.split_rows(k).1.split_rows(links).0);
+                // SAFETY: the caller's; the tiles lie within the product.
+                unsafe {
+                    laid_a.fill::<_, false>(a);
+                    for column in (0..b.columns).step_by(width) {
+                        let b = b.split_columns(column).1;
+                        let b = b.split_columns(width.min(b.columns)).0;
+                        laid_b.fill::<_, true>(b.transposed());
+                        for row in (0..a.rows).step_by(LINES) {
+                            for panel in (0..b.columns).step_by(LINES) {
+                                let factors = [laid_a.at(row, links), laid_b.at(panel, links)];
+                                let (start, out) = (start.at(row, column + panel), out.at(row, column + panel));
+                                let shape = [a.rows - row, b.columns - panel].map(|lines| lines.min(LINES));
+                                tile(&mut registers, shape, links, factors, start, out);
+                            }
                         }
                     }
                 }
             }
-        }
-    });
-}
+        });
+    }
 
-/// All columns of a second factor laid out: the panels, and how many there are.
-pub(super) fn laid_out<T: Element>(b: Matrix<'_, T>) -> (Vec<f32>, usize) {
-    let count = b.columns.div_ceil(LINES);
-    let mut panels = vec![0.0; count * length(b.rows)];
-    assert!(available(), "a matrix unit");
-    // SAFETY: there is room for all of it; the unit, and with it the vectors, are there.
-    unsafe { lay_all::<T, true>(panels.as_mut_ptr(), b.transposed()) }
-    (panels, count)
-}
+    /// All columns of a second factor laid out: the panels, and how many there are.
+    pub(super) fn laid_out<T: Element>(self, b: Matrix<'_, T>) -> (Vec<f32>, usize) {
+        let count = b.columns.div_ceil(LINES);
+        let mut panels = vec![0.0; count * length(b.rows)];
+        // SAFETY: there is room for all of it.
+        unsafe { lay_all::<T, true>(panels.as_mut_ptr(), b.transposed()) }
+        (panels, count)
+    }
 
-/// The product of a few rows and the columns of panels, on this thread.
-///
-/// # Safety
-/// As [`alone`]; there are as many panels as the columns need.
-pub(super) unsafe fn panelled(
-    out: Place<*mut f32>,
-    start: Place<*const f32>,
-    a: Matrix<'_>,
-    panels: &[f32],
-    columns: usize,
-) {
-    let mut registers = Registers(0);
-    LAID.with_borrow_mut(|[laid, _]| {
-        // SAFETY: the caller's; the tiles lie within the product.
-        unsafe {
-            laid.fill::<_, false>(a);
-            for column in (0..columns).step_by(LINES) {
-                let panel = panels[column / LINES * length(a.columns)..].as_ptr();
-                for row in (0..a.rows).step_by(LINES) {
-                    let (start, out) = (start.at(row, column), out.at(row, column));
-                    let shape = [a.rows - row, columns - column].map(|lines| lines.min(LINES));
-                    tile(&mut registers, shape, a.columns, [laid.at(row, a.columns), panel], start, out);
+    /// The product of a few rows and the columns of panels, on this thread.
+    ///
+    /// # Safety
+    /// As [`alone`]; there are as many panels as the columns need.
+    pub(super) unsafe fn panelled(
+        self,
+        out: Place<*mut f32>,
+        start: Place<*const f32>,
+        a: Matrix<'_>,
+        panels: &[f32],
+        columns: usize,
+    ) {
+        let mut registers = Registers::new();
+        LAID.with_borrow_mut(|[laid, _]| {
+            // SAFETY: the caller's; the tiles lie within the product.
+            unsafe {
+                laid.fill::<_, false>(a);
+                for column in (0..columns).step_by(LINES) {
+                    let panel = panels[column / LINES * length(a.columns)..].as_ptr();
+                    for row in (0..a.rows).step_by(LINES) {
+                        let (start, out) = (start.at(row, column), out.at(row, column));
+                        let shape = [a.rows - row, columns - column].map(|lines| lines.min(LINES));
+                        tile(&mut registers, shape, a.columns, [laid.at(row, a.columns), panel], start, out);
+                    }
                 }
             }
-        }
-    });
+        });
+    }
 }
 
 #[cfg(test)]
@@ -425,20 +445,19 @@ mod tests {
 
     /// On any number of threads, whatever the shape and the layout, and of panels too.
     fn hold<T: Element>(shape: [usize; 3], turns: [bool; 2], b: impl Fn(Vec<f32>) -> Vec<T>) {
-        if !available() {
-            return;
-        }
+        let Some(unit) = Unit::get() else { return };
+        let multiplier = Multiplier::Unit(unit);
         let [rows, links, columns] = shape;
         let (a, b, start) = (numbers(rows * links, 1), b(numbers(links * columns, 2)), numbers(columns, 3));
         let (a, b) = (turned(&a, rows, links, turns[0]), turned(&b, links, columns, turns[1]));
         let expected = blocks(&start, a, b);
         for threads in [1, 3] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let found = pool.install(|| product_with(Multiplier::Unit, Start::Row(&start), a, b));
+            let found = pool.install(|| product_with(multiplier, Start::Row(&start), a, b));
             assert_eq!(found, expected, "{shape:?} {turns:?}, {threads} threads");
         }
-        let panels = laid_out(b).0;
-        assert_eq!(product_of_laid_out(Multiplier::Unit, &start, a, &panels), expected, "{shape:?} {turns:?}");
+        let panels = unit.laid_out(b).0;
+        assert_eq!(product_of_laid_out(multiplier, &start, a, &panels), expected, "{shape:?} {turns:?}");
     }
 
     proptest! {

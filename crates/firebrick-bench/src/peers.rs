@@ -238,7 +238,7 @@ impl Bench<'_> {
     }
 
     fn measure(&self, job: &Job, dir: &Path, threads: usize, results: &mut Results) -> Result<Measured> {
-        let cut = self.best_cut(job, dir, threads)?;
+        let cut = self.best_cut(job, dir, threads, Precision::F32)?;
         say(format_args!("  our work is cut into {cut}"));
         let agreement = self.agreement(dir, threads, cut)?;
         say(format_args!("  agreed: {agreement}"));
@@ -254,6 +254,7 @@ impl Bench<'_> {
         let mut settings = Vec::new();
         let mut best = None;
         if !self.options.quick {
+            let cut = self.best_cut(job, dir, threads, Precision::Bf16)?;
             best = self.rounded(&mut ours, dir, threads, cut)?;
             if best.is_some() {
                 ours = self.ours(dir, threads, cut, Precision::Bf16)?;
@@ -294,7 +295,7 @@ impl Bench<'_> {
     }
 
     /// The way to cut our work that is fastest on this machine; of those that take hardly longer, the one that takes the least memory.
-    fn best_cut(&self, job: &Job, dir: &Path, threads: usize) -> Result<Cut> {
+    fn best_cut(&self, job: &Job, dir: &Path, threads: usize, precision: Precision) -> Result<Cut> {
         /// A difference that the machine's own disturbances hide.
         const HARDLY: f64 = 1.05;
         let candidates = Cut::candidates(job.rows(), threads);
@@ -305,7 +306,7 @@ impl Bench<'_> {
         // Twice in turn: what disturbs the machine for a while disturbs one of the two.
         for _ in 0..2 {
             for (cut, least, bytes) in &mut tried {
-                let mut side = self.ours(dir, threads, *cut, Precision::F32)?;
+                let mut side = self.ours(dir, threads, *cut, precision)?;
                 let steps = self.warm_up(&mut side)?.max(3);
                 let times: Times = side.ask(&Request::Run { steps })?;
                 // The least: disturbances only ever add.
@@ -347,7 +348,7 @@ impl Bench<'_> {
         let mut half = self.ours(dir, threads, cut, Precision::Bf16)?;
         // What takes less time stands where ours does.
         let gain = self.alternate(&mut half, ours, threads, self.options.rounds.min(5))?.ratio();
-        say(format_args!("  ours in bf16: {:.2} times as fast as in f32", gain.median));
+        say(format_args!("  ours in bf16, cut into {cut}: {:.2} times as fast as in f32", gain.median));
         Ok((gain.median > 1.0).then_some(gain))
     }
 

@@ -254,10 +254,10 @@ impl Bench<'_> {
         let mut settings = Vec::new();
         let mut best = None;
         if !self.options.quick {
-            let cut = self.best_cut(job, dir, threads, Precision::Bf16)?;
-            best = self.rounded(&mut ours, dir, threads, cut)?;
+            let of_rounded = self.best_cut(job, dir, threads, Precision::Bf16)?;
+            best = self.rounded(&mut ours, dir, threads, of_rounded)?;
             if best.is_some() {
-                ours = self.ours(dir, threads, cut, Precision::Bf16)?;
+                ours = self.ours(dir, threads, of_rounded, Precision::Bf16)?;
                 self.warm_up(&mut ours)?;
             }
         }
@@ -298,24 +298,31 @@ impl Bench<'_> {
     fn best_cut(&self, job: &Job, dir: &Path, threads: usize, precision: Precision) -> Result<Cut> {
         /// A difference that the machine's own disturbances hide.
         const HARDLY: f64 = 1.05;
+        const TURNS: usize = 5;
         let candidates = Cut::candidates(job.rows(), threads);
         if let [only] = candidates[..] {
             return Ok(only);
         }
-        let mut tried = candidates.into_iter().map(|cut| (cut, f64::INFINITY, 0)).collect::<Vec<_>>();
-        // Twice in turn: what disturbs the machine for a while disturbs one of the two.
-        for _ in 0..2 {
-            for (cut, least, bytes) in &mut tried {
-                let mut side = self.ours(dir, threads, *cut, precision)?;
-                let steps = self.warm_up(&mut side)?.max(3);
-                let times: Times = side.ask(&Request::Run { steps })?;
-                // The least: disturbances only ever add.
-                *least = times.seconds.into_iter().fold(*least, f64::min);
-                *bytes = side.ask::<Memory>(&Request::Memory)?.bytes.max(*bytes);
+        let mut tried = Vec::new();
+        for cut in candidates {
+            let mut side = self.ours(dir, threads, cut, precision)?;
+            let steps = self.warm_up(&mut side)?.div_ceil(2);
+            tried.push((cut, side, steps, Vec::new()));
+        }
+        for _ in 0..TURNS {
+            for (_, side, steps, seconds) in &mut tried {
+                seconds.push(Round::run(side, threads, *steps)?.seconds);
             }
         }
-        let fastest = tried.iter().map(|&(_, least, _)| least).fold(f64::INFINITY, f64::min);
-        let close = tried.into_iter().filter(|&(_, least, _)| least <= HARDLY * fastest);
+        let first = tried[0].3.clone();
+        let mut told = Vec::new();
+        for (cut, side, _, seconds) in &mut tried {
+            // Turn by turn: what slows the machine for a while slows them all.
+            let beside = seconds.iter().zip(&first).map(|(seconds, first)| seconds / first).collect::<Vec<_>>();
+            told.push((*cut, Spread::of(&beside).median, side.ask::<Memory>(&Request::Memory)?.bytes));
+        }
+        let fastest = told.iter().map(|&(_, beside, _)| beside).fold(f64::INFINITY, f64::min);
+        let close = told.into_iter().filter(|&(_, beside, _)| beside <= HARDLY * fastest);
         Ok(close.min_by_key(|&(_, _, bytes)| bytes).expect("the fastest is close").0)
     }
 

@@ -11,7 +11,8 @@ use crate::Precision;
 pub struct Prepacked {
     /// `[d_input, d_output]`
     weight: Tensor<2>,
-    /// `[panels, d_input, width]`: the columns, as many side by side as a tile is wide; where they are rounded, half of `d_input`.
+    /// `[panels, d_input, width]`: the columns, as many side by side as a tile is wide; where they are rounded, words of two
+    /// in the order of the tiles.
     panels: Tensor<3>,
     precision: Precision,
     /// `[d_output]`, the bias of a map that has none.

@@ -186,7 +186,7 @@ fn correlated(
     let threads = if worth { rayon::current_num_threads() } else { 1 };
     // Fewer images than threads are divided among them.
     let pieces = threads / images.clamp(1, threads);
-    let one = |framed: &mut Vec<f32>, (image, y): (&[f32], &mut [MaybeUninit<f32>])| {
+    let one = |(framed, rounded): &mut (Vec<f32>, Vec<bf16>), (image, y): (&[f32], &mut [MaybeUninit<f32>])| {
         if few {
             let planes = Planes::of(image, frame);
             let rows = windows.places[0].div_ceil(pieces.max(1));
@@ -201,18 +201,17 @@ fn correlated(
             }
             return;
         }
-        let mut rounded = Vec::new();
         match (unit, precision) {
             (None, Precision::Bf16) => read.fill(&joined(kernel, image, channels), framed),
             _ => read.fill(image, framed),
         }
         if let Some(unit) = unit {
             rounded.resize(framed.len(), bf16::ZERO);
-            unit.round(framed, &mut rounded);
+            unit.round(framed, rounded);
         }
         let product = |(starts, y): (&[usize], &mut [MaybeUninit<f32>])| match unit {
             Some(unit) => {
-                let patches = read.patches(&rounded, starts, size);
+                let patches = read.patches(rounded, starts, size);
                 unit.place_product_of_patches(y, start, patches, &panels, out_channels);
             }
             None => {
@@ -229,10 +228,10 @@ fn correlated(
     };
     if threads > 1 {
         let images = batch.par_chunks_exact(image).zip(room.par_chunks_exact_mut(each));
-        images.for_each_init(|| read.empty(0), one);
+        images.for_each_init(|| (read.empty(0), Vec::new()), one);
     } else {
-        let mut framed = read.empty(0);
-        batch.chunks_exact(image).zip(room.chunks_exact_mut(each)).for_each(|images| one(&mut framed, images));
+        let mut frames = (read.empty(0), Vec::new());
+        batch.chunks_exact(image).zip(room.chunks_exact_mut(each)).for_each(|images| one(&mut frames, images));
     }
     // SAFETY: the vector has this capacity, and the products of all images wrote every element.
     unsafe { y.set_len(length) }
@@ -349,21 +348,28 @@ impl Conv2dKept {
     /// The same on a matrix unit, which sums window by window, in blocks.
     fn of_weights_on(&self, unit: Unit, g: &FlexTensor) -> Vec<f32> {
         let Images { window: Window { size, stride, .. }, places, channels, .. } = self.images;
-        let (out_channels, numbers) = (dims(&self.weight)[3], size * size * channels);
+        let (out_channels, run) = (dims(&self.weight)[3], size * channels);
         let frame = self.images.frame();
         let starts = frame.starts(Windows { first: 0, places, apart: [stride, stride] });
         let mut framed = frame.empty(0);
         let mut rounded = vec![bf16::ZERO; framed.len()];
-        let mut turned = vec![0.0; out_channels * numbers];
+        let mut turned = vec![0.0; size * out_channels * run];
+        let several = rayon::current_num_threads() > 1 && turned.len() * starts.len() >= 2 * WORTH;
         let images = elements(&self.x).chunks_exact(self.images.numbers());
         for (image, g) in images.zip(elements(g).chunks_exact(starts.len() * out_channels)) {
             frame.fill(image, &mut framed);
             unit.round(&framed, &mut rounded);
             let g = Matrix::rows(g, starts.len(), out_channels, out_channels);
-            unit.add_turned_product_of_patches(&mut turned, g, frame.patches(&rounded, &starts, size));
+            let patches = frame.patches(&rounded, &starts, size);
+            if several {
+                let rows = turned.par_chunks_exact_mut(out_channels * run).enumerate();
+                rows.for_each(|(row, out)| unit.add_turned_product_of_patches(out, g, patches, row..row + 1));
+            } else {
+                unit.add_turned_product_of_patches(&mut turned, g, patches, 0..size);
+            }
         }
-        let columns = |number: usize| turned.iter().skip(number).step_by(numbers).copied();
-        (0..numbers).flat_map(columns).collect()
+        let rows = turned.chunks_exact(out_channels * run);
+        rows.flat_map(|row| (0..run).flat_map(|link| row.iter().skip(link).step_by(run).copied())).collect()
     }
 }
 

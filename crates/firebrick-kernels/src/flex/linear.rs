@@ -51,7 +51,7 @@ pub(super) fn linear_forward(
     tensor(y, vec![dims(x)[0], dims(weight)[1]])
 }
 
-/// The weights in panels, `[panels, d_input, width]`, half as many links where they are rounded.
+/// The weights in panels, `[panels, d_input, width]`; where they are rounded, words of two in the order of the tiles.
 pub(super) fn prepack(weight: &FlexTensor, precision: Precision) -> FlexTensor {
     let (panels, dims) = match precision {
         Precision::F32 => prepacked(matrix(weight)),

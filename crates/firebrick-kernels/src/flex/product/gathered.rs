@@ -168,7 +168,8 @@ mod tests {
                 place_product_of_gathered(kernel, room, start, a, &panels, columns);
                 // SAFETY: the product was written.
                 unsafe { found.set_len(rows * columns) }
-                prop_assert_eq!(&found, &product_with(Multiplier::Vectors(kernel), start, Matrix::rows(&laid, rows, links, links), b));
+                let a = Matrix::rows(&laid, rows, links, links);
+                prop_assert_eq!(&found, &product_with(Multiplier::Vectors(kernel), start, a, b));
             }
             // The same rows as columns of a factor whose links begin where they do.
             let turned = starts.iter().flat_map(|start| &data[*start..start + links]).copied().collect::<Vec<_>>();

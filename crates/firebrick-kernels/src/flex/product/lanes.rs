@@ -117,7 +117,7 @@ pub(in crate::flex) trait Element: Copy + Send + Sync {
     ///
     /// # Safety
     /// AVX-512 is there, with the extensions of [`unit`](super::unit); the named ones are there.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     unsafe fn some(from: *const Self, mask: __mmask16) -> __m512;
 }
 
@@ -160,7 +160,7 @@ impl Element for f32 {
         unsafe { V::copy_some(count, from, to) }
     }
 
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     #[inline(always)]
     unsafe fn some(from: *const Self, mask: __mmask16) -> __m512 {
         // SAFETY: the caller's; others are not read.
@@ -209,7 +209,7 @@ impl Element for bf16 {
         }
     }
 
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
     #[inline(always)]
     unsafe fn some(from: *const Self, mask: __mmask16) -> __m512 {
         // SAFETY: the caller's; others are not read. The upper half of an f32 is its bf16.

@@ -8,6 +8,8 @@
 //!
 //! Tiles, blocks, threads and instruction sets decide when a link is made, never between which numbers. So an element has
 //! the same bits in a product of one row as in one of a thousand, and a chain that stops and goes on later is the same chain.
+//!
+//! Factors that are rounded to BF16 have a chain of [`pairs`] or, on processors with a matrix unit, the blocks of [`unit`].
 
 mod gathered;
 mod lanes;

@@ -1,6 +1,7 @@
 //! Other processors have no matrix unit.
 
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use half::bf16;
 
@@ -51,14 +52,22 @@ impl Unit {
         self,
         _: &mut [MaybeUninit<f32>],
         _: Start<'_>,
-        _: Patches<'_>,
+        patches: Patches<'_>,
         _: &[f32],
         _: usize,
     ) {
+        patches.check();
         match self {}
     }
 
-    pub(in crate::flex) fn add_turned_product_of_patches(self, _: &mut [f32], _: Matrix<'_>, _: Patches<'_>) {
+    pub(in crate::flex) fn add_turned_product_of_patches(
+        self,
+        _: &mut [f32],
+        _: Matrix<'_>,
+        patches: Patches<'_>,
+        _: Range<usize>,
+    ) {
+        patches.check();
         match self {}
     }
 }

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! That is the order of the processors that have an instruction for it; like it, plain Rust takes what is smaller than the least
-//! normal number for 0. An element is again one chain, the same in every product. Where there is a matrix unit (module `unit`), the products of linear
-//! maps are that one's.
+//! normal number for 0. An element is again one chain, the same in every product. Where there is a matrix unit (module `unit`), products of
+//! rounded factors are its own instead.
 
 use rayon::prelude::*;
 
@@ -181,6 +181,8 @@ mod tests {
     use half::bf16;
     use proptest::prelude::*;
 
+    use super::super::panels::{laid_out, product_of_laid_out};
+    use super::super::product_with;
     use super::super::tests::numbers;
     use super::*;
 
@@ -230,11 +232,14 @@ mod tests {
             let expected = chains(&start, a, b);
             for kernel in Kernel::all_of_pairs() {
                 let (a, b) = (Words::of(kernel, a), Words::of(kernel, b.transposed()));
-                let found = super::super::product_with(Multiplier::Vectors(kernel), Start::Row(&start), a.matrix(), b.matrix().transposed());
-                prop_assert_eq!(&found, &expected);
+                let (multiplier, b) = (Multiplier::Vectors(kernel), b.matrix().transposed());
+                prop_assert_eq!(&product_with(multiplier, Start::Row(&start), a.matrix(), b), &expected);
+                let (panels, _) = laid_out(kernel, b);
+                prop_assert_eq!(&product_of_laid_out(multiplier, &start, a.matrix(), &panels), &expected);
             }
             let (panels, _) = prepacked_pairs(b);
-            prop_assert_eq!(product_of_prepacked_pairs(&start, a, &panels), product_of_pairs(Start::Row(&start), a, b));
+            let found = product_of_prepacked_pairs(&start, a, &panels);
+            prop_assert_eq!(found, product_of_pairs(Start::Row(&start), a, b));
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use half::bf16;
 
@@ -11,7 +12,7 @@ use super::unit::{BLOCK, LAID, LINES, Laid, Registers, SIDE, TILE, Unit, lay_all
 use super::{Matrix, Patches, Place, Start};
 
 /// The first so many of 32.
-fn first(count: usize) -> __mmask32 {
+fn first_of_32(count: usize) -> __mmask32 {
     if count >= BLOCK { __mmask32::MAX } else { (1 << count) - 1 }
 }
 
@@ -24,7 +25,7 @@ unsafe fn lay_rows(to: *mut f32, patches: Patches<'_>, starts: &[usize]) {
     let mut block = to;
     for row in 0..patches.rows {
         for link in (0..patches.run).step_by(BLOCK) {
-            let mask = first(patches.run - link);
+            let mask = first_of_32(patches.run - link);
             let place = patches.data.as_ptr().wrapping_add(row * patches.apart + link);
             for (line, start) in starts.iter().enumerate() {
                 // SAFETY: the caller's; what does not exist is not read.
@@ -50,7 +51,7 @@ unsafe fn lay_columns(to: *mut f32, patches: Patches<'_>, row: usize, at: usize)
         std::array::from_fn(|half| std::array::from_fn(|index| (half * SIDE + index / 2 + index % 2 * BLOCK) as u16));
     // SAFETY: 32 indices each.
     let turns = turns.map(|turns| unsafe { _mm512_loadu_si512(turns.as_ptr().cast()) });
-    let mask = first(patches.run - at);
+    let mask = first_of_32(patches.run - at);
     let place = patches.data.as_ptr().wrapping_add(row * patches.apart + at);
     for pair in 0..patches.starts.len().div_ceil(BLOCK) * SIDE {
         let mut numbers = [_mm512_setzero_si512(); 2];
@@ -68,7 +69,7 @@ unsafe fn lay_columns(to: *mut f32, patches: Patches<'_>, row: usize, at: usize)
     }
 }
 
-/// [`Unit::rounded`].
+/// [`Unit::round`].
 ///
 /// # Safety
 /// The unit is there.
@@ -87,8 +88,12 @@ unsafe fn round(from: &[f32], to: &mut [bf16]) {
 }
 
 impl Unit {
-    /// Rounds numbers, as many as either slice has.
+    /// Rounds numbers.
+    ///
+    /// # Panics
+    /// If there is not as much room.
     pub(in crate::flex) fn round(self, from: &[f32], to: &mut [bf16]) {
+        assert_eq!(from.len(), to.len(), "room for rounded numbers");
         // SAFETY: the unit is there.
         unsafe { round(from, to) }
     }
@@ -147,26 +152,33 @@ impl Unit {
         });
     }
 
-    /// Lets the chains of `out`, `[columns of b, rows, run]`, go on with those of `bᵀ a`, whose links are the patches.
+    /// Lets the chains of `out`, `[rows, columns of b, run]`, go on with those of `bᵀ a`, of these rows of the patches, which are its links.
     ///
     /// # Panics
     /// If the shapes disagree or a patch reaches beyond its image.
-    pub(in crate::flex) fn add_turned_product_of_patches(self, out: &mut [f32], b: Matrix<'_>, patches: Patches<'_>) {
+    pub(in crate::flex) fn add_turned_product_of_patches(
+        self,
+        out: &mut [f32],
+        b: Matrix<'_>,
+        patches: Patches<'_>,
+        rows: Range<usize>,
+    ) {
         patches.check();
-        let width = patches.rows * patches.run;
-        assert_eq!((out.len(), patches.starts.len()), (b.columns * width, b.rows), "shapes of a product");
-        let out = Place { data: out.as_mut_ptr(), stride: width };
+        assert!(rows.end <= patches.rows, "rows of a patch");
+        assert_eq!(out.len(), rows.len() * b.columns * patches.run, "shape of a product");
+        assert_eq!(patches.starts.len(), b.rows, "shapes of a product");
+        let out = Place { data: out.as_mut_ptr(), stride: patches.run };
         let mut registers = Registers::new();
         LAID.with_borrow_mut(|[laid, columns]: &mut [Laid; 2]| {
             // SAFETY: the factors were checked, and there is room for them; the tiles lie within the result.
             unsafe {
                 laid.fill::<_, false>(b.transposed());
-                for row in 0..patches.rows {
+                for (index, row) in rows.enumerate() {
                     for at in (0..patches.run).step_by(LINES) {
                         let second = columns.room(length(b.rows));
                         lay_columns(second, patches, row, at);
                         for line in (0..b.columns).step_by(LINES) {
-                            let out = out.at(line, row * patches.run + at);
+                            let out = out.at(index * b.columns + line, at);
                             let shape = [LINES.min(b.columns - line), LINES.min(patches.run - at)];
                             let factors = [laid.at(line, b.rows), second.cast_const()];
                             tile(&mut registers, shape, b.rows, factors, out.begins(), out);
@@ -224,16 +236,19 @@ mod tests {
             // SAFETY: the product was written.
             unsafe { found.set_len(count * columns) }
             let b = Matrix::rows(&filled, rows * links, columns, columns);
-            prop_assert_eq!(&found, &product_with(Multiplier::Unit(unit), Start::Row(&start), a, b));
+            let expected = product_with(Multiplier::Unit(unit), Start::Row(&start), a, b);
+            prop_assert!(found.iter().zip(&expected).all(|(x, y)| x.to_bits() == y.to_bits()));
 
             let g = numbers(count * columns, 4);
             let g = Matrix::rows(&g, count, columns, columns);
-            let mut found = vec![0.0; columns * rows * run];
-            unit.add_turned_product_of_patches(&mut found, g, patches);
+            let mut found = vec![0.0; rows * columns * run];
+            let (first, rest) = found.split_at_mut(columns * run);
+            unit.add_turned_product_of_patches(first, g, patches, 0..1);
+            unit.add_turned_product_of_patches(rest, g, patches, 1..rows);
             let turned = product_with(Multiplier::Unit(unit), Start::Zero, g.transposed(), a);
             for (place, number) in found.iter().enumerate() {
-                let (column, row, link) = (place / (rows * run), place / run % rows, place % run);
-                prop_assert_eq!(*number, turned[column * rows * links + row * links + link]);
+                let (row, column, link) = (place / (columns * run), place / run % columns, place % run);
+                prop_assert_eq!(number.to_bits(), turned[(column * rows + row) * links + link].to_bits());
             }
         }
     }

@@ -194,7 +194,8 @@ impl Registers {
     /// # Safety
     /// The unit is there; there are one to [`LINES`] rows.
     unsafe fn divide(&mut self, rows: usize) {
-        if self.0 == rows {
+        // Of two tiles, one below the other, the upper one may stand alone.
+        if self.0 == rows || rows == SIDE && self.0 > SIDE {
             return;
         }
         self.0 = rows;
@@ -217,10 +218,10 @@ impl Drop for Registers {
     }
 }
 
-/// So many blocks of [`LINES`] columns: of the first factor, of the second, where the chains begin and where they go.
-type Grow = unsafe fn(usize, *const f32, *const f32, Place<*const f32>, Place<*mut f32>);
+/// So many blocks of links of [`LINES`] columns: of the first factor, of the second, where the chains begin and where they go.
+type Tiles = unsafe fn(usize, *const f32, *const f32, Place<*const f32>, Place<*mut f32>);
 
-/// [`Grow`] of one tile of rows, or of two, one below the other.
+/// [`Tiles`] of one tile of rows, or of two, one below the other.
 macro_rules! grow {
     ($name:ident, $clear:expr, $begin:expr, $links:expr, $store:expr) => {
         unsafe fn $name(
@@ -301,7 +302,7 @@ pub(super) unsafe fn tile(
     start: Place<*const f32>,
     out: Place<*mut f32>,
 ) {
-    let grow: Grow = if rows > SIDE { two } else { one };
+    let grow: Tiles = if rows > SIDE { two } else { one };
     let blocks = links.div_ceil(BLOCK);
     // SAFETY: the caller's.
     unsafe {
@@ -422,9 +423,11 @@ mod tests {
             for (column, &start) in start.iter().enumerate() {
                 let element = |c: f32, block: usize| {
                     let mut sums = [0.0_f32; 2];
-                    for k in block..a.columns.min(block + BLOCK) {
-                        let a = half(a.data[row * a.row_stride + k * a.column_stride]);
-                        let b = half(b.data[k * b.row_stride + column * b.column_stride].f32());
+                    for k in block..block + BLOCK {
+                        let there = k < a.columns;
+                        let a = if there { half(a.data[row * a.row_stride + k * a.column_stride]) } else { 0.0 };
+                        let b = || half(b.data[k * b.row_stride + column * b.column_stride].f32());
+                        let b = if there { b() } else { 0.0 };
                         sums[k % 2] = flushed(a.mul_add(b, sums[k % 2]));
                     }
                     flushed(c + flushed(sums[0] + sums[1]))
@@ -433,6 +436,10 @@ mod tests {
             }
         }
         out
+    }
+
+    fn same(a: &[f32], b: &[f32]) -> bool {
+        a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
     }
 
     fn turned<T>(data: &[T], rows: usize, columns: usize, turn: bool) -> Matrix<'_, T> {
@@ -454,10 +461,11 @@ mod tests {
         for threads in [1, 3] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
             let found = pool.install(|| product_with(multiplier, Start::Row(&start), a, b));
-            assert_eq!(found, expected, "{shape:?} {turns:?}, {threads} threads");
+            assert!(same(&found, &expected), "{shape:?} {turns:?}, {threads} threads");
         }
         let panels = unit.laid_out(b).0;
-        assert_eq!(product_of_laid_out(multiplier, &start, a, &panels), expected, "{shape:?} {turns:?}");
+        let found = product_of_laid_out(multiplier, &start, a, &panels);
+        assert!(same(&found, &expected), "{shape:?} {turns:?}, panels");
     }
 
     proptest! {
@@ -473,6 +481,44 @@ mod tests {
                 hold([rows, links, columns], turns, |b| b);
             }
         }
+    }
+
+    #[test]
+    fn what_is_no_number_stays_in_its_row_and_its_column() {
+        let Some(unit) = Unit::get() else { return };
+        let multiplier = Multiplier::Unit(unit);
+        let mut a = numbers(32 * 64, 1);
+        let b = numbers(64 * 32, 2);
+        let product = |a: &[f32], shape: [usize; 3]| {
+            let [rows, links, columns] = shape;
+            let (a, b) = (Matrix::rows(a, rows, links, links), Matrix::rows(&b, links, columns, columns));
+            product_with(multiplier, Start::Zero, a, b)
+        };
+        let (whole, small) = (product(&a, [32, 64, 32]), product(&a, [17, 33, 5]));
+        let row = 3;
+        let kept = std::mem::replace(&mut a[row * 64 + 40], f32::NAN);
+        for (index, (number, expected)) in product(&a, [32, 64, 32]).iter().zip(&whole).enumerate() {
+            if index / 32 == row {
+                assert!(number.is_nan());
+            } else {
+                assert_eq!(number, expected);
+            }
+        }
+        // Nor does it stay in the memory that factors are laid out in.
+        product(&[f32::NAN; 32 * 64], [32, 64, 32]);
+        a[row * 64 + 40] = kept;
+        assert_eq!(product(&a, [17, 33, 5]), small);
+    }
+
+    #[test]
+    fn what_is_below_the_least_normal_number_is_zero() {
+        let Some(unit) = Unit::get() else { return };
+        let of = |a: [f32; 2], b: [f32; 2]| {
+            let (a, b) = (Matrix::rows(&a, 1, 2, 2), Matrix::rows(&b, 2, 1, 1));
+            product_with(Multiplier::Unit(unit), Start::Zero, a, b)[0]
+        };
+        assert_eq!([of([1e-39, 0.0], [1e30, 0.0]), of([1e-20, 0.0], [1e-20, 0.0])], [0.0, 0.0]);
+        assert_eq!(of([0.0, 2.0_f32.powi(-126)], [0.0, 1.0]), 2.0_f32.powi(-126));
     }
 
     #[test]

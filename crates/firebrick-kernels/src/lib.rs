@@ -222,8 +222,7 @@ pub enum Precision {
     /// Not at all.
     #[default]
     F32,
-    /// To BF16: eight bits of a number count. Two to three times as fast as f32 where the processor has a matrix unit (Intel's AMX), 1.5 to 1.7 times with
-    /// AVX-512's BF16 on AMD's; no faster, or slower, elsewhere.
+    /// To BF16: eight bits of a number count. Faster where the processor has a matrix unit (Intel's AMX) or, as AMD's have, AVX-512's BF16; slower elsewhere.
     Bf16,
 }
 

@@ -137,6 +137,18 @@ impl Place<*mut f32> {
 }
 
 impl Place<*const f32> {
+    /// Copies so many rows and columns.
+    ///
+    /// # Safety
+    /// They lie within what is read, and alone within what is written.
+    #[inline(always)]
+    unsafe fn copy(self, to: Place<*mut f32>, [rows, columns]: [usize; 2]) {
+        for row in 0..rows {
+            // SAFETY: the caller's.
+            unsafe { std::ptr::copy_nonoverlapping(self.at(row, 0).data, to.at(row, 0).data, columns) }
+        }
+    }
+
     /// The beginning of chains at 0.
     const ZERO: Self = Self { data: std::ptr::null(), stride: 0 };
 
@@ -474,7 +486,21 @@ mod tests {
         Kept,
     }
 
-    fn turned<T>(data: &[T], rows: usize, columns: usize, slack: usize, turn: bool) -> Matrix<'_, T> {
+    /// 0 below the least normal number.
+    pub(super) fn flushed(x: f32) -> f32 {
+        if x.abs() < f32::MIN_POSITIVE { 0.0 * x } else { x }
+    }
+
+    /// An element rounded to BF16; 0 where there is none.
+    pub(super) fn rounded<T: Element>(m: Matrix<'_, T>, row: usize, column: usize) -> f32 {
+        if row >= m.rows || column >= m.columns {
+            return 0.0;
+        }
+        let number = m.data[row * m.row_stride + column * m.column_stride].f32();
+        flushed(bf16::from_f32(flushed(number)).to_f32())
+    }
+
+    pub(super) fn turned<T>(data: &[T], rows: usize, columns: usize, slack: usize, turn: bool) -> Matrix<'_, T> {
         if turn {
             Matrix::rows(data, columns, rows, rows + slack).transposed()
         } else {

@@ -183,13 +183,11 @@ mod tests {
 
     use super::super::panels::{laid_out, product_of_laid_out};
     use super::super::product_with;
-    use super::super::tests::numbers;
+    use super::super::tests::{flushed, numbers, rounded as rounded_element, turned};
     use super::*;
 
     /// The chain as the module's words have it.
     fn chains(start: &[f32], a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
-        let flushed = |x: f32| if x.abs() < f32::MIN_POSITIVE { 0.0 * x } else { x };
-        let half = |x: f32| flushed(bf16::from_f32(flushed(x)).to_f32());
         let mut out = Vec::new();
         for row in 0..a.rows {
             for (column, &start) in start.iter().enumerate() {
@@ -197,8 +195,7 @@ mod tests {
                     if k >= a.columns {
                         return c;
                     }
-                    let a = half(a.data[row * a.row_stride + k * a.column_stride]);
-                    flushed(a.mul_add(half(b.data[k * b.row_stride + column * b.column_stride]), c))
+                    flushed(rounded_element(a, row, k).mul_add(rounded_element(b, k, column), c))
                 };
                 out.push((0..a.columns.div_ceil(2)).fold(start, |c, p| link(link(c, 2 * p + 1), 2 * p)));
             }
@@ -223,12 +220,7 @@ mod tests {
             rows in 0..30_usize, links in 0..50_usize, columns in 0..70_usize, turns: [bool; 2],
         ) {
             let (a, b, start) = (numbers(rows * links, 1), numbers(links * columns, 2), numbers(columns, 3));
-            let of = |data, rows, columns, turn: bool| if turn {
-                Matrix::rows(data, columns, rows, rows).transposed()
-            } else {
-                Matrix::rows(data, rows, columns, columns)
-            };
-            let (a, b) = (of(&a, rows, links, turns[0]), of(&b, links, columns, turns[1]));
+            let (a, b) = (turned(&a, rows, links, 0, turns[0]), turned(&b, links, columns, 0, turns[1]));
             let expected = chains(&start, a, b);
             for kernel in Kernel::all_of_pairs() {
                 let (a, b) = (Words::of(kernel, a), Words::of(kernel, b.transposed()));

@@ -234,14 +234,10 @@ unsafe fn part<V: Lanes, const R: usize, const N: usize, const FAR: bool>(
         let mut whole = [0.0_f32; MOST_ROWS * MOST_COLUMNS];
         let place = Place { data: whole.as_mut_ptr(), stride: width };
         if !start.data.is_null() {
-            for row in 0..R {
-                std::ptr::copy_nonoverlapping(start.at(row, 0).data, place.at(row, 0).data, columns);
-            }
+            start.copy(place, [R, columns]);
         }
         grow::<V, f32, R, N, FAR>(links, a, b, place.begins(), place);
-        for row in 0..R {
-            std::ptr::copy_nonoverlapping(place.at(row, 0).data, out.at(row, 0).data, columns);
-        }
+        place.begins().copy(out, [R, columns]);
     }
 }
 

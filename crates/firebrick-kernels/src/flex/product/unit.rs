@@ -313,14 +313,10 @@ pub(super) unsafe fn tile(
         let mut whole = [0.0_f32; LINES * LINES];
         let place = Place { data: whole.as_mut_ptr(), stride: LINES };
         if !start.data.is_null() {
-            for row in 0..rows {
-                std::ptr::copy_nonoverlapping(start.at(row, 0).data, place.at(row, 0).data, columns);
-            }
+            start.copy(place, [rows, columns]);
         }
         grow(blocks, a, b, place.begins(), place);
-        for row in 0..rows {
-            std::ptr::copy_nonoverlapping(place.at(row, 0).data, out.at(row, 0).data, columns);
-        }
+        place.begins().copy(out, [rows, columns]);
     }
 }
 
@@ -410,24 +406,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::panels::product_of_laid_out;
-    use super::super::tests::numbers;
+    use super::super::tests::{flushed, numbers, rounded, turned};
     use super::super::{Multiplier, Start, product_with};
     use super::*;
 
     /// Every element in the order of the module's words.
     fn blocks<T: Element>(start: &[f32], a: Matrix<'_>, b: Matrix<'_, T>) -> Vec<f32> {
-        let flushed = |x: f32| if x.abs() < f32::MIN_POSITIVE { 0.0 * x } else { x };
-        let half = |x: f32| flushed(bf16::from_f32(flushed(x)).to_f32());
         let mut out = Vec::new();
         for row in 0..a.rows {
             for (column, &start) in start.iter().enumerate() {
                 let element = |c: f32, block: usize| {
                     let mut sums = [0.0_f32; 2];
                     for k in block..block + BLOCK {
-                        let there = k < a.columns;
-                        let a = if there { half(a.data[row * a.row_stride + k * a.column_stride]) } else { 0.0 };
-                        let b = || half(b.data[k * b.row_stride + column * b.column_stride].f32());
-                        let b = if there { b() } else { 0.0 };
+                        let (a, b) = (rounded(a, row, k), rounded(b, k, column));
                         sums[k % 2] = flushed(a.mul_add(b, sums[k % 2]));
                     }
                     flushed(c + flushed(sums[0] + sums[1]))
@@ -442,21 +433,13 @@ mod tests {
         a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
     }
 
-    fn turned<T>(data: &[T], rows: usize, columns: usize, turn: bool) -> Matrix<'_, T> {
-        if turn {
-            Matrix::rows(data, columns, rows, rows).transposed()
-        } else {
-            Matrix::rows(data, rows, columns, columns)
-        }
-    }
-
     /// On any number of threads, whatever the shape and the layout, and of panels too.
     fn hold<T: Element>(shape: [usize; 3], turns: [bool; 2], b: impl Fn(Vec<f32>) -> Vec<T>) {
         let Some(unit) = Unit::get() else { return };
         let multiplier = Multiplier::Unit(unit);
         let [rows, links, columns] = shape;
         let (a, b, start) = (numbers(rows * links, 1), b(numbers(links * columns, 2)), numbers(columns, 3));
-        let (a, b) = (turned(&a, rows, links, turns[0]), turned(&b, links, columns, turns[1]));
+        let (a, b) = (turned(&a, rows, links, 0, turns[0]), turned(&b, links, columns, 0, turns[1]));
         let expected = blocks(&start, a, b);
         for threads in [1, 3] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

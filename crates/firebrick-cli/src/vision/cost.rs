@@ -31,7 +31,7 @@ impl Measure {
 }
 
 impl Stage<Env> for Measure {
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     type Inputs = (Output<Pictures>, Output<Generative>, Output<Classifier>, Output<Denoiser>);
     type Output = Costs;
 
@@ -51,43 +51,53 @@ impl Stage<Env> for Measure {
         let seeds = (0..part.len()).map(|index| Seed::new(index as u64)).collect::<Vec<_>>();
         let visible = Occluder::Half.masks(height, width, &seeds, &env.device);
         let evidence = Evidence { images: all(&part, &model), visible };
-        let timed = |f: &dyn Fn() -> Result<()>| -> Result<f64> {
-            /// Seconds after which nothing is timed again, and until which all is: what is short is slow at first.
-            const LONG: f64 = 10.0;
-            const SHORT: f64 = 1.0;
-            let mut times = Vec::<f64>::new();
-            while times.iter().sum::<f64>() < if times.len() < 3 { LONG } else { SHORT } {
-                let begun = Instant::now();
-                f()?;
-                times.push(begun.elapsed().as_secs_f64());
-            }
-            times.sort_by(f64::total_cmp);
-            Ok(1e3 * times[times.len() / 2] / part.len() as f64)
-        };
-        let forward = timed(&|| {
+        let forward = || {
             model.network().cnn().logits(evidence.images.clone()).into_data();
             Ok(())
-        })?;
-        let mut costs = Vec::new();
-        let mut add = |what: &str, milliseconds: f64| {
-            costs.push(Cost { what: what.to_owned(), milliseconds, passes: milliseconds / forward });
         };
-        add("one forward pass", forward);
-        add("one sweep", timed(&|| Ok(model.sweep(&evidence, &Query::Free, &ways.sweep).map(drop)?))?);
+        let mut costs = Vec::new();
+        let mut add = |what: &str, f: &dyn Fn() -> Result<()>| -> Result<()> {
+            let [milliseconds, passes] = timed(&forward, f)?;
+            costs.push(Cost { what: what.to_owned(), milliseconds: milliseconds / part.len() as f64, passes });
+            Ok(())
+        };
+        add("one forward pass", &forward)?;
+        add("one sweep", &|| Ok(model.sweep(&evidence, &Query::Free, &ways.sweep).map(drop)?))?;
         // With what the classifier says of the pictures that were filled in.
         for method in ways.methods(part.len()) {
-            add(method.name, timed(&|| (method.way)(&evidence).map(drop))?);
+            add(method.name, &|| (method.way)(&evidence).map(drop))?;
         }
         let whole = Evidence { visible: Tensor::ones([part.len(), height, width, 1], &env.device), ..evidence.clone() };
         let labels = [0, 1].map(|label| vec![label; part.len()]);
-        add(
-            "two instances, both labels given",
-            timed(&|| {
-                model.explain_many(&whole, &labels, Compose::Max, &ways.sweep, &ways.descent)?;
-                Ok(())
-            })?,
-        );
+        add("two instances, both labels given", &|| {
+            model.explain_many(&whole, &labels, Compose::Max, &ways.sweep, &ways.descent)?;
+            Ok(())
+        })?;
         write_json(&ctx.artifact().join(Costs::FILE), &costs)?;
         Ok(())
     }
+}
+
+/// The milliseconds of `f`, and how many times those of `forward` that is: medians of turns of both, as a machine that others use is now
+/// faster, now slower.
+fn timed(forward: &dyn Fn() -> Result<()>, f: &dyn Fn() -> Result<()>) -> Result<[f64; 2]> {
+    /// Seconds after which nothing is timed again, and until which all is: what is short is slow at first.
+    const LONG: f64 = 10.0;
+    const SHORT: f64 = 1.0;
+    let seconds = |f: &dyn Fn() -> Result<()>| -> Result<f64> {
+        let begun = Instant::now();
+        f()?;
+        Ok(begun.elapsed().as_secs_f64())
+    };
+    let [mut forwards, mut times] = [Vec::new(), Vec::<f64>::new()];
+    while times.iter().sum::<f64>() < if times.len() < 3 { LONG } else { SHORT } {
+        forwards.push(seconds(forward)?);
+        times.push(seconds(f)?);
+    }
+    let median = |times: &mut Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    };
+    let time = median(&mut times);
+    Ok([1e3 * time, time / median(&mut forwards)])
 }

@@ -223,7 +223,10 @@ impl Trace {
         if let Some(record) = files::read_json(&folder.join(layout::RECORD), fix)? {
             return Ok(Self::Finished(record));
         }
-        Ok(files::read_json(&folder.join(layout::BEGUN), fix)?.map_or(Self::Nothing, Self::Begun))
+        let Some(begun) = files::read_json(&folder.join(layout::BEGUN), fix)? else { return Ok(Self::Nothing) };
+        // Work that holds nothing else is nothing to go on with, and nothing to lose.
+        let bare = files::entries(&folder.join(layout::WORK))?.len() == 1;
+        Ok(if bare { Self::Nothing } else { Self::Begun(begun) })
     }
 }
 

@@ -266,4 +266,17 @@ fn an_interrupted_stage_with_another_recipe_stops() {
     assert_eq!(env.ran.borrow()[0], ("pretrain".to_owned(), 40));
 }
 
+#[test]
+fn an_interrupted_stage_that_left_nothing_begins_anew_with_another_recipe() {
+    let root = root();
+    let env = Env { fail: Some(("pretrain", 0)), ..Env::default() };
+    run(&standard(), root.path(), &env).unwrap_err();
+    assert_eq!(names(&root.path().join("02-pretrain/work")), ["fingerprint.json"]);
+    let edited = graph(data(), Train { learning_rate: 0.001, steps: 40 });
+    assert_eq!(statuses(&edited, root.path()), [Status::Finished, Status::ToDo, Status::ToDo, Status::ToDo]);
+    let env = Env::default();
+    run(&edited, root.path(), &env).unwrap();
+    assert_eq!(env.ran.borrow()[0], ("pretrain".to_owned(), 40));
+}
+
 // Each moment at which a process may be killed, as it looks on disk afterwards.

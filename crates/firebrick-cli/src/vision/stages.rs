@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, bail};
 use burn::module::Module;
 use firebrick_data::images::{TrainTest, files, read_folder, write_idx};
 use firebrick_data::synthetic::glyphs::glyphs;
 use firebrick_inference::tasks::Occluder;
-use firebrick_inference::{DecoderMode, GenerativeConfig, GenerativeModel, PriorConfig};
+use firebrick_inference::{DecoderMode, GenerativeConfig, GenerativeModel, Network, PriorConfig};
 use firebrick_models::{CnnConfig, save_cnn};
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext, digest};
 use firebrick_train::classify::{self, ClassifyConfig, accuracy};
@@ -60,30 +60,49 @@ impl Stage<Env> for Collect {
             }
         };
         let (train, test) = (train.min(found.train.len()), test.min(found.test.len()));
-        if train <= validation {
-            return Err(
-                anyhow!("{train} pictures to learn from leave none beside `data.validation` = {validation}").into()
-            );
-        }
-        let [height, width, _] = found.test.size();
-        if height.min(width) < SMALLEST {
-            return Err(anyhow!("pictures of {height} x {width} pixels; masks hide squares of {SMALLEST}").into());
-        }
-        if test.min(validation) < 4 {
-            let told = format!("{test} pictures to measure on and {validation} to choose constants on");
-            return Err(anyhow!("{told}; a canvas takes 4: raise `data.test` and `data.validation`").into());
-        }
-        let known = train - validation;
+        let known = train.saturating_sub(validation);
         let parts = [
             (Pictures::TRAIN, found.train.chosen(0..known)),
             (Pictures::VALIDATION, found.train.chosen(known..train)),
             (Pictures::TEST, found.test.chosen(0..test)),
         ];
+        check(&parts.each_ref().map(|(_, pictures)| pictures))?;
         for (part, pictures) in parts {
             write_idx(&pictures, ctx.artifact(), part)?;
         }
         Ok(())
     }
+}
+
+/// Whether these are pictures to learn from, to choose constants on and to measure on: told here, before anything is trained.
+fn check([train, validation, test]: &[&Images; 3]) -> Result<()> {
+    let ([height, width, _], known, chosen) = (train.size(), train.len(), validation.len());
+    if known == 0 {
+        let tenth = chosen / 10;
+        let told = format!("`data.validation` takes all {chosen} pictures to learn from");
+        bail!("{told}: `--set data.validation={tenth}` leaves the others");
+    }
+    if test.size() != train.size() {
+        let [rows, columns, _] = test.size();
+        bail!("pictures to learn from have {height} x {width} pixels, those to measure on {rows} x {columns}");
+    }
+    if height.min(width) < SMALLEST {
+        bail!("pictures of {height} x {width} pixels; masks hide squares of {SMALLEST}");
+    }
+    if test.len().min(chosen) < 4 {
+        let told = format!("{} pictures to measure on and {chosen} to choose constants on", test.len());
+        bail!("{told}; a canvas takes 4: raise `data.test` and `data.validation`");
+    }
+    let labels = || [train, validation, test].into_iter().flat_map(|pictures| pictures.labels());
+    let last = labels().copied().max().unwrap_or(0);
+    if let Some(class) = (0..=last).find(|class| !train.labels().contains(class)) {
+        let told = format!("none of {known} pictures to learn from is of class {class}");
+        bail!("{told}, and there are classes up to {last}: count labels from 0 on, without gaps");
+    }
+    if last == 0 {
+        bail!("all pictures are of class 0: two classes at least are needed, to tell them apart");
+    }
+    Ok(())
 }
 
 /// The classifier.
@@ -182,6 +201,9 @@ impl Stage<Env> for Train {
             if self.masked { (under_masks(&train, self.cnn.epochs, seed), 1) } else { (train, self.cnn.epochs) };
         let config = self.cnn.config(epochs, samples);
         let cnn = plan.init(seed, &env.device.clone().autodiff()).context("`cnn` does not fit the pictures")?;
+        // What cannot be modelled is not worth training.
+        let told = || format!("pictures of {height} x {width} pixels");
+        Network::of(cnn.valid()).with_context(told)?;
         let mut progress = Progress::new(ctx.work(), ctx.stage(), env.voice);
         let cnn = classify::train(cnn, &train, &config, seed, Some(&mut checkpoints(ctx, env)), &mut progress)?.valid();
         save_cnn(&cnn, ctx.artifact())?;
@@ -263,5 +285,40 @@ impl Stage<Env> for Fit {
         let seed = Seed::new(self.seed).derive("vision/model");
         GenerativeModel::fit(classifier.cnn(&env.device)?, &train, &config, seed)?.save(ctx.artifact())?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pictures of these labels and of this side.
+    fn of(side: usize, labels: &[u8]) -> Images {
+        Images::of([side, side, 1], vec![0; side * side * labels.len()], labels.to_vec())
+    }
+
+    #[test]
+    fn pictures_that_cannot_be_learnt_from_or_measured_on_are_refused_beforehand() {
+        let (four, none) = (of(SMALLEST, &[0, 1, 1, 0]), of(SMALLEST, &[]));
+        assert!(check(&[&four; 3]).is_ok());
+        let told = |pictures: [&Images; 3]| check(&pictures).unwrap_err().to_string();
+        let hundred = of(SMALLEST, &[1; 100]);
+        let validation =
+            "`data.validation` takes all 100 pictures to learn from: `--set data.validation=10` leaves the others";
+        assert_eq!(told([&none, &hundred, &four]), validation);
+        let large = of(28, &[0, 1, 0, 1]);
+        let sizes = "pictures to learn from have 16 x 16 pixels, those to measure on 28 x 28";
+        assert_eq!(told([&four, &four, &large]), sizes);
+        let small = of(12, &[0, 1, 0, 1]);
+        assert_eq!(told([&small; 3]), "pictures of 12 x 12 pixels; masks hide squares of 16");
+        let few = of(SMALLEST, &[0, 1]);
+        assert!(told([&four, &four, &few]).starts_with("2 pictures to measure on and 4 to choose constants on; "));
+        let gap = of(SMALLEST, &[0, 2, 2, 0]);
+        let classes = "none of 4 pictures to learn from is of class 1, and there are classes up to 2: \
+                       count labels from 0 on, without gaps";
+        assert_eq!(told([&gap; 3]), classes);
+        assert!(told([&four, &four, &gap]).starts_with("none of 4 pictures to learn from is of class 2, "));
+        let one = of(SMALLEST, &[0; 4]);
+        assert!(told([&one; 3]).starts_with("all pictures are of class 0: "));
     }
 }

@@ -94,20 +94,18 @@ fn completion(results: &Results) -> Section {
                    themselves, and `impute`, which averages the classifier's answers to a filling of every class. `trained`, another \
                    classifier, and `denoiser` learnt from pictures under the same families of masks; of all else only the temperature of \
                    `impute` was chosen under them.";
-    let grid = |grid: &Grid| Figure {
-        svg: PictureGrid { columns: grid.columns.clone(), size: grid.size, rows: grid.rows.clone() }.to_svg(),
-        caption: grid.title.clone(),
+    // Each as wide as the page, as it has many columns.
+    let grid = |grid: &Grid| {
+        let svg = PictureGrid { columns: grid.columns.clone(), size: grid.size, rows: grid.rows.clone() }.to_svg();
+        Block::Figures(vec![Figure { svg, caption: grid.title.clone() }])
     };
-    let figures = results.grids.iter().map(grid).collect();
     let tuned = format!(
         "`impute` divides the evidence of classes by {}, chosen on pictures that nothing was learnt from.",
         results.temperature
     );
-    let blocks = vec![
-        table(caption, &columns, results.completion.iter().map(row).collect()),
-        Block::Paragraph(tuned),
-        Block::Figures(figures),
-    ];
+    let mut blocks =
+        vec![table(caption, &columns, results.completion.iter().map(row).collect()), Block::Paragraph(tuned)];
+    blocks.extend(results.grids.iter().map(grid));
     Section { title: "What hides behind a mask".into(), blocks }
 }
 

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Every step from one state to the next is a single rename, so a process that is killed leaves one of: nothing, work
-//! without a record (resumed), or a record (skipped). An artifact without a record is not trusted and made again from
+//! without a record (resumed, or begun anew where it holds nothing but the fingerprint), or a record (skipped). An artifact without a record is not trusted and made again from
 //! the work. Folders are found by the stage's name; the number only sorts them.
 
 use std::fs::{File, TryLockError};

@@ -74,11 +74,14 @@ impl Stage<Env> for Collect {
     }
 }
 
+/// The most pictures that a canvas takes.
+const FEWEST: usize = 4;
+
 /// Whether these are pictures to learn from, to choose constants on and to measure on: told here, before anything is trained.
 fn check([train, validation, test]: &[&Images; 3]) -> Result<()> {
     let ([height, width, _], known, chosen) = (train.size(), train.len(), validation.len());
     if known == 0 {
-        let tenth = chosen / 10;
+        let tenth = (chosen / 10).max(FEWEST);
         let told = format!("`data.validation` takes all {chosen} pictures to learn from");
         bail!("{told}: `--set data.validation={tenth}` leaves the others");
     }
@@ -89,9 +92,9 @@ fn check([train, validation, test]: &[&Images; 3]) -> Result<()> {
     if height.min(width) < SMALLEST {
         bail!("pictures of {height} x {width} pixels; masks hide squares of {SMALLEST}");
     }
-    if test.len().min(chosen) < 4 {
+    if test.len().min(chosen) < FEWEST {
         let told = format!("{} pictures to measure on and {chosen} to choose constants on", test.len());
-        bail!("{told}; a canvas takes 4: raise `data.test` and `data.validation`");
+        bail!("{told}; a canvas takes {FEWEST}: raise `data.test` and `data.validation`");
     }
     let labels = || [train, validation, test].into_iter().flat_map(|pictures| pictures.labels());
     let last = labels().copied().max().unwrap_or(0);

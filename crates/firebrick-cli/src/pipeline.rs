@@ -235,7 +235,7 @@ fn folder(data: &str, wanted: hub::Wanted, voice: Voice) -> Result<PathBuf> {
     let bar = if voice > Voice::Quiet { ProgressBar::new(0) } else { ProgressBar::hidden() };
     let style = ProgressStyle::with_template("  {msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}")?;
     bar.set_style(style);
-    let dir = hub::download(repo, wanted, &hub::Hub::from_env(), |file, done, total| {
+    let dir = hub::dataset(repo, wanted, &hub::Hub::from_env(), |file, done, total| {
         bar.set_message(file.to_owned());
         bar.set_length(total);
         bar.set_position(done);

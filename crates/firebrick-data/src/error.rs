@@ -242,46 +242,57 @@ pub enum Error {
         /// What it is.
         found: String,
     },
-    /// A dataset cannot be fetched.
+    /// The name of a repository of the hub is not of the form `owner/name`.
+    #[cfg(feature = "hub")]
+    #[error("hub:{name}: expected hub:OWNER/NAME, for instance hub:{example}")]
+    HubName {
+        /// What stands there.
+        name: String,
+        /// One that would do.
+        example: &'static str,
+    },
+    /// A repository of the hub cannot be fetched.
     #[cfg(feature = "hub")]
     #[error(
-        "dataset {repo} cannot be fetched from {endpoint}; check its name and the connection, or fetch it elsewhere and \
-         give its folder by `--data DIR`, or set HF_HOME to a cache that holds it"
+        "{kind} {name} cannot be fetched from {endpoint}: {source}; check its name and the connection, or fetch it \
+         elsewhere and name its folder, or set HF_HOME to a cache that holds it, or HF_ENDPOINT to another host"
     )]
     Hub {
-        /// The dataset.
-        repo: String,
+        /// `dataset` or `model`.
+        kind: &'static str,
+        /// The repository.
+        name: String,
         /// The host.
         endpoint: String,
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A dataset may only be taken from the cache, and is not there.
+    /// A repository may only be taken from the cache, and is not there.
     #[cfg(feature = "hub")]
     #[error(
-        "dataset {repo} is not in the cache {}, and HF_HUB_OFFLINE forbids to fetch it; unset that, or give a folder \
-         by `--data DIR`, or set HF_HOME to a cache that holds it",
+        "{kind} {name} is not in the cache {}, and HF_HUB_OFFLINE forbids to fetch it; unset that, or name a folder that \
+         holds it, or set HF_HOME to a cache that does",
         cache.display()
     )]
     NotCached {
-        /// The dataset.
-        repo: String,
+        /// `dataset` or `model`.
+        kind: &'static str,
+        /// The repository.
+        name: String,
         /// The folder of the cache.
         cache: PathBuf,
     },
-    /// A dataset of the hub has another layout.
+    /// A repository of the hub does not have the files that are wanted.
     #[cfg(feature = "hub")]
-    #[error(
-        "dataset {repo} has no `*/train.jsonl.gz` or `*/test.jsonl.gz`; name a dataset laid out as Anthropic/hh-rlhf"
-    )]
-    NoComparisons {
-        /// The dataset.
-        repo: String,
-    },
-    /// A dataset of the hub holds no images.
-    #[error("dataset {repo} has no `*/train*.parquet` or `*/test*.parquet`; name one laid out as ylecun/mnist")]
-    NoHubImages {
-        /// The dataset.
-        repo: String,
+    #[error("{kind} {name} has no {expected}; name one that has them, as {example}")]
+    NotInRepository {
+        /// `dataset` or `model`.
+        kind: &'static str,
+        /// The repository.
+        name: String,
+        /// The files.
+        expected: &'static str,
+        /// A repository that has them.
+        example: &'static str,
     },
 }

@@ -308,7 +308,8 @@ fn listed(names: &[String]) -> String {
 
 #[cfg(feature = "hub")]
 fn fetched(repo: &str) -> Result<PathBuf, Error> {
-    crate::hub::download(repo, &firebrick_data::hub::Hub::from_env(), |_, _, _| ())
+    use firebrick_data::hub::{Hub, model};
+    Ok(model(repo, &Hub::from_env(), |_, _, _| ())?)
 }
 
 #[cfg(not(feature = "hub"))]

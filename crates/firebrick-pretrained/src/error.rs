@@ -127,49 +127,12 @@ pub enum Error {
     /// The network's files are wrong.
     #[error(transparent)]
     Model(#[from] firebrick_models::Error),
-    /// The tokenizer's files are wrong.
+    /// The tokenizer's files are wrong, or the hub does not give the model.
     #[error(transparent)]
     Data(firebrick_data::Error),
     /// The hub is asked for, and this program was built without it.
     #[error("hub:{repo}: this program was built without the feature `hub`; fetch the model and name its folder")]
     WithoutHub {
-        /// The model.
-        repo: String,
-    },
-    /// The name of a model of the hub is not of the form `owner/name`.
-    #[error("hub:{repo}: expected hub:OWNER/NAME, for instance hub:HuggingFaceTB/SmolLM2-135M-Instruct")]
-    HubName {
-        /// What stands there.
-        repo: String,
-    },
-    /// A model cannot be fetched.
-    #[error(
-        "model {repo} cannot be fetched from {endpoint}: {source}; check its name and the connection, or fetch it elsewhere \
-         and name its folder, or set HF_HOME to a cache that holds it, or HF_ENDPOINT to another host"
-    )]
-    Hub {
-        /// The model.
-        repo: String,
-        /// The host.
-        endpoint: String,
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// A model may only be taken from the cache, and is not there.
-    #[error(
-        "model {repo} is not in the cache {}, and HF_HUB_OFFLINE forbids to fetch it; unset that, or name a folder that \
-         holds it, or set HF_HOME to a cache that does",
-        cache.display()
-    )]
-    NotCached {
-        /// The model.
-        repo: String,
-        /// The folder of the cache.
-        cache: PathBuf,
-    },
-    /// A model of the hub has no weights that could be read.
-    #[error("model {repo} has no `config.json` with `model.safetensors` or its shards; name a model that has them")]
-    NoWeights {
         /// The model.
         repo: String,
     },

@@ -6,8 +6,6 @@ mod files;
 mod folder;
 mod generation;
 mod gguf;
-#[cfg(feature = "hub")]
-mod hub;
 mod save;
 mod template;
 
@@ -18,8 +16,6 @@ use firebrick_models::{Decoder, DecoderConfig};
 pub use checkpoint::{Checkpoint, Kind, Text};
 pub use error::Error;
 pub use generation::GenerationConfig;
-#[cfg(feature = "hub")]
-pub use hub::download;
 pub use save::save;
 pub use template::{ChatTemplate, Message};
 

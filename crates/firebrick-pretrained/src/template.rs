@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use firebrick_data::dialogue;
-use minijinja::value::{Kwargs, Value, ValueKind};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Serde, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, ErrorKind, UndefinedBehavior, context};
 use serde::{Deserialize, Serialize};
 
@@ -143,7 +144,8 @@ impl ChatTemplate {
             ErrorKind::OutOfFuel => self.error("takes too many steps".to_owned()),
             _ => self.error(format!("fails: {error}")),
         };
-        let tokens = Value::from_serialize(&self.tokens);
+        let tokens = Value::from(Serde(&self.tokens));
+        let messages = Serde(messages);
         let conversation = context! {
             messages, add_generation_prompt, tools => Value::from(()), documents => Value::from(()), ..tokens
         };
@@ -190,8 +192,8 @@ fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::None);
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
-    environment.set_trim_blocks(true);
-    environment.set_lstrip_blocks(true);
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    environment.set_syntax(syntax.expect("Jinja's own delimiters are distinct"));
     environment.set_recursion_limit(DEPTH);
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.add_function("raise_exception", |reason: String| -> Result<Value, minijinja::Error> {

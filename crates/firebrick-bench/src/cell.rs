@@ -10,7 +10,7 @@ use firebrick_rl::ppo::PpoConfig;
 use firebrick_tensor::Parameters;
 use firebrick_train::{AdamWConfig, FitConfig, Schedule};
 use firebrick_types::{Seed, TokenId};
-use rand::Rng;
+use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::path::{Path, PathBuf};

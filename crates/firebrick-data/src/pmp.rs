@@ -1,7 +1,7 @@
 //! Pairs for preference-model pretraining (D-06, D-07).
 
 use firebrick_types::Seed;
-use rand::Rng;
+use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
 use crate::{Answer, Thread};

@@ -1,7 +1,7 @@
 //! A chain of layers that are linear and Gaussian: where everything a backward pass approximates can be had exactly.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use rand::Rng;
+use rand::RngExt;
 
 use crate::belief::Belief;
 use crate::cholesky::Cholesky;

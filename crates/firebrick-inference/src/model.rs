@@ -5,7 +5,7 @@ use firebrick_kernels::linear;
 use firebrick_models::Cnn;
 use firebrick_tensor::indices;
 use firebrick_types::{Images, Seed};
-use rand::Rng;
+use rand::RngExt;
 use rand::seq::SliceRandom;
 
 use crate::Error;

@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use firebrick_kernels::linear;
 use firebrick_tensor::indices;
 use firebrick_types::Seed;
-use rand::Rng;
+use rand::RngExt;
 use rand::seq::SliceRandom;
 
 use crate::Error;

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use firebrick_types::Seed;
-use rand::Rng;
+use rand::RngExt;
 
 /// A family of masks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -17,7 +17,7 @@ use firebrick_testkit::{assert_close, cpu};
 use firebrick_train::classify::{self, ClassifyConfig, accuracy, pixels};
 use firebrick_train::{FitConfig, Silent};
 use firebrick_types::{Images, Seed};
-use rand::Rng;
+use rand::RngExt;
 
 const SIZE: [usize; 3] = [12, 12, 1];
 const CLASSES: usize = 3;

@@ -4,7 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use firebrick_kernels::{Precision, Prepacked, Window};
 use firebrick_types::Seed;
-use rand::Rng;
+use rand::RngExt;
 
 use crate::config::Norm;
 use crate::lora::{Lora, LoraConfig};

@@ -13,7 +13,7 @@ use firebrick_train::{
     AdamWConfig, Checkpoints, Error, Event, FitConfig, Gradients, Observer, ObserverError, Schedule, Silent, Values,
 };
 use firebrick_types::{Seed, TokenId};
-use rand::Rng;
+use rand::RngExt;
 
 const EOC: TokenId = 1;
 const BETTER: TokenId = 2;

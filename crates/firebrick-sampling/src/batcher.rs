@@ -6,7 +6,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use firebrick_kernels::token_log_probs;
 use firebrick_tensor::{Feed, Incremental};
 use firebrick_types::{Seed, TokenId};
-use rand::RngCore;
+use rand::Rng;
 
 use crate::{Error, Finish, Sampler, Stop};
 
@@ -86,7 +86,7 @@ struct Running {
     read: usize,
     /// The slot that reads the prompt for this one too.
     leader: Option<usize>,
-    rng: Box<dyn RngCore + Send>,
+    rng: Box<dyn Rng + Send>,
     sampler: Sampler,
     stop: Stop,
     top_log_probs: usize,

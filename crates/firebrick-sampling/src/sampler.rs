@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use firebrick_kernels::{boltzmann, greatest};
 use firebrick_types::TokenId;
-use rand::Rng;
+use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;

@@ -172,8 +172,8 @@ pub fn calibration_slope(differences: &[f64]) -> Result<f64, Error> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use rand::{Rng, SeedableRng};
-    use rand_chacha::ChaCha8Rng;
+    use rand::rngs::ChaCha8Rng;
+    use rand::{RngExt, SeedableRng};
 
     use super::*;
     use crate::goldens::{close, golden, numbers};

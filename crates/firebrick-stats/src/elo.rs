@@ -292,8 +292,8 @@ fn in_points(players: Vec<String>, strengths: &[f64], mut covariance: Vec<Vec<f6
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use rand::{Rng, SeedableRng};
-    use rand_chacha::ChaCha8Rng;
+    use rand::rngs::ChaCha8Rng;
+    use rand::{RngExt, SeedableRng};
 
     use super::*;
     use crate::goldens::{close, golden, numbers};

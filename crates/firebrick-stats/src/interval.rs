@@ -1,6 +1,6 @@
 //! Confidence intervals of a proportion, a mean and a paired difference.
 
-use rand::Rng;
+use rand::{Rng, RngExt};
 
 use crate::normal::critical_value;
 use crate::{Error, sample};
@@ -116,7 +116,7 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use rand::SeedableRng;
-    use rand_chacha::ChaCha8Rng;
+    use rand::rngs::ChaCha8Rng;
 
     use super::*;
     use crate::goldens::{close, golden, numbers};

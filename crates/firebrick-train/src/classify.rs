@@ -5,7 +5,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use firebrick_kernels::token_log_probs;
 use firebrick_tensor::Classifier;
 use firebrick_types::{Images, Seed};
-use rand::Rng;
+use rand::RngExt;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 

@@ -99,7 +99,7 @@ fn masks(masks: impl Iterator<Item = Vec<bool>>, [height, width, _]: [usize; 3],
 mod tests {
     use firebrick_models::CnnConfig;
     use firebrick_testkit::cpu;
-    use rand::Rng;
+    use rand::RngExt;
 
     use super::*;
     use crate::{FitConfig, Silent};

@@ -9,7 +9,7 @@ use firebrick_testkit::{assert_close, cpu};
 use firebrick_train::classify::{self, ClassifyConfig, accuracy, losses, pixels};
 use firebrick_train::{Checkpoints, Error, Event, FitConfig, Observer, ObserverError, Silent};
 use firebrick_types::{Images, Seed};
-use rand::Rng;
+use rand::RngExt;
 
 const SIZE: [usize; 3] = [8, 8, 1];
 

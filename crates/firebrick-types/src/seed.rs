@@ -1,7 +1,7 @@
 //! Where randomness comes from.
 
 use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
+use rand::rngs::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 /// A named, counted source of randomness.
@@ -45,7 +45,7 @@ impl Seed {
 
 #[cfg(test)]
 mod tests {
-    use rand::Rng;
+    use rand::RngExt;
 
     use super::*;
 

@@ -14,7 +14,7 @@ use firebrick_pipeline::{BoxError, Output, Stage, StageContext, digest};
 use firebrick_train::classify::{self, ClassifyConfig, accuracy};
 use firebrick_train::{AdamWConfig, FitConfig, Schedule, denoise};
 use firebrick_types::{Images, Seed};
-use rand::Rng;
+use rand::RngExt;
 use serde::Serialize;
 
 use super::artifacts::{Classifier, Denoiser, Generative, Pictures};

@@ -1,8 +1,8 @@
 //! Simulated annotators: a hidden utility, seen through noise.
 
 use firebrick_types::{Comparison, Dialogue, Seed};
-use rand::Rng;
 use rand::seq::IndexedRandom;
+use rand::{Rng, RngExt};
 
 use super::answer::grades;
 use super::question::{Kind, Query};

@@ -1,8 +1,8 @@
 //! Answers of known quality.
 
 use firebrick_types::Seed;
-use rand::Rng;
 use rand::seq::IndexedRandom;
+use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
 use super::grammar::fill;

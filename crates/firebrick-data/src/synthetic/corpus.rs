@@ -1,8 +1,8 @@
 //! Texts of the world: documents to learn from, the prompt of a good assistant, threads, evaluation items.
 
 use firebrick_types::{Dialogue, Message, Seed};
-use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{Rng, RngExt};
 
 use super::answer::{CLAIMS, claim, grades, text};
 use super::knowledge::Knowledge;

@@ -1,7 +1,7 @@
 //! Pictures of strokes: ten kinds of lines and shapes, each drawn a little otherwise.
 
 use firebrick_types::{Images, Seed};
-use rand::Rng;
+use rand::RngExt;
 
 /// The names of the kinds, by class.
 pub const KINDS: [&str; 10] =

@@ -40,7 +40,7 @@ pub use question::{Kind, Query};
 
 use firebrick_types::Seed;
 use knowledge::Knowledge;
-use rand::Rng;
+use rand::{Rng, RngExt};
 
 /// The world: what is recorded in it, what people ask, and how its annotators judge.
 #[derive(Clone, Debug)]

@@ -1,8 +1,8 @@
 //! What people ask.
 
 use firebrick_types::{Dialogue, Message, Role, Seed};
-use rand::Rng;
 use rand::seq::IndexedRandom;
+use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
 use super::answer::Grade;

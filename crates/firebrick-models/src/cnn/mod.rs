@@ -9,7 +9,7 @@ pub use config::{CnnConfig, CnnLayer};
 use firebrick_kernels::Precision;
 use firebrick_tensor::Classifier;
 use firebrick_types::Seed;
-use rand::Rng;
+use rand::RngExt;
 pub use torchvision::open_torchvision;
 
 use crate::layers::Projection;

@@ -12,10 +12,11 @@ use crate::{markdown, pipeline, tidy};
 type Step = (&'static str, fn() -> Result<()>);
 
 /// Cheapest first, so that most failures show early.
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 7] = [
     ("format", format),
     ("tidy", tidy::run),
     ("clippy", clippy),
+    ("package", package),
     ("doc", doc),
     ("test", readme_test),
     ("smoke", smoke),
@@ -54,6 +55,11 @@ fn clippy() -> Result<()> {
         "-D",
         "warnings",
     ]))
+}
+
+/// Packs every crate as it would be published, without asking the registry for anything.
+fn package() -> Result<()> {
+    run_command(cargo().args(["package", "--workspace", "--no-verify", "--allow-dirty", "--offline"]))
 }
 
 fn doc() -> Result<()> {

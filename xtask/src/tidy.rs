@@ -79,7 +79,7 @@ fn read_tree(root: &Path) -> Result<Tree> {
             }
             if kind.is_dir() {
                 folders.push(path);
-            } else if kind.is_file() {
+            } else if path.is_file() {
                 let bytes = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
                 tree.insert(local, String::from_utf8(bytes).ok());
             }

@@ -19,6 +19,9 @@ const BACKENDS: [&str; 11] =
 /// Gives tests their device, so it may choose a backend though it is a library.
 const TESTKIT: &str = "firebrick-testkit";
 
+/// What each published crate carries a copy of, by a link to the workspace's.
+const LICENCES: [&str; 2] = ["LICENSE-APACHE", "LICENSE-MIT"];
+
 /// What `cargo metadata` says of a package of the workspace.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Package {
@@ -26,6 +29,9 @@ pub(super) struct Package {
     manifest: PathBuf,
     description: Option<String>,
     is_library: bool,
+    is_published: bool,
+    keywords: Vec<String>,
+    categories: Vec<String>,
     dependencies: Vec<Dependency>,
     features: BTreeMap<String, Vec<String>>,
 }
@@ -34,6 +40,8 @@ pub(super) struct Package {
 struct Dependency {
     name: String,
     for_development: bool,
+    /// Whether it names a version, so that a published crate keeps it.
+    has_version: bool,
     features: Vec<String>,
 }
 
@@ -69,6 +77,7 @@ fn package(value: &Value) -> Package {
     let dependency = |value: &Value| Dependency {
         name: text(&value["name"]),
         for_development: value["kind"] == "dev",
+        has_version: value["req"] != "*",
         features: strings(&value["features"]),
     };
     let features = value["features"].as_object().into_iter().flatten();
@@ -79,6 +88,10 @@ fn package(value: &Value) -> Package {
         manifest: manifest.strip_prefix(workspace_root()).unwrap_or(manifest).to_path_buf(),
         description: value["description"].as_str().map(str::to_string),
         is_library: has_target("lib") && !has_target("bin"),
+        // Null where any registry will do, and the list of registries otherwise.
+        is_published: value["publish"].is_null(),
+        keywords: strings(&value["keywords"]),
+        categories: strings(&value["categories"]),
         dependencies: list(&value["dependencies"]).map(dependency).collect(),
         features: features.map(|(name, enabled)| (name.clone(), strings(enabled))).collect(),
     }
@@ -100,6 +113,9 @@ pub(super) fn problems(packages: &[Package], tree: &Tree) -> Vec<Problem> {
     for package in packages {
         found.extend(backend_problems(package));
         found.extend(missing_parts(package, tree));
+        if package.is_published {
+            found.extend(publishing_problems(package, packages, tree));
+        }
     }
     found
 }
@@ -212,6 +228,29 @@ fn missing_parts(package: &Package, tree: &Tree) -> Vec<Problem> {
     found
 }
 
+/// What keeps a crate from being published, or from being found.
+fn publishing_problems(package: &Package, packages: &[Package], tree: &Tree) -> Vec<Problem> {
+    let mut found = Vec::new();
+    for (name, values) in [("keywords", &package.keywords), ("categories", &package.categories)] {
+        if values.is_empty() {
+            found.push(Problem::new(&package.manifest, 1, format!("without {name}")));
+        }
+    }
+    for licence in LICENCES.map(|licence| package.manifest.with_file_name(licence)) {
+        if !tree.contains_key(&licence) {
+            found.push(Problem::new(licence, 1, "missing; link it to the workspace's"));
+        }
+    }
+    for dependency in package.dependencies.iter().filter(|dependency| dependency.for_development) {
+        // Tests go round in circles, which no order of publishing serves.
+        if dependency.has_version && packages.iter().any(|other| other.name == dependency.name) {
+            let message = format!("a test's `{}` has a version; give its path alone", dependency.name);
+            found.push(Problem::new(&package.manifest, 1, message));
+        }
+    }
+    found
+}
+
 fn inherits_lints(manifest: &str) -> bool {
     let mut section = manifest.lines().map(str::trim).skip_while(|line| *line != "[lints]").skip(1);
     section.find(|line| !line.is_empty()) == Some("workspace = true")
@@ -223,7 +262,7 @@ mod tests {
 
     fn with_dependency(name: &str, for_development: bool, features: &[&str]) -> Package {
         let features = features.iter().map(|feature| (*feature).to_string()).collect();
-        let dependency = Dependency { name: name.to_string(), for_development, features };
+        let dependency = Dependency { name: name.to_string(), for_development, has_version: true, features };
         Package { dependencies: vec![dependency], ..library("a") }
     }
 
@@ -294,5 +333,28 @@ mod tests {
         assert_eq!(messages(&good, &described), 0);
         assert_eq!(messages(&good, &library("a")), 1);
         assert_eq!(messages(&Tree::from([manifest("[lints]\n\n[dependencies]\nworkspace = true\n")]), &described), 2);
+    }
+
+    #[test]
+    fn a_published_crate_can_be_published_and_found() {
+        let described = |package| Package {
+            is_published: true,
+            keywords: vec!["x".to_string()],
+            categories: vec!["science".to_string()],
+            ..package
+        };
+        let licences = LICENCES.map(|name| (Path::new("crates/a").join(name), Some(String::new())));
+        let check = |package: &Package, tree: &Tree, expected: &[&str]| {
+            let found = publishing_problems(package, &[library("b")], tree);
+            assert_eq!(found.iter().map(|problem| problem.message.as_str()).collect::<Vec<_>>(), expected);
+        };
+        let tree = Tree::from(licences);
+        check(&described(library("a")), &tree, &[]);
+        check(&described(library("a")), &Tree::new(), &["missing; link it to the workspace's"; 2]);
+        check(&Package { keywords: Vec::new(), ..described(library("a")) }, &tree, &["without keywords"]);
+        check(&described(with_dependency("b", false, &[])), &tree, &[]);
+        check(&described(with_dependency("proptest", true, &[])), &tree, &[]);
+        let versioned = "a test's `b` has a version; give its path alone";
+        check(&described(with_dependency("b", true, &[])), &tree, &[versioned]);
     }
 }

@@ -7,8 +7,10 @@ use std::fs::File;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Int64Type};
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int64Type;
+use arrow_array::{Array, RecordBatch};
+use arrow_schema::DataType;
 use firebrick_types::Images;
 use image::{ImageReader, Limits};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -302,8 +304,8 @@ mod tests {
     fn table(dir: &Path, name: &str, rows: &[(Vec<u8>, i64)]) {
         use std::sync::Arc;
 
-        use arrow::array::{ArrayRef, BinaryArray, Int64Array, StringArray, StructArray};
-        use arrow::datatypes::Field;
+        use arrow_array::{ArrayRef, BinaryArray, Int64Array, StringArray, StructArray};
+        use arrow_schema::Field;
         let bytes: ArrayRef = Arc::new(BinaryArray::from_iter_values(rows.iter().map(|(bytes, _)| bytes)));
         let path: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|_| "x.png")));
         let image = StructArray::from(vec![

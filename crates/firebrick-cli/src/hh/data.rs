@@ -141,6 +141,14 @@ impl Data {
         };
         documents.extend(all.train.iter().map(preferred));
         (all.train_text, all.held_out_text) = self.split_text(documents);
+        if all.held_out_text.is_empty() {
+            let held_out = all.test.iter().map(|one| preferred(one).text).collect::<Vec<_>>();
+            let mut seen = HashSet::new();
+            all.held_out_text = held_out.into_iter().filter(|text| seen.insert(text.clone())).collect();
+            all.notes.push(
+                "no text is held out: the preferred dialogues of the held-out comparisons stand for it".to_owned(),
+            );
+        }
 
         for path in &sources.hhh_tasks {
             let items = hhh_tasks::read(path)?;
@@ -243,5 +251,62 @@ impl Stage<Env> for Data {
         let kept = kept.map(|(name, count)| (name.to_owned(), count)).into();
         write_json(&dir.join(Corpus::SUMMARY), &Summary { source: source.to_owned(), kept, notes: all.notes, world })?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::super::RECIPES;
+    use super::*;
+
+    fn recipe() -> Recipe {
+        crate::recipe::load("smoke", RECIPES, &[]).expect("the recipe is built in")
+    }
+
+    /// A folder of comparisons: files by name, each with rows of these conversations, and whether the last is preferred.
+    fn folder(files: &[(&str, std::ops::Range<usize>)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        for (name, conversations) in files {
+            let row = |index: usize| {
+                let side = |answer: &str| format!("\n\nHuman: question {index}\n\nAssistant: {answer} {index}");
+                serde_json::json!({"chosen": side("good"), "rejected": side("bad")}).to_string() + "\n"
+            };
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("it lies in the folder")).expect("a folder can be made");
+            std::fs::write(path, conversations.clone().map(row).collect::<String>()).expect("a file can be written");
+        }
+        dir
+    }
+
+    fn collect(files: &[(&str, std::ops::Range<usize>)]) -> Collected {
+        Data::of(&recipe(), true).collect_folder(folder(files).path()).expect("the folder holds comparisons")
+    }
+
+    fn preferred(comparisons: &[Comparison]) -> HashSet<String> {
+        let whole = |one: &Comparison| one.prompt.with(Message::assistant(one.chosen.clone()));
+        comparisons.iter().map(|one| dialogue::render(&whole(one))).collect()
+    }
+
+    #[test]
+    fn one_file_of_comparisons_gives_text_to_learn_from_and_held_out_text() {
+        // With a test file of its own too, where no opening of so few happens to be held out.
+        for files in [&[("helpful/train.jsonl", 0..200)][..], &[("a/train.jsonl", 0..1), ("a/test.jsonl", 200..204)]] {
+            let all = collect(files);
+            assert!(!all.train.is_empty() && !all.test.is_empty(), "{files:?}");
+            assert_eq!(all.train_text.iter().cloned().collect::<HashSet<_>>(), preferred(&all.train), "{files:?}");
+            assert_eq!(all.held_out_text.iter().cloned().collect::<HashSet<_>>(), preferred(&all.test), "{files:?}");
+            // T-24: nothing that is measured on is learnt from.
+            assert!(preferred(&all.train).is_disjoint(&preferred(&all.test)));
+        }
+    }
+
+    #[test]
+    fn text_that_is_held_out_stays_the_only_one() {
+        let all = collect(&[("helpful/train.jsonl", 0..200), ("helpful/test.jsonl", 200..210)]);
+        assert!(
+            all.held_out_text.len() > 1 && preferred(&all.test).is_disjoint(&all.held_out_text.into_iter().collect())
+        );
     }
 }

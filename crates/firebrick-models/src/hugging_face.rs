@@ -34,8 +34,9 @@ pub fn open_hugging_face(dir: &Path, device: &Device) -> Result<(Decoder, Decode
     let config = described.config(&path)?;
     config.validate()?;
     let (family, path) = (described.family(&path)?, dir.join(WEIGHTS));
+    // Masks and the like come in many number formats, and are not read.
     let model = family
-        .parameters(&config, weights(dir)?)
+        .parameters(&config, weights(dir, |name| !family.is_derived(&config, name))?)
         .and_then(|parameters| parameters.load(config.blank(device)))
         .map_err(|source| Error::Parameters { path, source })?;
     Ok((model, config))
@@ -60,15 +61,16 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
     fs::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })
 }
 
-/// All tensors of a folder, of one file or of several.
-fn weights(dir: &Path) -> Result<Parameters, Error> {
+/// The wanted tensors of a folder, of one file or of several.
+fn weights(dir: &Path, wanted: impl Fn(&str) -> bool) -> Result<Parameters, Error> {
     #[derive(Deserialize)]
     struct Index {
         weight_map: BTreeMap<String, String>,
     }
 
     let tensors = |path: PathBuf| {
-        Parameters::from_bytes(&read(&path)?).map_err(|source| Error::Parameters { path: path.clone(), source })
+        Parameters::from_bytes_where(&read(&path)?, &wanted)
+            .map_err(|source| Error::Parameters { path: path.clone(), source })
     };
     let index = dir.join(INDEX);
     if dir.join(WEIGHTS).exists() || !index.exists() {
@@ -481,7 +483,7 @@ impl Family {
             return Err(ParametersError::Missing(missing));
         }
         let surplus = checkpoint.iter().map(|(name, ..)| name);
-        let surplus = surplus.filter(|name| !expected.contains_key(name) && !self.is_derived(config, name));
+        let surplus = surplus.filter(|name| !expected.contains_key(name));
         let surplus = surplus.map(str::to_owned).collect::<Vec<_>>();
         if !surplus.is_empty() {
             return Err(ParametersError::Surplus(surplus));
@@ -521,9 +523,16 @@ impl Family {
 
     /// Whether a tensor says nothing that the others and the configuration do not: masks, frequencies, a tied output.
     fn is_derived(self, config: &DecoderConfig, name: &str) -> bool {
-        let buffer =
-            [".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"];
-        buffer.iter().any(|end| name.ends_with(end))
+        let buffers = [
+            ".attn.bias",
+            ".attn.masked_bias",
+            ".attention.bias",
+            ".attention.masked_bias",
+            ".rotary_emb.inv_freq",
+            ".rotary_emb.cos_cached",
+            ".rotary_emb.sin_cached",
+        ];
+        buffers.iter().any(|end| name.ends_with(end))
             || (config.architecture.tied && ["lm_head.weight", "embed_out.weight"].contains(&name))
     }
 

@@ -160,6 +160,33 @@ fn numbers_of_16_bits_are_widened() {
     }
 }
 
+/// `transformers` has kept masks as U8 and as BOOL beside a network's weights: they are passed over, whatever they are.
+#[test]
+fn buffers_that_are_not_read_may_be_of_any_format() {
+    use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+    for (name, buffers) in [
+        ("gpt2", ["transformer.h.0.attn.bias", "transformer.h.1.attn.masked_bias"]),
+        ("gpt_neox", ["gpt_neox.layers.0.attention.bias", "gpt_neox.layers.1.attention.masked_bias"]),
+        ("llama", ["model.layers.0.self_attn.rotary_emb.inv_freq", "model.rotary_emb.cos_cached"]),
+    ] {
+        let (expected, _) = open_hugging_face(&folder(name), &cpu()).unwrap();
+        let whole = fs::read(folder(name).join("model.safetensors")).unwrap();
+        let weights = SafeTensors::deserialize(&whole).unwrap();
+        for (dtype, size) in [(Dtype::U8, 1), (Dtype::BOOL, 1), (Dtype::I64, 8), (Dtype::F64, 8)] {
+            let dir = copy(name);
+            let bytes = vec![1; 6 * size];
+            let mut tensors = weights.tensors();
+            tensors.extend(
+                buffers.map(|buffer| (buffer.to_owned(), TensorView::new(dtype, vec![1, 1, 2, 3], &bytes).unwrap())),
+            );
+            let bytes = safetensors::serialize(tensors, None).unwrap();
+            fs::write(dir.path().join("model.safetensors"), bytes).unwrap();
+            let (found, _) = open_hugging_face(dir.path(), &cpu()).unwrap();
+            assert_eq!(Parameters::of(&found), Parameters::of(&expected), "{name}, {dtype:?}");
+        }
+    }
+}
+
 #[test]
 fn damaged_checkpoints_are_named() {
     let weights = |dir: &Path, change: &dyn Fn(&mut Parameters)| {

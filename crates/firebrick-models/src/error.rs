@@ -112,6 +112,17 @@ pub enum Error {
         /// The key.
         key: &'static str,
     },
+    /// Two keys for one thing say different things of it.
+    #[error(
+        "{}: `{}` is `{}`, but `{}` is `{}`; they are names of one setting: leave out the wrong one",
+        path.display(), values[0].0, values[0].1, values[1].0, values[1].1
+    )]
+    Contradiction {
+        /// The `config.json`.
+        path: PathBuf,
+        /// The keys and what they say.
+        values: [(&'static str, String); 2],
+    },
     /// A list of shards names something that is not a file of its folder.
     #[error("{path}: the shard `{shard}` is not a file of this folder")]
     Shard {

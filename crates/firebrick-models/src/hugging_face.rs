@@ -132,8 +132,10 @@ struct Described {
 /// How queries and keys are turned, as a `config.json` says it.
 #[derive(Clone, Debug, Default, Deserialize)]
 struct Rope {
-    #[serde(alias = "type")]
     rope_type: Option<String>,
+    /// The older name of `rope_type`; some versions of `transformers` write both.
+    #[serde(rename = "type")]
+    older_type: Option<String>,
     rope_theta: Option<f64>,
     partial_rotary_factor: Option<f64>,
     factor: Option<f64>,
@@ -252,10 +254,17 @@ impl Described {
 
     fn rotary(&self, path: &Path, d_head: usize, share: f64) -> Result<RotaryConfig, Error> {
         let rope = self.rope_parameters.clone().or_else(|| self.rope_scaling.clone()).unwrap_or_default();
+        let rope_type = match (&rope.rope_type, &rope.older_type) {
+            (Some(newer), Some(older)) if newer != older => {
+                let values = [("rope_type", newer.clone()), ("type", older.clone())];
+                return Err(Error::Contradiction { path: path.to_owned(), values });
+            }
+            (newer, older) => newer.as_ref().or(older.as_ref()),
+        };
         let number = |key: &'static str, value: Option<f64>| {
             value.ok_or_else(|| Error::MissingKey { path: path.to_owned(), key })
         };
-        let scaling = match rope.rope_type.as_deref().unwrap_or("default") {
+        let scaling = match rope_type.map_or("default", String::as_str) {
             "default" => RotaryScaling::None,
             "linear" => RotaryScaling::Linear { factor: number("factor", rope.factor)? },
             "llama3" => RotaryScaling::Llama3 {

@@ -187,6 +187,36 @@ fn buffers_that_are_not_read_may_be_of_any_format() {
     }
 }
 
+/// transformers 5.24 writes both spellings of one key; older versions wrote one or the other.
+#[test]
+fn either_spelling_of_the_rotary_scaling_is_read_and_two_that_contradict_are_named() {
+    let with = |keys: serde_json::Value| {
+        let dir = copy("llama3");
+        let path = dir.path().join("config.json");
+        let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let rope = config["rope_parameters"].as_object_mut().unwrap();
+        rope.remove("rope_type");
+        rope.extend(keys.as_object().unwrap().clone());
+        let rope = serde_json::Value::from(std::mem::take(rope));
+        config.as_object_mut().unwrap().remove("rope_parameters");
+        config["rope_scaling"] = rope;
+        fs::write(path, config.to_string()).unwrap();
+        dir
+    };
+    let (_, expected) = open_hugging_face(&folder("llama3"), &cpu()).unwrap();
+    for keys in [
+        serde_json::json!({"type": "llama3"}),
+        serde_json::json!({"rope_type": "llama3"}),
+        serde_json::json!({"type": "llama3", "rope_type": "llama3"}),
+        serde_json::json!({"rope_type": "llama3", "type": null}),
+    ] {
+        let (_, config) = open_hugging_face(with(keys.clone()).path(), &cpu()).unwrap();
+        assert_eq!(config, expected, "{keys}");
+    }
+    let message = message(with(serde_json::json!({"type": "linear", "rope_type": "llama3"})).path());
+    assert!(message.contains("`rope_type` is `llama3`, but `type` is `linear`"), "{message}");
+}
+
 #[test]
 fn damaged_checkpoints_are_named() {
     let weights = |dir: &Path, change: &dyn Fn(&mut Parameters)| {

@@ -116,6 +116,49 @@ pub enum RotaryScaling {
     },
 }
 
+impl RotaryScaling {
+    /// How frequencies were changed that are divided by these factors, one a pair, as GGUF files tell it; none where no way gives them.
+    ///
+    /// Several numbers of `Llama3` give the same factors. Those of the published models, `low` 1 and `high` 4, are preferred.
+    pub(crate) fn of_factors(theta: f64, factors: &[f64]) -> Option<Self> {
+        /// Factors are kept as `f32`, with a relative rounding of 2⁻²⁴ each.
+        const TOLERANCE: f64 = 1e-5;
+        let plain = RotaryConfig { theta, dims: 2 * factors.len(), scaling: Self::None };
+        let frequencies = plain.frequencies();
+        let gives = |scaling: &Self| {
+            let scaled = RotaryConfig { scaling: *scaling, ..plain }.frequencies();
+            let pairs = scaled.iter().zip(&frequencies).zip(factors);
+            pairs.into_iter().all(|((scaled, plain), factor)| (scaled * factor / plain - 1.0).abs() <= TOLERANCE)
+        };
+        let &factor = factors.last()?;
+        let simple = [Self::None, Self::Linear { factor }];
+        if let Some(scaling) = simple.into_iter().find(gives) {
+            return Some(scaling);
+        }
+        // What is kept of each frequency beside its stretched one, a straight line of the waves that a token has of it, but for the
+        // ends, where it is 1 and 0.
+        let waves = frequencies.iter().map(|frequency| frequency / std::f64::consts::TAU);
+        let kept = factors.iter().map(|each| (1.0 / each - 1.0 / factor) / (1.0 - 1.0 / factor));
+        let points = waves.zip(kept).collect::<Vec<_>>();
+        let inside = |&(_, kept): &(f64, f64)| kept > TOLERANCE && kept < 1.0 - TOLERANCE;
+        let published = points.iter().filter(|point| inside(point)).map(|(waves, kept)| {
+            let original_context = ((1.0 + 3.0 * kept) / waves).round() as usize;
+            Self::Llama3 { factor, low: 1.0, high: 4.0, original_context }
+        });
+        let first = points.iter().rposition(|&(_, kept)| kept >= 1.0 - TOLERANCE).unwrap_or(0);
+        let last = points.iter().position(|&(_, kept)| kept <= TOLERANCE)?;
+        let line = &points[first.min(last)..=last];
+        let through = line.iter().enumerate().flat_map(|(index, a)| line[index + 1..].iter().map(move |b| (a, b)));
+        let general = through.map(|(&(waves_a, kept_a), &(waves_b, kept_b))| {
+            const ORIGINAL_CONTEXT: usize = 8192;
+            let between = ORIGINAL_CONTEXT as f64 * (waves_a - waves_b) / (kept_a - kept_b);
+            let low = ORIGINAL_CONTEXT as f64 * waves_a - kept_a * between;
+            Self::Llama3 { factor, low, high: low + between, original_context: ORIGINAL_CONTEXT }
+        });
+        published.chain(general).find(gives)
+    }
+}
+
 impl RotaryConfig {
     /// The angle that each pair is turned by, from one position to the next.
     pub fn frequencies(&self) -> Vec<f64> {
@@ -337,6 +380,46 @@ mod tests {
         }
         let linear = RotaryConfig { theta: 100.0, dims: 4, scaling: RotaryScaling::Linear { factor: 2.0 } };
         assert_eq!(linear.frequencies(), [0.5, 0.05]);
+    }
+
+    /// Factors of Llama 3's kind, whatever their numbers, are given by some numbers of that kind; others are not.
+    #[test]
+    fn factors_are_told_by_what_gives_them() {
+        let factors = |rotary: RotaryConfig| {
+            let plain = RotaryConfig { scaling: RotaryScaling::None, ..rotary }.frequencies();
+            // As a file keeps them.
+            let factors =
+                plain.iter().zip(rotary.frequencies()).map(|(plain, scaled)| f64::from((plain / scaled) as f32));
+            factors.collect::<Vec<_>>()
+        };
+        for (theta, dims) in [(500_000.0, 128), (500_000.0, 64), (10_000.0, 8), (10_000.0, 4)] {
+            for (factor, low, high, original_context) in [
+                (8.0, 1.0, 4.0, 8192),
+                (32.0, 1.0, 4.0, 8192),
+                (8.0, 1.0, 4.0, 16),
+                (4.0, 2.0, 3.0, 700),
+                (8.0, 0.5, 40.0, 100),
+            ] {
+                let rotary = |scaling| RotaryConfig { theta, dims, scaling };
+                let scaling = RotaryScaling::Llama3 { factor, low, high, original_context };
+                let given = factors(rotary(scaling));
+                let found = RotaryScaling::of_factors(theta, &given).expect("they are of that kind");
+                for (found, expected) in rotary(found).frequencies().iter().zip(rotary(scaling).frequencies()) {
+                    assert!(
+                        (found / expected - 1.0).abs() < 2e-5,
+                        "{theta} {dims} {scaling:?}: {found} for {expected}"
+                    );
+                }
+                if (high, dims) == (4.0, 128) {
+                    assert_eq!(found, RotaryScaling::Llama3 { factor, low, high, original_context });
+                }
+            }
+        }
+        assert_eq!(RotaryScaling::of_factors(1e4, &[1.0; 4]), Some(RotaryScaling::None));
+        assert_eq!(RotaryScaling::of_factors(1e4, &[2.5; 4]), Some(RotaryScaling::Linear { factor: 2.5 }));
+        for strange in [&[1.0, 3.0, 2.0, 4.0][..], &[1.0, 2.0, 4.0, 8.0], &[1.0, f64::NAN], &[0.0, 1.0], &[]] {
+            assert_eq!(RotaryScaling::of_factors(1e4, strange), None, "{strange:?}");
+        }
     }
 
     #[test]

@@ -17,6 +17,9 @@ use crate::config::{Architecture, Biases, Positions, RotaryConfig, RotaryScaling
 use crate::hugging_face::Family;
 use crate::{Decoder, DecoderConfig, Error};
 
+/// What each frequency of rotary positions is divided by.
+const FACTORS: &str = "rope_freqs.weight";
+
 /// Reads a decoder from a GGUF file.
 ///
 /// Numbers may be F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q4_K or Q6_K.
@@ -387,11 +390,9 @@ impl<'a> File<'a> {
         }
         let embedding = self.tensors.get("token_embd.weight").ok_or("tensor `token_embd.weight` is missing")?;
         let has = |end: &str| self.tensors.keys().any(|name| name.ends_with(end));
-        let rotary = RotaryConfig {
-            theta: self.float(&of("rope.freq_base")).unwrap_or(10_000.0),
-            dims: integer("rope.dimension_count").unwrap_or(d_head),
-            scaling: RotaryScaling::None,
-        };
+        let theta = self.float(&of("rope.freq_base")).unwrap_or(10_000.0);
+        let dims = integer("rope.dimension_count").unwrap_or(d_head);
+        let rotary = RotaryConfig { theta, dims, scaling: self.rotary_scaling(theta, dims)? };
         Ok(DecoderConfig {
             vocab: embedding.shape[0],
             context: integer("context_length")?,
@@ -416,11 +417,24 @@ impl<'a> File<'a> {
         })
     }
 
+    /// Llama 3.1's scaling stands in a tensor: what each frequency is divided by.
+    fn rotary_scaling(&self, theta: f64, dims: usize) -> Read<RotaryScaling> {
+        let Some(entry) = self.tensors.get(FACTORS) else { return Ok(RotaryScaling::None) };
+        let factors = entry.values(FACTORS, self.data)?;
+        if factors.len() != dims / 2 {
+            return Err(format!("tensor `{FACTORS}` has {} numbers for {} pairs", factors.len(), dims / 2));
+        }
+        let factors = factors.into_iter().map(f64::from).collect::<Vec<_>>();
+        RotaryScaling::of_factors(theta, &factors).ok_or_else(|| {
+            format!("tensor `{FACTORS}` holds factors that no scaling of Llama 3's kind gives, which is not supported")
+        })
+    }
+
     /// The tensors under the names and in the order of `transformers`.
     fn checkpoint(&self, config: &DecoderConfig) -> Read<Parameters> {
         let permuted = self.text("general.architecture")? == "llama";
         let mut checkpoint = Parameters::default();
-        for (name, entry) in &self.tensors {
+        for (name, entry) in self.tensors.iter().filter(|(name, _)| *name != FACTORS) {
             let values = entry.values(name, self.data)?;
             let (renamed, heads) = renamed(name, config);
             let values =
@@ -438,7 +452,6 @@ fn renamed(name: &str, config: &DecoderConfig) -> (String, Option<usize>) {
         "token_embd.weight" => Some("model.embed_tokens.weight"),
         "output_norm.weight" => Some("model.norm.weight"),
         "output.weight" => Some("lm_head.weight"),
-        "rope_freqs.weight" => Some("model.rotary_emb.inv_freq"),
         _ => None,
     };
     if let Some(whole) = whole {

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Tensor, TensorData};
-use firebrick_models::{open_gguf, open_hugging_face};
+use firebrick_models::{Decoder, open_gguf, open_hugging_face, save_hugging_face};
 use firebrick_tensor::{CausalLm, Feed, Incremental, Parameters, TokenBatch, log_softmax};
-use firebrick_testkit::{assert_close, cpu};
+use firebrick_testkit::{Gguf, assert_close, cpu};
 use firebrick_types::TokenId;
 
 fn checkpoints() -> PathBuf {
@@ -30,6 +30,110 @@ fn a_file_holds_the_model_of_the_folder_it_was_made_of() {
     let shape = [golden.logits.len() * golden.logits[0].len(), golden.logits[0][0].len()];
     let expected = Tensor::<2>::from_data(TensorData::new(golden.logits.concat().concat(), shape), &cpu());
     assert_close(model.logits(&TokenBatch::of(&golden.ids, &cpu())), expected, 1e-4);
+}
+
+/// The checkpoint of a folder as a file, as llama.cpp's converter writes it: rows of a head with turned pairs beside each other, and the
+/// factors of Llama 3's scaling in a tensor.
+fn converted(folder: &str, factors: &[f32]) -> Vec<u8> {
+    let dir = checkpoints().join(folder);
+    let config: serde_json::Value = serde_json::from_slice(&fs::read(dir.join("config.json")).unwrap()).unwrap();
+    let number = |key: &str| config[key].as_u64().unwrap() as u32;
+    let mut file = Gguf::new("llama");
+    for (key, theirs) in [
+        ("context_length", "max_position_embeddings"),
+        ("embedding_length", "hidden_size"),
+        ("block_count", "num_hidden_layers"),
+        ("feed_forward_length", "intermediate_size"),
+        ("attention.head_count", "num_attention_heads"),
+        ("attention.head_count_kv", "num_key_value_heads"),
+    ] {
+        file = file.number(&format!("llama.{key}"), number(theirs));
+    }
+    file = file
+        .float("llama.attention.layer_norm_rms_epsilon", config["rms_norm_eps"].as_f64().unwrap() as f32)
+        .float("llama.rope.freq_base", config["rope_parameters"]["rope_theta"].as_f64().unwrap() as f32)
+        .tensor("rope_freqs.weight", &[factors.len()], factors);
+    let weights = Parameters::from_bytes(&fs::read(dir.join("model.safetensors")).unwrap()).unwrap();
+    for (name, shape, values) in weights.iter() {
+        let mut renamed = name.replace("model.layers.", "blk.");
+        for (theirs, ours) in [
+            ("model.embed_tokens", "token_embd"),
+            ("model.norm", "output_norm"),
+            ("lm_head", "output"),
+            ("self_attn.q_proj", "attn_q"),
+            ("self_attn.k_proj", "attn_k"),
+            ("self_attn.v_proj", "attn_v"),
+            ("self_attn.o_proj", "attn_output"),
+            ("post_attention_layernorm", "ffn_norm"),
+            ("input_layernorm", "attn_norm"),
+            ("mlp.gate_proj", "ffn_gate"),
+            ("mlp.up_proj", "ffn_up"),
+            ("mlp.down_proj", "ffn_down"),
+        ] {
+            renamed = renamed.replace(theirs, ours);
+        }
+        let heads = match () {
+            () if name.contains("q_proj") => Some(number("num_attention_heads")),
+            () if name.contains("k_proj") => Some(number("num_key_value_heads")),
+            () => None,
+        };
+        let values = heads.map_or_else(|| values.to_vec(), |heads| beside(values, heads as usize, shape[0]));
+        file = file.tensor(&renamed, shape, &values);
+    }
+    file.bytes()
+}
+
+/// Rows of heads with the halves of every turned pair beside each other.
+fn beside(values: &[f32], heads: usize, rows: usize) -> Vec<f32> {
+    let (d_head, columns) = (rows / heads, values.len() / rows);
+    let from = |row: usize| {
+        let (head, number) = (row / d_head, row % d_head);
+        head * d_head + number % 2 * (d_head / 2) + number / 2
+    };
+    (0..rows).flat_map(|row| values[from(row) * columns..][..columns].to_vec()).collect()
+}
+
+/// Llama 3.1's factors as its authors' `apply_scaling` and llama.cpp's converter compute them: the logits are those of transformers, and the
+/// folder that is written keeps the scaling.
+#[test]
+fn factors_of_rotary_frequencies_are_used_and_kept() {
+    // checkpoints/llama3: theta 10000, heads of 4, factor 8, low 1, high 4, original context 16. Wave lengths 2π and 200π; 16 / 4 < 2π < 16
+    // is a mixture, 200π > 16 is stretched: smooth = (16 / 2π − 1) / (4 − 1) = 0.515493, 1 / (0.484507 / 8 + 0.515493) = 1.735905.
+    let smooth = (16.0 / std::f64::consts::TAU - 1.0) / 3.0;
+    let factors = [(1.0 / ((1.0 - smooth) / 8.0 + smooth)) as f32, 8.0];
+    assert!((factors[0] - 1.735_905).abs() < 1e-5, "{factors:?}");
+    let dir = tempfile::tempdir().unwrap();
+    let (path, folder) = (dir.path().join("llama3.gguf"), dir.path().join("folder"));
+    fs::write(&path, converted("llama3", &factors)).unwrap();
+    let (model, config) = open_gguf(&path, &cpu()).unwrap();
+
+    #[derive(serde::Deserialize)]
+    struct Golden {
+        ids: Vec<Vec<TokenId>>,
+        logits: Vec<Vec<Vec<f32>>>,
+    }
+    let golden: Golden = serde_json::from_slice(&fs::read(checkpoints().join("llama3/logits.json")).unwrap()).unwrap();
+    let shape = [golden.logits.len() * golden.logits[0].len(), golden.logits[0][0].len()];
+    let expected = Tensor::<2>::from_data(TensorData::new(golden.logits.concat().concat(), shape), &cpu());
+    assert_close(model.logits(&TokenBatch::of(&golden.ids, &cpu())), expected, 1e-4);
+
+    fs::create_dir(&folder).unwrap();
+    save_hugging_face(&model, &config, &folder).unwrap();
+    let written: serde_json::Value = serde_json::from_slice(&fs::read(folder.join("config.json")).unwrap()).unwrap();
+    assert_eq!(written["rope_parameters"]["rope_type"], "llama3");
+    let (again, _) = open_hugging_face(&folder, &cpu()).unwrap();
+    let logits =
+        |model: &Decoder| model.logits(&TokenBatch::of(&golden.ids, &cpu())).into_data().try_to_vec::<f32>().unwrap();
+    assert_eq!(logits(&again), logits(&model));
+
+    for (factors, expected) in [
+        (&[1.0][..], "tensor `rope_freqs.weight` has 1 numbers for 2 pairs"),
+        (&[8.0, 1.0], "tensor `rope_freqs.weight` holds factors that no scaling of Llama 3's kind gives"),
+    ] {
+        fs::write(&path, converted("llama3", factors)).unwrap();
+        let message = open_gguf(&path, &cpu()).map(drop).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}");
+    }
 }
 
 /// The file that an environment variable names, or else this one, or none, which a line tells.

@@ -2,11 +2,13 @@
 
 mod close;
 mod data;
+mod gguf;
 pub mod goldens;
 mod gradient;
 
 pub use close::{Numbers, assert_close};
 pub use data::data_dir;
+pub use gguf::Gguf;
 pub use goldens::{Golden, golden};
 pub use gradient::{grad_check, gradient};
 

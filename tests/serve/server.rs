@@ -28,7 +28,7 @@ pub(crate) fn checkpoint() -> TempDir {
     let shape = DecoderConfig::family(1, CONTEXT, tokenizer.vocab_size());
     let config = DecoderConfig { d_model: 16, heads: 2, d_ff: 32, ..shape };
     let generation = GenerationConfig { eos: vec![tokenizer.eoc()], ..GenerationConfig::default() };
-    let text = Text { tokenizer, template: ChatTemplate::dialogue(), generation };
+    let text = Text { tokenizer, template: ChatTemplate::dialogue(), generation, vocab: config.vocab };
     let model = config.init(Seed::new(1), &Device::flex());
     save(&model, &config, Some(&text), &dir.path().join(NAME)).expect("the folder is empty");
     dir

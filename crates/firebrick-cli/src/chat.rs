@@ -36,20 +36,20 @@ pub(crate) struct Chat {
 /// # Errors
 /// If the command cannot be carried out.
 pub(crate) fn execute(command: &Chat) -> Result<ExitCode> {
-    let Pretrained { name, model, tokenizer, template, generation, config } = command.way.open(&command.model)?;
-    let generation = of_answers(generation);
+    let Pretrained { name, model, text, config } = command.way.open(&command.model)?;
+    let generation = of_answers(text.generation.clone());
     let sampler = command.settings.sampler(&generation)?;
     let seed = Seed::new(command.settings.seed());
     let mut stops = command.settings.stop.clone();
-    stops.extend(template.stops().iter().map(|&stop| stop.to_owned()));
+    stops.extend(text.template.stops().iter().map(|&stop| stop.to_owned()));
     let context = config.context;
     let device = model.device();
-    let engine = Engine::start(model, device, tokenizer.clone(), Limits { slots: 1, context, queue: 1 });
+    let engine = Engine::start(model, device, text.tokenizer.clone(), Limits { slots: 1, context, queue: 1 });
     let terminal = stdin().is_terminal();
     if terminal {
         remark(format_args!("{name}: /reset begins a new conversation, /quit or Ctrl-D ends"));
     }
-    let mut messages = opening(command.system.as_deref(), &template)?;
+    let mut messages = opening(command.system.as_deref(), &text.template)?;
     let begun = messages.clone();
     let mut turns = 0;
     let mut lines = stdin().lock().lines();
@@ -72,7 +72,7 @@ pub(crate) fn execute(command: &Chat) -> Result<ExitCode> {
             }
             said => messages.push(Message::new("user", said)),
         }
-        let prompt = tokenizer.encode_with_special(&template.render(&messages, true)?);
+        let prompt = text.prompt(&messages)?;
         if prompt.len() >= context {
             let told = format!(
                 "the conversation has {} tokens, and the context of {context} must hold an answer too",

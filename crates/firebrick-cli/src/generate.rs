@@ -203,15 +203,13 @@ struct Sample {
 /// # Errors
 /// If the command cannot be carried out.
 pub(crate) fn execute(command: &Generate) -> Result<ExitCode> {
-    let Pretrained { name, model, tokenizer, template, generation, config } = command.way.open(&command.model)?;
-    let generation = if command.chat { of_answers(generation) } else { generation };
+    let Pretrained { name, model, text, config } = command.way.open(&command.model)?;
+    let generation = if command.chat { of_answers(text.generation.clone()) } else { text.generation.clone() };
     let sampler = command.settings.sampler(&generation)?;
     let prompt = command.prompt.text()?;
     let ids = match (prompt, &command.prompt.ids) {
-        (Some(text), _) if command.chat => {
-            tokenizer.encode_with_special(&template.render(&[Message::new("user", text)], true)?)
-        }
-        (Some(text), _) => tokenizer.encode_with_special(&text),
+        (Some(asked), _) if command.chat => text.prompt(&[Message::new("user", asked)])?,
+        (Some(begun), _) => text.encode(&begun)?,
         (None, ids) => ids.clone().unwrap_or_default(),
     };
     let context = config.context;
@@ -220,13 +218,13 @@ pub(crate) fn execute(command: &Generate) -> Result<ExitCode> {
     }
     let mut stops = command.settings.stop.clone();
     if command.chat {
-        stops.extend(template.stops().iter().map(|&stop| stop.to_owned()));
+        stops.extend(text.template.stops().iter().map(|&stop| stop.to_owned()));
     }
     let (samples, seed, max_tokens) = (usize::from(command.n), command.settings.seed(), command.settings.max_tokens);
     let context = context.min(ids.len().saturating_add(max_tokens));
     let limits = Limits { slots: samples.min(SLOTS), context, queue: 1 };
     let device = model.device();
-    let engine = Engine::start(model, device, tokenizer, limits);
+    let engine = Engine::start(model, device, text.tokenizer, limits);
     let mut updates = engine.submit(Job {
         prompts: vec![ids.clone()],
         samples,

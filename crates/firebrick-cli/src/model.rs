@@ -150,10 +150,11 @@ struct Token {
 
 fn log_probs(source: &str, given: &Given, device: &Device) -> Result<Listed> {
     let Opened { checkpoint, model, config, text } = open(source, device)?;
-    let tokenizer = text.as_ref().map(|text| &text.tokenizer);
-    let encode = |text: &str| {
+    let text = text.as_ref();
+    let tokenizer = text.map(|text| &text.tokenizer);
+    let encode = |given: &str| {
         let none = || format!("{} has no tokenizer; give token ids by --ids", checkpoint.path().display());
-        Ok::<_, anyhow::Error>(tokenizer.with_context(none)?.encode_with_special(text))
+        Ok::<_, anyhow::Error>(text.with_context(none)?.encode(given)?)
     };
     let ids = match given {
         Given { ids: Some(ids), .. } => ids.clone(),
@@ -221,7 +222,7 @@ fn info(source: &str, rank: usize) -> Result<()> {
 }
 
 /// The lines about a tokenizer and what comes with it.
-fn tell(Text { tokenizer, template, generation }: &Text, line: &dyn Fn(&str, &str)) {
+fn tell(Text { tokenizer, template, generation, .. }: &Text, line: &dyn Fn(&str, &str)) {
     line(
         "tokenizer",
         &format!("{} tokens, end of context {}", grouped(tokenizer.vocab_size()), named(tokenizer, tokenizer.eoc())),

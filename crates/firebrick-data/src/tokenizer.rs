@@ -42,6 +42,9 @@ pub struct Tokenizer {
     spelling: Spelling,
     /// One more than the largest id.
     size: usize,
+    /// One more than the largest id of a token that was not added.
+    learned: usize,
+    beginning: Vec<TokenId>,
     eoc: TokenId,
 }
 
@@ -143,8 +146,14 @@ impl Tokenizer {
         let spelling = spelling(inner.get_decoder())?;
         // The text of a special token inside data is text: nobody ends a context by writing `<|eoc|>`.
         inner.set_encode_special_tokens(true);
-        let size = inner.get_vocab(true).into_values().max().map_or(0, |largest| largest as usize + 1);
-        Ok(Some(Self { plain: inner.into(), special: Arc::default(), spelling, size, eoc }))
+        let size = |ids: &mut dyn Iterator<Item = TokenId>| ids.max().map_or(0, |largest| largest as usize + 1);
+        let added = inner.get_added_vocabulary().get_vocab();
+        let learned = size(
+            &mut inner.get_vocab(false).into_iter().filter_map(|(name, id)| (!added.contains_key(&name)).then_some(id)),
+        );
+        let size = size(&mut inner.get_vocab(true).into_values());
+        let beginning = beginning(&inner)?;
+        Ok(Some(Self { plain: inner.into(), special: Arc::default(), spelling, size, learned, beginning, eoc }))
     }
 
     /// Writes the `tokenizer.json`.
@@ -232,6 +241,18 @@ impl Tokenizer {
         self.size
     }
 
+    /// How many ids a network needs for text without added tokens: one more than the largest of the others.
+    ///
+    /// Tokens are often added, to fill batches in for instance, to a network that has no embedding of them.
+    pub fn learned_size(&self) -> usize {
+        self.learned
+    }
+
+    /// The tokens that a text begins with, for instance `<s>`: those that the post-processor puts before it.
+    pub fn beginning(&self) -> &[TokenId] {
+        &self.beginning
+    }
+
     /// The end of a context: of a document, and of a turn.
     pub fn eoc(&self) -> TokenId {
         self.eoc
@@ -305,6 +326,13 @@ fn encode(inner: &tokenizers::Tokenizer, text: &str) -> Vec<TokenId> {
     let encoding =
         inner.encode_fast(text, false).expect("only an unknown token that is missing fails, which was checked");
     encoding.get_ids().to_vec()
+}
+
+/// What the post-processor of a file puts before a text.
+fn beginning(inner: &tokenizers::Tokenizer) -> Result<Vec<TokenId>, BoxError> {
+    let encoding = inner.encode_fast("a", true)?;
+    let ids = encoding.get_ids().iter().zip(encoding.get_special_tokens_mask());
+    Ok(ids.take_while(|&(_, &is_special)| is_special == 1).map(|(&id, _)| id).collect())
 }
 
 /// Refuses what could fail or change from one call to the next while a text is encoded.

@@ -7,12 +7,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use firebrick_data::Tokenizer;
 use firebrick_models::{Decoder, DecoderConfig, open_decoder, open_gguf, open_hugging_face, read_gguf_formats};
 use firebrick_models::{FeedForward, Positions};
 use serde_json::Value;
 
-use crate::{ChatTemplate, Error, GenerationConfig, files, folder, gguf};
+use crate::{Error, Text, files, folder, gguf};
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
@@ -48,17 +47,6 @@ impl fmt::Display for Kind {
             Self::Gguf => "GGUF file",
         })
     }
-}
-
-/// What a checkpoint holds beside its weights.
-#[derive(Clone, Debug)]
-pub struct Text {
-    /// Text to token ids and back.
-    pub tokenizer: Tokenizer,
-    /// A conversation to text.
-    pub template: ChatTemplate,
-    /// What the checkpoint says about generation.
-    pub generation: GenerationConfig,
 }
 
 impl Checkpoint {
@@ -157,15 +145,17 @@ impl Checkpoint {
 
     /// Tokenizer, template and generation settings for a network of so many tokens, or none where there is no tokenizer.
     ///
+    /// Tokens that were added to the tokenizer may lie beyond the network's: [`Text::encode`] refuses a text that holds one.
+    ///
     /// # Errors
     /// If a file is damaged, of a kind that is not built here, a key holds something else than it should, or the tokenizer has more tokens
-    /// than the network.
+    /// than the network that were not added.
     pub fn text(&self, vocab: usize) -> Result<Option<Text>, Error> {
         let text = match self.kind {
-            Kind::Gguf => gguf::text(&self.path)?,
-            Kind::HuggingFace | Kind::Firebrick => folder::text(&self.path)?,
+            Kind::Gguf => gguf::text(&self.path, vocab)?,
+            Kind::HuggingFace | Kind::Firebrick => folder::text(&self.path, vocab)?,
         };
-        let tokens = text.as_ref().map_or(0, |text| text.tokenizer.vocab_size());
+        let tokens = text.as_ref().map_or(0, |text| text.tokenizer.learned_size());
         if tokens > vocab {
             return Err(Error::Vocabulary { path: self.path.clone(), tokens, vocab });
         }

@@ -110,6 +110,19 @@ pub enum Error {
         /// Rows of the embedding.
         vocab: usize,
     },
+    /// A text holds a token that was added to the tokenizer, and not to the network.
+    #[error(
+        "the text holds the token `{token}` ({id}), but the network's vocabulary has {vocab}: it was added to the tokenizer \
+         alone; leave it out, or resize the embeddings of the model to the tokenizer"
+    )]
+    NoEmbedding {
+        /// Its name.
+        token: String,
+        /// Its id.
+        id: u32,
+        /// Rows of the embedding.
+        vocab: usize,
+    },
     /// A chat template cannot be read, or fails.
     #[error("{origin}: the chat template {reason}")]
     Template {

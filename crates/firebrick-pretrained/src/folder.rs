@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use firebrick_data::Tokenizer;
 use serde_json::{Value, json};
 
-use crate::checkpoint::Text;
 use crate::files::{self, Settings};
-use crate::{ChatTemplate, Error, GenerationConfig};
+use crate::{ChatTemplate, Error, GenerationConfig, Text};
 
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
 pub(crate) const SETTINGS: &str = "tokenizer_config.json";
@@ -26,7 +25,7 @@ const SPECIAL: [&str; 4] = ["bos_token", "eos_token", "unk_token", "pad_token"];
 ///
 /// # Errors
 /// If a file is damaged, of a kind that is not built here, or a key holds something else than it should.
-pub(crate) fn text(dir: &Path) -> Result<Option<Text>, Error> {
+pub(crate) fn text(dir: &Path, vocab: usize) -> Result<Option<Text>, Error> {
     let paths = [SETTINGS, NAMES, GENERATION, "config.json"].map(|name| dir.join(name));
     let [settings, names, generation, config] = &paths;
     let (settings, names) = (files::json(settings)?, files::json(names)?);
@@ -43,7 +42,7 @@ pub(crate) fn text(dir: &Path) -> Result<Option<Text>, Error> {
     let generation =
         GenerationConfig::of(&files::json(generation)?, &files::json(config)?, eos.as_deref(), &tokenizer)?;
     let template = template(dir, &settings, tokens)?;
-    Ok(Some(Text { tokenizer, template, generation }))
+    Ok(Some(Text { tokenizer, template, generation, vocab }))
 }
 
 fn tokenizer(dir: &Path, settings: &Settings<'_>, eos: Option<&str>) -> Result<Option<Tokenizer>, Error> {

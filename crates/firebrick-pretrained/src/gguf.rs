@@ -8,9 +8,7 @@ use firebrick_models::{GgufTokenizer, read_gguf_tokenizer};
 use firebrick_types::TokenId;
 use serde_json::{Value, json};
 
-use crate::checkpoint::Text;
-use crate::template::ChatTemplate;
-use crate::{Error, GenerationConfig};
+use crate::{ChatTemplate, Error, GenerationConfig, Text};
 
 /// Kinds of tokens, as `tokenizer.ggml.token_type` numbers them.
 mod kind {
@@ -33,7 +31,7 @@ const QWEN2: &str =
 ///
 /// # Errors
 /// If the file is damaged, or the tokenizer of a kind that is not built here.
-pub(crate) fn text(path: &Path) -> Result<Option<Text>, Error> {
+pub(crate) fn text(path: &Path, vocab: usize) -> Result<Option<Text>, Error> {
     let Some(found) = read_gguf_tokenizer(path)? else { return Ok(None) };
     let refused = |reason: String| Error::Tokenizer { path: path.to_owned(), reason };
     let json = match found.model.as_str() {
@@ -61,7 +59,8 @@ pub(crate) fn text(path: &Path) -> Result<Option<Text>, Error> {
         None | Some("") => ChatTemplate::dialogue().with_tokens(tokens),
         Some(source) => ChatTemplate::jinja(source, format!("{}, `tokenizer.chat_template`", path.display()), tokens)?,
     };
-    Ok(Some(Text { tokenizer, template, generation: GenerationConfig { eos, ..GenerationConfig::default() } }))
+    let generation = GenerationConfig { eos, ..GenerationConfig::default() };
+    Ok(Some(Text { tokenizer, template, generation, vocab }))
 }
 
 /// The ids by name.

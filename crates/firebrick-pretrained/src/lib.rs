@@ -8,16 +8,17 @@ mod generation;
 mod gguf;
 mod save;
 mod template;
+mod text;
 
 use burn::tensor::Device;
-use firebrick_data::Tokenizer;
 use firebrick_models::{Decoder, DecoderConfig};
 
-pub use checkpoint::{Checkpoint, Kind, Text};
+pub use checkpoint::{Checkpoint, Kind};
 pub use error::Error;
 pub use generation::GenerationConfig;
 pub use save::save;
 pub use template::{ChatTemplate, Message};
+pub use text::Text;
 
 /// A checkpoint with everything that comes with it.
 #[derive(Clone, Debug)]
@@ -28,12 +29,8 @@ pub struct Pretrained {
     pub model: Decoder,
     /// Its shape.
     pub config: DecoderConfig,
-    /// Text to token ids and back; every id lies within the network's vocabulary.
-    pub tokenizer: Tokenizer,
-    /// A conversation to text.
-    pub template: ChatTemplate,
-    /// What the checkpoint says about generation.
-    pub generation: GenerationConfig,
+    /// Tokenizer, template and generation settings.
+    pub text: Text,
 }
 
 /// The checkpoint of a folder of `transformers`, of a stage of Firebrick's pipelines, of a `.gguf` file, or of `hub:owner/name`.
@@ -49,8 +46,8 @@ pub struct Pretrained {
 pub fn open(source: &str, device: &Device) -> Result<Pretrained, Error> {
     let checkpoint = Checkpoint::locate(source)?;
     let (model, config) = checkpoint.model(device)?;
-    let Some(Text { tokenizer, template, generation }) = checkpoint.text(config.vocab)? else {
+    let Some(text) = checkpoint.text(config.vocab)? else {
         return Err(Error::NoTokenizer { path: checkpoint.path().to_owned() });
     };
-    Ok(Pretrained { name: checkpoint.name().to_owned(), model, config, tokenizer, template, generation })
+    Ok(Pretrained { name: checkpoint.name().to_owned(), model, config, text })
 }

@@ -4,11 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use firebrick_models::{Decoder, DecoderConfig, save_hugging_face};
+use firebrick_types::TokenId;
 use serde_json::{Map, Value, json};
 
-use crate::checkpoint::Text;
 use crate::folder::{GENERATION, SETTINGS, TEMPLATE, TOKENIZER};
-use crate::{Error, Pretrained};
+use crate::{Error, Pretrained, Text};
 
 impl Pretrained {
     /// Writes a folder of `transformers` with weights, tokenizer, template and generation settings; the folder is made, or empty.
@@ -16,9 +16,7 @@ impl Pretrained {
     /// # Errors
     /// If the folder is not empty, a file cannot be written, or no architecture of `transformers` has this shape.
     pub fn save(&self, dir: &Path) -> Result<(), Error> {
-        let Self { model, config, tokenizer, template, generation, .. } = self;
-        let text = Text { tokenizer: tokenizer.clone(), template: template.clone(), generation: generation.clone() };
-        save(model, config, Some(&text), dir)
+        save(&self.model, &self.config, Some(&self.text), dir)
     }
 }
 
@@ -33,7 +31,7 @@ pub fn save(model: &Decoder, config: &DecoderConfig, text: Option<&Text>, dir: &
     }
     fs::create_dir_all(dir).map_err(failed(dir.to_owned()))?;
     save_hugging_face(model, config, dir)?;
-    let Some(Text { tokenizer, template, generation }) = text else { return Ok(()) };
+    let Some(Text { tokenizer, template, generation, .. }) = text else { return Ok(()) };
     tokenizer.save(&dir.join(TOKENIZER))?;
     let mut settings = Map::new();
     settings.insert("tokenizer_class".to_owned(), "PreTrainedTokenizerFast".into());
@@ -46,7 +44,9 @@ pub fn save(model: &Decoder, config: &DecoderConfig, text: Option<&Text>, dir: &
         [one] => json!(one),
         several => json!(several),
     };
-    let id = |key: &str| template.tokens().get(key).and_then(|name| tokenizer.token(name));
+    // Programs look for the embedding of each of them.
+    let within = |id: &TokenId| (*id as usize) < config.vocab;
+    let id = |key: &str| template.tokens().get(key).and_then(|name| tokenizer.token(name)).filter(within);
     let (bos, pad) = (id("bos_token"), id("pad_token"));
     let mut described = Map::new();
     // A temperature of 0 has a word of its own there.

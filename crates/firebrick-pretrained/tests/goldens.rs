@@ -72,24 +72,24 @@ fn a_tokenizer_json_gives_gpt_neoxs_ids() {
 fn tokenizers_inside_gguf_files_give_the_ids_of_tiktoken_and_sentence_piece() {
     for name in ["gpt2.gguf", "llama_bpe.gguf", "qwen2.gguf", "spm.gguf"] {
         let checkpoint = open(small(name).to_str().unwrap(), &cpu()).unwrap();
-        check(&checkpoint.tokenizer, name, Tokenizer::encode);
+        check(&checkpoint.text.tokenizer, name, Tokenizer::encode);
         let goldens = goldens();
         if let Some(expected) = goldens.ids.get(&format!("{name} with special")) {
             let expected: Vec<TokenId> = serde_json::from_value(expected.clone()).unwrap();
-            assert_eq!(checkpoint.tokenizer.encode_with_special("<|begin|>Hi <|end|>x"), expected, "{name}");
+            assert_eq!(checkpoint.text.tokenizer.encode_with_special("<|begin|>Hi <|end|>x"), expected, "{name}");
         }
         if let Some(expected) = goldens.ids.get(&format!("{name} decoded")) {
             let expected: Vec<String> = serde_json::from_value(expected.clone()).unwrap();
             for (text, expected) in goldens.texts.iter().zip(expected) {
                 assert_eq!(
-                    checkpoint.tokenizer.decode(&checkpoint.tokenizer.encode(text)),
+                    checkpoint.text.tokenizer.decode(&checkpoint.text.tokenizer.encode(text)),
                     expected,
                     "{name}: {text:?}"
                 );
             }
         }
         assert_eq!(checkpoint.name, name.strip_suffix(".gguf").unwrap());
-        assert!(checkpoint.template.is_dialogue());
+        assert!(checkpoint.text.template.is_dialogue());
     }
 }
 

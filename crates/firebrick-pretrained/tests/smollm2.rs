@@ -66,15 +66,15 @@ fn a_question_is_rendered_encoded_and_answered() {
     let checkpoint = open(&file, &cpu()).unwrap();
     let case = cases(&folder).into_iter().find(|case| case["prompt"].as_str().unwrap().contains("<|im_start|>"));
     let case = case.expect("one prompt is a conversation");
-    let rendered = checkpoint.template.render(&[Message::new("user", "Are dogs real?")], true).unwrap();
+    let rendered = checkpoint.text.template.render(&[Message::new("user", "Are dogs real?")], true).unwrap();
     let system = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n";
     assert_eq!(rendered, system.to_owned() + case["prompt"].as_str().unwrap());
 
     let expected = ids(&case["greedy_16"]);
-    let prompt = checkpoint.tokenizer.encode_with_special(case["prompt"].as_str().unwrap());
+    let prompt = checkpoint.text.tokenizer.encode_with_special(case["prompt"].as_str().unwrap());
     let mut cache = checkpoint.model.cache(1, prompt.len() + expected.len());
     let mut logits = checkpoint.model.extend(&mut cache, &[Feed { slot: 0, tokens: &prompt }]);
-    let mut stream = checkpoint.tokenizer.stream();
+    let mut stream = checkpoint.text.tokenizer.stream();
     let (mut found, mut text) = (Vec::new(), String::new());
     for _ in &expected {
         let token = logits.clone().argmax(1).into_scalar::<i64>() as TokenId;

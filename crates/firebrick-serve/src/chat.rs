@@ -24,11 +24,10 @@ pub(crate) fn ask(server: &Server, body: &[u8]) -> Result<Asked, Refusal> {
         return Err(wrong("top_logprobs", &top.into(), "nothing where `logprobs` is not true"));
     }
     fields.finish()?;
-    let text = server.template.render(&messages, true);
-    let text = text.map_err(|error| Refusal::invalid(Some("messages"), error.to_string()))?;
-    let prompt = server.tokenizer.encode_with_special(&text);
+    let prompt = server.text.prompt(&messages);
+    let prompt = prompt.map_err(|error| Refusal::invalid(Some("messages"), error.to_string()))?;
     let max_tokens = room(&prompt, max_tokens, usize::MAX, server.limits().context, "messages")?;
-    settings.stops.extend(server.template.stops().iter().map(|&stop| stop.to_owned()));
+    settings.stops.extend(server.text.template.stops().iter().map(|&stop| stop.to_owned()));
     let prompts = vec![prompt];
     let samples = settings.samples;
     let updates = server.engine.submit(Job {
@@ -36,7 +35,7 @@ pub(crate) fn ask(server: &Server, body: &[u8]) -> Result<Asked, Refusal> {
         samples,
         seed: settings.seed,
         sampler: settings.sampler,
-        ends: server.generation.eos.clone(),
+        ends: server.text.generation.eos.clone(),
         stops: settings.stops,
         max_tokens,
         top_log_probs: top.unwrap_or(0),

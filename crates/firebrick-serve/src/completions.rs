@@ -50,7 +50,7 @@ pub(crate) fn ask(server: &Server, body: &[u8]) -> Result<Asked, Refusal> {
         samples,
         seed: settings.seed,
         sampler: settings.sampler,
-        ends: server.generation.eos.clone(),
+        ends: server.text.generation.eos.clone(),
         stops: settings.stops,
         max_tokens: max_tokens.unwrap_or(MAX_TOKENS),
         top_log_probs: log_probs.unwrap_or(0),
@@ -65,19 +65,20 @@ pub(crate) fn ask(server: &Server, body: &[u8]) -> Result<Asked, Refusal> {
 /// A text, several, the tokens of one, or those of several.
 fn prompts(fields: &mut Fields, server: &Server) -> Result<Vec<Vec<TokenId>>, Refusal> {
     let value = fields.take("prompt").ok_or_else(|| fields.absent("prompt"))?;
-    let encode = |text: &str| server.tokenizer.encode_with_special(text);
-    let id = |value: &Value| value.as_u64().and_then(|id| TokenId::try_from(id).ok());
-    let ids = |value: &Value| value.as_array()?.iter().map(id).collect::<Option<Vec<_>>>();
+    let encode =
+        |text: &str| server.text.encode(text).map_err(|error| Refusal::invalid(Some("prompt"), error.to_string()));
+    let id = |value: &Value| value.as_u64().and_then(|id| TokenId::try_from(id).ok()).map(Ok);
+    let ids = |value: &Value| value.as_array()?.iter().map(id).collect::<Option<Result<Vec<_>, _>>>();
     let several = |values: &Vec<Value>| match values.first()? {
-        Value::String(_) => values.iter().map(|text| text.as_str().map(encode)).collect(),
+        Value::String(_) => values.iter().map(|text| text.as_str().map(encode)).collect::<Option<Result<_, _>>>(),
         Value::Array(_) => values.iter().map(ids).collect(),
-        _ => Some(vec![values.iter().map(id).collect::<Option<_>>()?]),
+        _ => Some(values.iter().map(id).collect::<Option<Result<_, _>>>()?.map(|ids| vec![ids])),
     };
     let found = match &value {
-        Value::String(text) => Some(vec![encode(text)]),
+        Value::String(text) => Some(encode(text).map(|ids| vec![ids])),
         Value::Array(values) => several(values),
         _ => None,
     };
     let expected = "a string, an array of strings, an array of token ids, or an array of such arrays, and not empty";
-    found.ok_or_else(|| fields.wrong("prompt", &value, expected))
+    found.ok_or_else(|| fields.wrong("prompt", &value, expected))?
 }

@@ -14,8 +14,7 @@ use axum::http::{Method, Request, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use firebrick_data::Tokenizer;
-use firebrick_pretrained::{ChatTemplate, GenerationConfig, Pretrained};
+use firebrick_pretrained::{Pretrained, Text};
 use serde_json::{Value, json};
 
 use crate::answer::{Answer, Asked};
@@ -34,9 +33,7 @@ const GRACE: Duration = Duration::from_secs(10);
 pub struct Server {
     pub(crate) engine: Engine,
     pub(crate) name: String,
-    pub(crate) tokenizer: Tokenizer,
-    pub(crate) template: ChatTemplate,
-    pub(crate) generation: GenerationConfig,
+    pub(crate) text: Text,
     started: u64,
     fingerprint: String,
     /// What ids of answers begin with, and how many there were.
@@ -50,16 +47,14 @@ impl Server {
     /// # Panics
     /// If there is no slot, or the system gives no thread.
     pub fn new(checkpoint: Pretrained, limits: Limits) -> Self {
-        let Pretrained { name, model, tokenizer, template, generation, config } = checkpoint;
+        let Pretrained { name, model, text, config } = checkpoint;
         let mut hasher = DefaultHasher::new();
         (&name, config.vocab, config.n_layer, config.d_model, env!("CARGO_PKG_VERSION")).hash(&mut hasher);
         let device = model.device();
         Self {
-            engine: Engine::start(model, device, tokenizer.clone(), limits),
+            engine: Engine::start(model, device, text.tokenizer.clone(), limits),
             name,
-            tokenizer,
-            template,
-            generation,
+            text,
             started: now(),
             fingerprint: format!("fp_{:010x}", hasher.finish() >> 24),
             nonce: random_seed(),

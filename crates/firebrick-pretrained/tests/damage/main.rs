@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use firebrick_data::Tokenizer;
 use firebrick_models::{Architecture, DecoderConfig, save_decoder, save_hugging_face, save_scored};
-use firebrick_pretrained::{Message, Pretrained, open};
+use firebrick_pretrained::{Message, Pretrained, Text, open};
 use firebrick_tensor::{CausalLm, TokenBatch};
 use firebrick_testkit::cpu;
 use firebrick_types::Seed;
@@ -44,7 +44,7 @@ fn message(path: &Path) -> String {
 
 /// Opens a checkpoint and, where it opens, uses every part that came from the file.
 fn use_up(path: &Path) {
-    let Ok(Pretrained { model, tokenizer, template, config, .. }) = opened(path) else { return };
+    let Ok(Pretrained { model, text: Text { tokenizer, template, .. }, config, .. }) = opened(path) else { return };
     let tokens = tokenizer.encode_with_special(" thé <|eoc|>\n</s> 12");
     assert!(tokens.iter().all(|&token| (token as usize) < config.vocab));
     tokenizer.decode(&tokens);
@@ -61,10 +61,10 @@ fn a_whole_folder_opens() {
     let dir = folder();
     let checkpoint = opened(dir.path()).unwrap();
     assert_eq!(checkpoint.config, DecoderConfig { architecture: checkpoint.config.architecture, ..config() });
-    let generation = checkpoint.generation;
+    let generation = checkpoint.text.generation;
     assert_eq!((generation.eos, generation.temperature, generation.top_p), (vec![0, 5], Some(0.6), Some(0.9)));
     assert_eq!((generation.top_k, generation.repetition_penalty), (None, Some(1.1)));
-    assert_eq!(checkpoint.template.source(), "{{ messages }}");
+    assert_eq!(checkpoint.text.template.source(), "{{ messages }}");
     assert_eq!(checkpoint.name, dir.path().file_name().unwrap().to_str().unwrap());
 }
 
@@ -72,7 +72,7 @@ fn a_whole_folder_opens() {
 fn a_file_of_a_template_goes_before_the_settings() {
     let dir = folder();
     fs::write(dir.path().join("chat_template.jinja"), "{{ bos_token }}{{ messages[0].content }}\n").unwrap();
-    let text = opened(dir.path()).unwrap().template.render(&[Message::new("user", "Hi")], true).unwrap();
+    let text = opened(dir.path()).unwrap().text.template.render(&[Message::new("user", "Hi")], true).unwrap();
     assert_eq!(text, "<|eoc|>Hi");
 }
 
@@ -83,9 +83,9 @@ fn what_is_saved_is_what_was_opened() {
     let copy = dir.path().join("copy");
     checkpoint.save(&copy).unwrap();
     let again = opened(&copy).unwrap();
-    assert_eq!((again.config, &again.generation), (checkpoint.config, &checkpoint.generation));
-    assert_eq!(again.template.source(), checkpoint.template.source());
-    assert_eq!(again.tokenizer.encode(TEXT), checkpoint.tokenizer.encode(TEXT));
+    assert_eq!((again.config, &again.text.generation), (checkpoint.config, &checkpoint.text.generation));
+    assert_eq!(again.text.template.source(), checkpoint.text.template.source());
+    assert_eq!(again.text.tokenizer.encode(TEXT), checkpoint.text.tokenizer.encode(TEXT));
     let message = checkpoint.save(&copy).unwrap_err().to_string();
     assert!(message.contains("copy: not an empty folder; name another one"), "{message}");
 }
@@ -101,9 +101,9 @@ fn where_nothing_is_drawn_the_likeliest_token_is_taken() {
         let dir = folder();
         fs::write(dir.path().join("generation_config.json"), settings.to_string()).unwrap();
         let checkpoint = opened(dir.path()).unwrap();
-        assert_eq!(checkpoint.generation.temperature, temperature, "{settings}");
+        assert_eq!(checkpoint.text.generation.temperature, temperature, "{settings}");
         checkpoint.save(&dir.path().join("copy")).unwrap();
-        assert_eq!(opened(&dir.path().join("copy")).unwrap().generation, checkpoint.generation, "{settings}");
+        assert_eq!(opened(&dir.path().join("copy")).unwrap().text.generation, checkpoint.text.generation, "{settings}");
     }
 }
 
@@ -118,9 +118,9 @@ fn a_stage_takes_the_tokenizer_of_its_run() {
     tokenizer.save(&stages[0].join("tokenizer.json")).unwrap();
     for path in [&stages[1], &run.path().join("10-ppo")] {
         let checkpoint = opened(path).unwrap();
-        assert_eq!((checkpoint.name.as_str(), checkpoint.generation.eos), ("10-ppo", vec![0]));
-        assert_eq!(checkpoint.tokenizer.encode(TEXT), tokenizer.encode(TEXT));
-        assert!(checkpoint.template.is_dialogue());
+        assert_eq!((checkpoint.name.as_str(), checkpoint.text.generation.eos), ("10-ppo", vec![0]));
+        assert_eq!(checkpoint.text.tokenizer.encode(TEXT), tokenizer.encode(TEXT));
+        assert!(checkpoint.text.template.is_dialogue());
     }
     save_scored(&config().init_scored(Seed::new(1), &cpu()), &config(), &stages[1]).unwrap();
     assert!(message(&stages[1]).contains("artifact: a preference model, whose head gives a score"));

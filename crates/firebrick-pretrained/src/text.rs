@@ -1,0 +1,41 @@
+//! What a checkpoint holds beside its weights.
+
+use firebrick_data::Tokenizer;
+use firebrick_types::TokenId;
+
+use crate::{ChatTemplate, Error, GenerationConfig, Message};
+
+/// What a checkpoint holds beside its weights.
+#[derive(Clone, Debug)]
+pub struct Text {
+    /// Text to token ids and back.
+    pub tokenizer: Tokenizer,
+    /// A conversation to text.
+    pub template: ChatTemplate,
+    /// What the checkpoint says about generation.
+    pub generation: GenerationConfig,
+    /// Tokens of the network: it has no embedding of an id that is not below.
+    pub vocab: usize,
+}
+
+impl Text {
+    /// The tokens of a text; names of special tokens in it count as these.
+    ///
+    /// # Errors
+    /// If a token was added to the tokenizer, and not to the network.
+    pub fn encode(&self, text: &str) -> Result<Vec<TokenId>, Error> {
+        let tokens = self.tokenizer.encode_with_special(text);
+        match tokens.iter().find(|&&id| id as usize >= self.vocab) {
+            None => Ok(tokens),
+            Some(&id) => Err(Error::NoEmbedding { token: self.tokenizer.token_text(id), id, vocab: self.vocab }),
+        }
+    }
+
+    /// The tokens of a conversation, with the beginning of an answer.
+    ///
+    /// # Errors
+    /// If the template refuses the conversation or fails, or a token was added to the tokenizer, and not to the network.
+    pub fn prompt(&self, messages: &[Message]) -> Result<Vec<TokenId>, Error> {
+        self.encode(&self.template.render(messages, true)?)
+    }
+}

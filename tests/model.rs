@@ -99,7 +99,7 @@ fn what_is_converted_scores_the_same() {
     assert_eq!(original["tokens"], converted["tokens"]);
     assert_eq!((&original["model"], &converted["model"]), (&Value::from("spm"), &Value::from("copy")));
     let texts = original["tokens"].as_array().unwrap().iter().map(|token| token["text"].as_str().unwrap());
-    assert!(texts.collect::<String>().starts_with(" The quick brown fox, "), "{original}");
+    assert!(texts.collect::<String>().starts_with("<s> The quick brown fox, "), "{original}");
 
     let file = dir.path().join("text.txt");
     fs::write(&file, text).unwrap();

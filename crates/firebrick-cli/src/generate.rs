@@ -26,7 +26,8 @@ pub(crate) const EXAMPLES: &str = "Examples:
 What is not set is as the checkpoint's generation settings say, then the model's own distribution; with --chat, where they say nothing,
 temperature 0.7 and top-p 0.9. Temperature 0 and top-p 0 both take
 the likeliest token. A sample ends with a token of the checkpoint that ends a text, before a stop string, with --max-tokens, or when the
-context is full; a stop string that never comes ends nothing. Names of special tokens in a prompt count as these tokens.";
+context is full; a stop string that never comes ends nothing. Names of special tokens in a prompt count as these tokens. A prompt begins
+as the tokenizer has it, for instance with <s>.";
 
 /// Samples that grow side by side.
 const SLOTS: usize = 64;

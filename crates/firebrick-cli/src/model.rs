@@ -51,7 +51,7 @@ const LOGPROBS: &str = "Examples:
   firebrick model logprobs model.gguf --ids 504,3575,282,4649,314
   firebrick model logprobs runs/hh-world/08-ppo --file answer.txt
 The first token has no log-probability: nothing stands before it.
-Names of special tokens in a text count as these tokens; none is added.";
+Names of special tokens in a text count as these tokens. A text begins as the tokenizer has it, for instance with <s>.";
 
 #[derive(Args)]
 pub(crate) struct Info {
@@ -153,6 +153,10 @@ fn log_probs(source: &str, given: &Given, device: &Device) -> Result<Listed> {
     let text = text.as_ref();
     let tokenizer = text.map(|text| &text.tokenizer);
     let encode = |given: &str| {
+        // What every text begins with is not worth a score by itself.
+        if given.is_empty() {
+            return Ok(Vec::new());
+        }
         let none = || format!("{} has no tokenizer; give token ids by --ids", checkpoint.path().display());
         Ok::<_, anyhow::Error>(text.with_context(none)?.encode(given)?)
     };

@@ -6,10 +6,11 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use firebrick_types::TokenId;
+use serde_json::json;
 use tokenizers::decoders::byte_level::ByteLevel;
 use tokenizers::models::TrainerWrapper;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
-use tokenizers::{AddedToken, DecoderWrapper, ModelWrapper};
+use tokenizers::{AddedToken, DecoderWrapper, ModelWrapper, PostProcessorWrapper};
 
 use crate::file::write_atomically;
 use crate::{Error, Place};
@@ -253,6 +254,36 @@ impl Tokenizer {
         &self.beginning
     }
 
+    /// The same tokenizer for texts that begin with these tokens, and with no others.
+    ///
+    /// # Panics
+    /// If there is no such token.
+    #[must_use]
+    pub fn with_beginning(self, tokens: &[TokenId]) -> Self {
+        let name = |&id: &TokenId| self.plain.id_to_token(id).expect("a text begins with tokens of the vocabulary");
+        let names = tokens.iter().map(name).collect::<Vec<_>>();
+        let special = names.iter().map(|name| json!({"SpecialToken": {"id": name, "type_id": 0}})).collect::<Vec<_>>();
+        let of = |part: &str, kind: u32| vec![json!({"Sequence": {"id": part, "type_id": kind}})];
+        let described = names
+            .iter()
+            .zip(tokens)
+            .map(|(name, id)| (name.clone(), json!({"id": name, "ids": [id], "tokens": [name]})));
+        let processor = (!tokens.is_empty()).then(|| {
+            let single = [special.clone(), of("A", 0)].concat();
+            let pair = [special.clone(), of("A", 0), of("B", 1)].concat();
+            let json = json!({
+                "type": "TemplateProcessing",
+                "single": single,
+                "pair": pair,
+                "special_tokens": described.collect::<serde_json::Map<_, _>>(),
+            });
+            serde_json::from_value::<PostProcessorWrapper>(json).expect("the template names its tokens")
+        });
+        let mut inner = (*self.plain).clone();
+        inner.with_post_processor(processor);
+        Self { plain: inner.into(), special: Arc::default(), beginning: tokens.to_vec(), ..self }
+    }
+
     /// The end of a context: of a document, and of a turn (A-34).
     pub fn eoc(&self) -> TokenId {
         self.eoc
@@ -488,6 +519,43 @@ mod tests {
         assert!(!tokenizer.encode(text).contains(&0), "asking for special tokens changes no other encoding");
         assert_eq!((tokenizer.token_text(0), tokenizer.is_special(0)), (EOC.to_owned(), true));
         assert_eq!(tokenizer.token_bytes(9_999), b"");
+    }
+
+    #[test]
+    fn a_text_begins_as_the_post_processor_says() {
+        let plain = Tokenizer::train([TEXT], 300).unwrap();
+        assert!(plain.beginning().is_empty());
+        let the = plain.token("the").expect("it is merged");
+        for beginning in [&[0][..], &[0, the], &[]] {
+            let tokenizer = plain.clone().with_beginning(&[the]).with_beginning(beginning);
+            let again = Tokenizer::parse(&json(&tokenizer), Path::new("x"), None).unwrap();
+            for tokenizer in [&tokenizer, &again] {
+                assert_eq!(tokenizer.beginning(), beginning);
+                assert_eq!(tokenizer.encode(TEXT), plain.encode(TEXT), "it is told, and not added");
+            }
+            // As the library puts it before a text.
+            let whole = again.plain.encode_fast(TEXT, true).unwrap();
+            assert_eq!(whole.get_ids(), [beginning, &plain.encode(TEXT)].concat());
+        }
+        // What stands behind a text is none of its beginning.
+        let mut behind: serde_json::Value = serde_json::from_str(&json(&plain.clone().with_beginning(&[0]))).unwrap();
+        behind["post_processor"]["single"].as_array_mut().unwrap().reverse();
+        assert!(Tokenizer::parse(&behind.to_string(), Path::new("x"), None).unwrap().beginning().is_empty());
+    }
+
+    #[test]
+    fn added_tokens_are_counted_apart() {
+        let tokenizer = Tokenizer::train([TEXT], 300).unwrap();
+        let (learned, size) = (tokenizer.learned_size(), tokenizer.vocab_size());
+        assert_eq!(learned, size);
+        let pad = format!(
+            r#""added_tokens": [{{"id": {size}, "content": "[PAD]", "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false, "special": true}}, "#
+        );
+        let padded = json(&tokenizer).replacen(r#""added_tokens": ["#, &pad, 1);
+        let padded = Tokenizer::parse(&padded, Path::new("x"), None).unwrap();
+        assert_eq!((padded.learned_size(), padded.vocab_size()), (learned, size + 1));
+        assert_eq!(padded.encode_with_special("a[PAD]").last(), Some(&(size as TokenId)));
     }
 
     /// A tokenizer as SentencePiece makes them: characters, with bytes to fall back on.

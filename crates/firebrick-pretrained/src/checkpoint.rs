@@ -155,9 +155,10 @@ impl Checkpoint {
             Kind::Gguf => gguf::text(&self.path, vocab)?,
             Kind::HuggingFace | Kind::Firebrick => folder::text(&self.path, vocab)?,
         };
-        let tokens = text.as_ref().map_or(0, |text| text.tokenizer.learned_size());
-        if tokens > vocab {
-            return Err(Error::Vocabulary { path: self.path.clone(), tokens, vocab });
+        if let Some(Text { tokenizer, .. }) = &text
+            && tokenizer.learned_size() > vocab
+        {
+            return Err(Error::Vocabulary { path: self.path.clone(), tokens: tokenizer.vocab_size(), vocab });
         }
         Ok(text)
     }

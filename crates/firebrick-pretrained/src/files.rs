@@ -73,6 +73,15 @@ impl Settings<'_> {
         wrong(self.path, key, self.value.get(key).unwrap_or(&Value::Null), expected)
     }
 
+    /// Whether something is so.
+    ///
+    /// # Errors
+    /// If something else stands there.
+    pub(crate) fn flag(&self, key: &str) -> Result<Option<bool>, Error> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        value.as_bool().map(Some).ok_or_else(|| self.wrong(key, "true or false"))
+    }
+
     /// The name of a token, written as such or as an object.
     ///
     /// # Errors

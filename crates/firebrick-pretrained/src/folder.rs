@@ -39,6 +39,7 @@ pub(crate) fn text(dir: &Path, vocab: usize) -> Result<Option<Text>, Error> {
     }
     let eos = tokens.get("eos_token").cloned();
     let Some(tokenizer) = tokenizer(dir, &settings, eos.as_deref())? else { return Ok(None) };
+    let tokenizer = beginning(tokenizer, &settings, &tokens)?;
     let generation =
         GenerationConfig::of(&files::json(generation)?, &files::json(config)?, eos.as_deref(), &tokenizer)?;
     let template = template(dir, &settings, tokens)?;
@@ -56,6 +57,24 @@ fn tokenizer(dir: &Path, settings: &Settings<'_>, eos: Option<&str>) -> Result<O
     match of_run(dir) {
         Some(path) => Ok(Some(Tokenizer::open_or_ending(&path, eos)?)),
         None => Ok(None),
+    }
+}
+
+/// The tokenizer as its class has it: those of Llama's kind put `bos_token` before a text as `add_bos_token` says, whatever the
+/// post-processor of their file does.
+fn beginning(
+    tokenizer: Tokenizer,
+    settings: &Settings<'_>,
+    tokens: &BTreeMap<String, String>,
+) -> Result<Tokenizer, Error> {
+    const CLASSES: [&str; 4] = ["Llama", "CodeLlama", "Gemma", "Cohere"];
+    let class = settings.get("tokenizer_class").and_then(Value::as_str).unwrap_or_default();
+    match settings.flag("add_bos_token")?.filter(|_| CLASSES.iter().any(|known| class.starts_with(known))) {
+        Some(adds) => {
+            let bos = tokens.get("bos_token").and_then(|name| tokenizer.token(name)).filter(|_| adds);
+            Ok(tokenizer.with_beginning(bos.as_slice()))
+        }
+        None => Ok(tokenizer),
     }
 }
 

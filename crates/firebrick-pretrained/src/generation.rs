@@ -41,7 +41,7 @@ impl GenerationConfig {
             ends.push(eos.and_then(|name| tokenizer.token(name)).unwrap_or(tokenizer.eoc()));
         }
         let temperature = number(generation, "temperature", "a number of at least 0", |value| value >= 0.0)?;
-        let drawn = flag(generation, "do_sample")?.unwrap_or(true);
+        let drawn = generation.flag("do_sample")?.unwrap_or(true);
         Ok(Self {
             eos: ends,
             temperature: if drawn { temperature } else { Some(0.0) },
@@ -77,11 +77,6 @@ fn number(
     let Some(value) = settings.get(key) else { return Ok(None) };
     let number = value.as_f64().filter(|&number| number.is_finite() && fits(number));
     number.map(Some).ok_or_else(|| settings.wrong(key, expected))
-}
-
-fn flag(settings: &Settings<'_>, key: &str) -> Result<Option<bool>, Error> {
-    let Some(value) = settings.get(key) else { return Ok(None) };
-    value.as_bool().map(Some).ok_or_else(|| settings.wrong(key, "true or false"))
 }
 
 /// 0 is no limit.

@@ -125,7 +125,8 @@ fn byte_level(found: &GgufTokenizer) -> Result<Value, String> {
     let split = |pattern: &str| json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
     let sequence = |first: Value, cuts: bool| json!({"type": "Sequence", "pretokenizers": [first, bytes(cuts)]});
     let mut normalizer = Value::Null;
-    let mut whole_words_first = false;
+    // Llama 3's kind puts the beginning before a text where the file does not say.
+    let mut of_llama3 = false;
     // Files that were made before this key was, or by programs that did not know it, say nothing or `default`.
     let pre_tokenizer = match found.pre.as_deref().unwrap_or("default") {
         "default" | "gpt-2" | "gpt2" | "phi-2" | "olmo" => bytes(true),
@@ -133,7 +134,7 @@ fn byte_level(found: &GgufTokenizer) -> Result<Value, String> {
             sequence(json!({"type": "Digits", "individual_digits": true}), true)
         }
         "llama-bpe" | "llama3" | "llama-v3" => {
-            whole_words_first = true;
+            of_llama3 = true;
             sequence(split(LLAMA3), false)
         }
         "qwen2" | "deepseek-r1-qwen" => {
@@ -154,11 +155,11 @@ fn byte_level(found: &GgufTokenizer) -> Result<Value, String> {
         "added_tokens": added(found),
         "normalizer": normalizer,
         "pre_tokenizer": pre_tokenizer,
-        "post_processor": beginning(found, false),
+        "post_processor": beginning(found, of_llama3),
         "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
         "model": {
             "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": whole_words_first,
+            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": of_llama3,
             "vocab": vocabulary, "merges": merges,
         },
     }))

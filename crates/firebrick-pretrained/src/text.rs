@@ -19,11 +19,19 @@ pub struct Text {
 }
 
 impl Text {
-    /// The tokens of a text; names of special tokens in it count as these.
+    /// The tokens of a text, with what the tokenizer begins texts with before it, unless it begins so itself; names of special tokens in
+    /// it count as these.
     ///
     /// # Errors
     /// If a token was added to the tokenizer, and not to the network.
     pub fn encode(&self, text: &str) -> Result<Vec<TokenId>, Error> {
+        let tokens = self.rendered(text)?;
+        let beginning = self.tokenizer.beginning();
+        Ok(if tokens.starts_with(beginning) { tokens } else { [beginning, &tokens].concat() })
+    }
+
+    /// The tokens of a text that a template wrote, which writes the beginning itself.
+    fn rendered(&self, text: &str) -> Result<Vec<TokenId>, Error> {
         let tokens = self.tokenizer.encode_with_special(text);
         match tokens.iter().find(|&&id| id as usize >= self.vocab) {
             None => Ok(tokens),
@@ -36,6 +44,7 @@ impl Text {
     /// # Errors
     /// If the template refuses the conversation or fails, or a token was added to the tokenizer, and not to the network.
     pub fn prompt(&self, messages: &[Message]) -> Result<Vec<TokenId>, Error> {
-        self.encode(&self.template.render(messages, true)?)
+        let text = self.template.render(messages, true)?;
+        if self.template.is_dialogue() { self.encode(&text) } else { self.rendered(&text) }
     }
 }

@@ -34,14 +34,20 @@ pub struct TextToken {
     pub offset: usize,
 }
 
-/// The texts of a prompt's tokens, a special token's its name, and the stream that reads on from there.
+/// The texts of a prompt's tokens, a special token's its name, and the stream that reads on from there. What every text begins with is none
+/// of its text.
 pub(crate) fn prompt_texts(tokenizer: &Tokenizer, prompt: &[TokenId]) -> (Vec<String>, TextStream) {
     let mut stream = tokenizer.stream();
-    let text = |&id: &TokenId| {
+    let beginning = if prompt.starts_with(tokenizer.beginning()) { tokenizer.beginning().len() } else { 0 };
+    let text = |(index, &id): (usize, &TokenId)| {
         let added = stream.push(id);
-        if tokenizer.is_special(id) { tokenizer.token_text(id) } else { added }
+        match tokenizer.is_special(id) {
+            true if index < beginning => String::new(),
+            true => tokenizer.token_text(id),
+            false => added,
+        }
     };
-    (prompt.iter().map(text).collect(), stream)
+    (prompt.iter().enumerate().map(text).collect(), stream)
 }
 
 /// A sample whose tokens are still being drawn.

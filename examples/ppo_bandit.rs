@@ -101,7 +101,7 @@ fn main() -> Result<(), Error> {
     let policy = Policy { logits: Param::from_tensor(Tensor::from_floats(INITIAL.map(f32::ln), &training)) };
     let critic = Critic { value: Param::from_tensor(Tensor::zeros([1], &training)) };
     let scorer = Scorer { rewards: Tensor::from_floats(REWARDS, &device) };
-    let turns = Turns { eoc: END_OF_CONTEXT, stop: Vec::new() };
+    let turns = Turns { eoc: END_OF_CONTEXT, ends: vec![END_OF_CONTEXT], stop: Vec::new() };
     let config = PpoConfig {
         iterations: 100,
         prompts_per_iteration: 1,

@@ -90,7 +90,7 @@ pub(crate) fn execute(command: &Chat) -> Result<ExitCode> {
             samples: 1,
             seed: seed.at(&[turns]),
             sampler: sampler.clone(),
-            ends: generation.eos.clone(),
+            ends: text.turn_ends.tokens(),
             stops: stops.clone(),
             max_tokens: command.settings.max_tokens,
             top_log_probs: 0,

@@ -224,14 +224,14 @@ pub(crate) fn execute(command: &Generate) -> Result<ExitCode> {
     let (samples, seed, max_tokens) = (usize::from(command.n), command.settings.seed(), command.settings.max_tokens);
     let context = context.min(ids.len().saturating_add(max_tokens));
     let limits = Limits { slots: samples.min(SLOTS), context, queue: 1 };
-    let device = model.device();
+    let (device, ends) = (model.device(), text.turn_ends.tokens());
     let engine = Engine::start(model, device, text.tokenizer, limits);
     let mut updates = engine.submit(Job {
         prompts: vec![ids.clone()],
         samples,
         seed: Seed::new(seed),
         sampler,
-        ends: generation.eos,
+        ends,
         stops,
         max_tokens,
         top_log_probs: 0,

@@ -11,7 +11,7 @@ use burn::tensor::{Device, Tensor};
 use clap::{Args, Subcommand};
 use firebrick_data::Tokenizer;
 use firebrick_models::{Architecture, Decoder, DecoderConfig, FeedForward, Norm, Positions, RotaryScaling};
-use firebrick_pretrained::{Checkpoint, Text, save};
+use firebrick_pretrained::{Checkpoint, Text, TurnEnd, save};
 use firebrick_tensor::TokenBatch;
 use firebrick_train::lm::token_losses;
 use firebrick_types::TokenId;
@@ -226,13 +226,13 @@ fn info(source: &str, rank: usize) -> Result<()> {
 }
 
 /// The lines about a tokenizer and what comes with it.
-fn tell(Text { tokenizer, template, generation, .. }: &Text, line: &dyn Fn(&str, &str)) {
+fn tell(Text { tokenizer, template, turn_ends, generation, .. }: &Text, line: &dyn Fn(&str, &str)) {
     line(
         "tokenizer",
         &format!("{} tokens, end of context {}", grouped(tokenizer.vocab_size()), named(tokenizer, tokenizer.eoc())),
     );
     line("chat template", if template.is_dialogue() { "Firebrick's dialogue form" } else { "the checkpoint's own" });
-    let ends = generation.eos.iter().map(|&id| named(tokenizer, id)).collect::<Vec<_>>().join(", ");
+    let ends = turn_ends.tokens().iter().map(|&id| named(tokenizer, id)).collect::<Vec<_>>().join(", ");
     let numbers = [
         ("temperature", generation.temperature),
         ("top_p", generation.top_p),
@@ -241,6 +241,11 @@ fn tell(Text { tokenizer, template, generation, .. }: &Text, line: &dyn Fn(&str,
     ];
     let numbers = numbers.iter().filter_map(|(key, number)| Some(format!("; {key} {}", (*number)?)));
     line("generation", &format!("ends with {ends}{}", numbers.collect::<String>()));
+    for (index, TurnEnd { token, sources }) in turn_ends.iter().enumerate() {
+        let sources = sources.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let written = if index == 0 { ", written behind answers" } else { "" };
+        line(if index == 0 { "turn ends" } else { "" }, &format!("{}{written}: {sources}", named(tokenizer, *token)));
+    }
 }
 
 fn named(tokenizer: &Tokenizer, id: TokenId) -> String {

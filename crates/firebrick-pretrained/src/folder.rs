@@ -8,7 +8,7 @@ use firebrick_data::Tokenizer;
 use serde_json::{Value, json};
 
 use crate::files::{self, Settings};
-use crate::{ChatTemplate, Error, GenerationConfig, Text};
+use crate::{ChatTemplate, Error, GenerationConfig, Text, TurnEnds, ends};
 
 pub(crate) const TOKENIZER: &str = "tokenizer.json";
 pub(crate) const SETTINGS: &str = "tokenizer_config.json";
@@ -40,10 +40,11 @@ pub(crate) fn text(dir: &Path, vocab: usize) -> Result<Option<Text>, Error> {
     let eos = tokens.get("eos_token").cloned();
     let Some(tokenizer) = tokenizer(dir, &settings, eos.as_deref())? else { return Ok(None) };
     let tokenizer = beginning(tokenizer, &settings, &tokens)?;
-    let generation =
-        GenerationConfig::of(&files::json(generation)?, &files::json(config)?, eos.as_deref(), &tokenizer)?;
+    let (generation, config) = (files::json(generation)?, files::json(config)?);
     let template = template(dir, &settings, tokens)?;
-    Ok(Some(Text { tokenizer, template, generation, vocab }))
+    let keys = ends::keys_of_folder(&generation, &config, eos.as_deref(), &tokenizer)?;
+    let turn_ends = TurnEnds::find(&keys, &tokenizer, &template);
+    Ok(Some(Text { tokenizer, template, turn_ends, generation: GenerationConfig::of(&generation)?, vocab }))
 }
 
 fn tokenizer(dir: &Path, settings: &Settings<'_>, eos: Option<&str>) -> Result<Option<Tokenizer>, Error> {

@@ -1,17 +1,11 @@
 //! What a checkpoint says about generation.
 
-use firebrick_data::Tokenizer;
-use firebrick_types::TokenId;
-use serde_json::Value;
-
 use crate::Error;
 use crate::files::Settings;
 
 /// What a checkpoint says about generation; where it says nothing, the choice is the caller's.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GenerationConfig {
-    /// Tokens that end an answer; at least one.
-    pub eos: Vec<TokenId>,
     /// What logits are divided by; 0, the likeliest token, where a folder says that nothing is to be drawn (`do_sample` false).
     pub temperature: Option<f64>,
     /// Only the likeliest tokens whose probabilities sum to this.
@@ -23,48 +17,19 @@ pub struct GenerationConfig {
 }
 
 impl GenerationConfig {
-    /// Of a folder: `generation_config.json`, `config.json`, the name of the token that ends a text, the tokenizer.
+    /// Of `generation_config.json`.
     ///
     /// # Errors
     /// If a key holds something else than it should.
-    pub(crate) fn of(
-        generation: &Settings<'_>,
-        config: &Settings<'_>,
-        eos: Option<&str>,
-        tokenizer: &Tokenizer,
-    ) -> Result<Self, Error> {
-        let mut ends = ids(generation, tokenizer)?;
-        if ends.is_empty() {
-            ends = ids(config, tokenizer)?;
-        }
-        if ends.is_empty() {
-            ends.push(eos.and_then(|name| tokenizer.token(name)).unwrap_or(tokenizer.eoc()));
-        }
+    pub(crate) fn of(generation: &Settings<'_>) -> Result<Self, Error> {
         let temperature = number(generation, "temperature", "a number of at least 0", |value| value >= 0.0)?;
         let drawn = generation.flag("do_sample")?.unwrap_or(true);
         Ok(Self {
-            eos: ends,
             temperature: if drawn { temperature } else { Some(0.0) },
             top_p: number(generation, "top_p", "a number from 0 to 1", |value| (0.0..=1.0).contains(&value))?,
             top_k: count(generation, "top_k")?,
             repetition_penalty: number(generation, "repetition_penalty", "a number above 0", |value| value > 0.0)?,
         })
-    }
-}
-
-/// The tokens of `eos_token_id`, one or several.
-fn ids(settings: &Settings<'_>, tokenizer: &Tokenizer) -> Result<Vec<TokenId>, Error> {
-    const KEY: &str = "eos_token_id";
-    let size = tokenizer.vocab_size();
-    let wrong = || settings.wrong(KEY, format!("the id of a token, below {size}, or a list of such ids"));
-    let id = |value: &Value| {
-        let id = value.as_u64().filter(|&id| id < size as u64).ok_or_else(wrong)?;
-        Ok(id as TokenId)
-    };
-    match settings.get(KEY) {
-        None => Ok(Vec::new()),
-        Some(Value::Array(values)) => values.iter().map(id).collect(),
-        Some(value) => Ok(vec![id(value)?]),
     }
 }
 

@@ -8,7 +8,7 @@ use firebrick_models::{GgufTokenizer, read_gguf_tokenizer};
 use firebrick_types::TokenId;
 use serde_json::{Value, json};
 
-use crate::{ChatTemplate, Error, GenerationConfig, Text};
+use crate::{ChatTemplate, Error, GenerationConfig, Source, Text, TurnEnds};
 
 /// Kinds of tokens, as `tokenizer.ggml.token_type` numbers them.
 mod kind {
@@ -42,11 +42,6 @@ pub(crate) fn text(path: &Path, vocab: usize) -> Result<Option<Text>, Error> {
     let json = json.map_err(refused)?;
     let name = |id: Option<TokenId>| id.map(|id| found.tokens[id as usize].clone());
     let tokenizer = Tokenizer::parse(&json.to_string(), path, name(found.eos).as_deref())?;
-    let mut eos = [found.eos, found.eot].into_iter().flatten().collect::<Vec<_>>();
-    eos.dedup();
-    if eos.is_empty() {
-        eos.push(tokenizer.eoc());
-    }
     let tokens = [
         ("bos_token", found.bos),
         ("eos_token", found.eos),
@@ -59,8 +54,10 @@ pub(crate) fn text(path: &Path, vocab: usize) -> Result<Option<Text>, Error> {
         None | Some("") => ChatTemplate::dialogue().with_tokens(tokens),
         Some(source) => ChatTemplate::jinja(source, format!("{}, `tokenizer.chat_template`", path.display()), tokens)?,
     };
-    let generation = GenerationConfig { eos, ..GenerationConfig::default() };
-    Ok(Some(Text { tokenizer, template, generation, vocab }))
+    let keys = [(found.eos, "tokenizer.ggml.eos_token_id"), (found.eot, "tokenizer.ggml.eot_token_id")];
+    let keys = keys.into_iter().filter_map(|(id, key)| Some((id?, Source::Key(key)))).collect::<Vec<_>>();
+    let turn_ends = TurnEnds::find(&keys, &tokenizer, &template);
+    Ok(Some(Text { tokenizer, template, turn_ends, generation: GenerationConfig::default(), vocab }))
 }
 
 /// The ids by name.

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod checkpoint;
+mod ends;
 mod error;
 mod files;
 mod folder;
@@ -14,6 +15,7 @@ use burn::tensor::Device;
 use firebrick_models::{Decoder, DecoderConfig};
 
 pub use checkpoint::{Checkpoint, Kind};
+pub use ends::{Source, TurnEnd, TurnEnds};
 pub use error::Error;
 pub use generation::GenerationConfig;
 pub use save::save;

@@ -31,16 +31,15 @@ pub fn save(model: &Decoder, config: &DecoderConfig, text: Option<&Text>, dir: &
     }
     fs::create_dir_all(dir).map_err(failed(dir.to_owned()))?;
     save_hugging_face(model, config, dir)?;
-    let Some(Text { tokenizer, template, generation, .. }) = text else { return Ok(()) };
+    let Some(Text { tokenizer, template, turn_ends, generation, .. }) = text else { return Ok(()) };
     tokenizer.save(&dir.join(TOKENIZER))?;
     let mut settings = Map::new();
     settings.insert("tokenizer_class".to_owned(), "PreTrainedTokenizerFast".into());
     settings.insert("clean_up_tokenization_spaces".to_owned(), false.into());
     settings.insert("model_max_length".to_owned(), config.context.into());
     settings.extend(template.tokens().iter().map(|(key, name)| (key.clone(), name.as_str().into())));
-    let end = || tokenizer.token_text(generation.eos[0]).into();
-    settings.entry("eos_token").or_insert_with(end);
-    let eos = match generation.eos.as_slice() {
+    settings.entry("eos_token").or_insert_with(|| tokenizer.token_text(turn_ends.written()).into());
+    let eos = match turn_ends.tokens().as_slice() {
         [one] => json!(one),
         several => json!(several),
     };

@@ -109,7 +109,7 @@ impl ChatTemplate {
         self.source == DIALOGUE
     }
 
-    /// Texts at which an answer ends, beside the tokens of [`GenerationConfig::eos`](crate::GenerationConfig::eos).
+    /// Texts at which an answer ends, beside the tokens of [`TurnEnds`](crate::TurnEnds).
     pub fn stops(&self) -> &'static [&'static str] {
         if self.is_dialogue() { &[dialogue::STOP, dialogue::SEPARATOR] } else { &[] }
     }

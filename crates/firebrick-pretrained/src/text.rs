@@ -3,7 +3,7 @@
 use firebrick_data::Tokenizer;
 use firebrick_types::TokenId;
 
-use crate::{ChatTemplate, Error, GenerationConfig, Message};
+use crate::{ChatTemplate, Error, GenerationConfig, Message, TurnEnds};
 
 /// What a checkpoint holds beside its weights.
 #[derive(Clone, Debug)]
@@ -12,6 +12,8 @@ pub struct Text {
     pub tokenizer: Tokenizer,
     /// A conversation to text.
     pub template: ChatTemplate,
+    /// Which tokens end an answer.
+    pub turn_ends: TurnEnds,
     /// What the checkpoint says about generation.
     pub generation: GenerationConfig,
     /// Tokens of the network: it has no embedding of an id that is not below.

@@ -54,7 +54,7 @@ fn a_vocabulary_with_its_merges_gives_gpt2s_ids() {
     let checkpoint = Checkpoint::locate(dir.path().to_str().unwrap()).unwrap();
     let text = checkpoint.text(50_257).unwrap().expect("there is a tokenizer");
     check(&text.tokenizer, "gpt2-tokenizer", Tokenizer::encode);
-    assert_eq!((text.tokenizer.vocab_size(), text.generation.eos), (50_257, vec![50_256]));
+    assert_eq!((text.tokenizer.vocab_size(), text.turn_ends.tokens()), (50_257, vec![50_256]));
     assert_eq!(text.tokenizer.encode_with_special("a<|endoftext|>"), [64, 50_256]);
     let message = checkpoint.text(50_000).map(drop).unwrap_err().to_string();
     assert!(message.contains("the tokenizer has 50257 tokens, but the network's vocabulary has 50000"), "{message}");
@@ -107,7 +107,7 @@ fn conversations_are_rendered_as_transformers_renders_them() {
 #[test]
 fn text_inside_of_a_checkpoint_is_found_before_its_weights_are_read() {
     let checkpoint = Checkpoint::locate(small("spm.gguf").to_str().unwrap()).unwrap();
-    let Text { tokenizer, generation, .. } = checkpoint.text(420).unwrap().expect("there is a tokenizer");
-    assert_eq!((generation.eos, tokenizer.eoc()), (vec![2], 2));
+    let Text { tokenizer, turn_ends, .. } = checkpoint.text(420).unwrap().expect("there is a tokenizer");
+    assert_eq!((turn_ends.tokens(), tokenizer.eoc()), (vec![2], 2));
     assert_eq!(checkpoint.formats().unwrap()["F16"], 420 * 8 + 3 * 8 + 2 * 32 + 5 * 64);
 }

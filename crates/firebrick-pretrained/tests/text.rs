@@ -219,3 +219,69 @@ fn texts_of_gguf_files_begin_as_llama_cpp_begins_them() {
         assert_eq!(text.encode("The sky").unwrap(), if begins { [&[0], &plain[..]].concat() } else { plain });
     }
 }
+
+const CHATML: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
+                      {% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+
+/// Each place names another token, or several: all of them end a turn, and the template's is written.
+#[test]
+fn a_turn_ends_with_any_token_that_some_file_names() {
+    // 0 ends a text; 1 and 2 are ChatML's; 3 and 4 are Llama 3's names; 5 to 7 mean something by keys alone.
+    let names = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<a>", "<b>", "<c>"];
+    let plain = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}";
+    // As GLM has it: an answer ends where the next turn begins.
+    let next = "{% for m in messages %}{% if m.role == 'user' %}<a>{% else %}<b>{% endif %}{{ m.content }}{% endfor %}";
+    for (template, eos, generation, config, expected) in [
+        // The order of a list does not matter: the token of the template comes first.
+        (CHATML, "<|im_end|>", json!([0, 2]), json!(null), vec![2, 0, 3, 4]),
+        (CHATML, "<|im_end|>", json!([2, 0]), json!(null), vec![2, 0, 3, 4]),
+        (CHATML, "<|endoftext|>", json!(null), json!(null), vec![2, 0, 3, 4]),
+        (CHATML, "<c>", json!([6]), json!(5), vec![2, 7, 6, 5, 3, 4, 0]),
+        // A template that writes none: what the tokenizer says, then the lists.
+        (plain, "<c>", json!(6), json!([5, 6]), vec![7, 6, 5, 3, 4, 2, 0]),
+        (plain, "", json!(null), json!(5), vec![5, 3, 4, 2, 0]),
+        (next, "<|endoftext|>", json!([0, 5]), json!(null), vec![5, 0, 3, 4, 2]),
+        // A number that is none of this tokenizer's matters only where no other file says anything.
+        (plain, "", json!(6), json!(99_999), vec![6, 3, 4, 2, 0]),
+    ] {
+        let mut settings = json!({"chat_template": template});
+        if !eos.is_empty() {
+            settings["eos_token"] = eos.into();
+        }
+        let dir = folder(
+            300,
+            &[
+                ("tokenizer.json", tokenizer(&names)),
+                ("tokenizer_config.json", settings),
+                ("generation_config.json", json!({"eos_token_id": generation})),
+                ("config.json", json!({"eos_token_id": config})),
+            ],
+        );
+        let checkpoint = opened(dir.path());
+        let ends = &checkpoint.text.turn_ends;
+        let mut sorted = (ends.tokens(), expected.clone());
+        assert_eq!(ends.written(), expected[0], "{template} {eos} {generation} {config}");
+        sorted.0[1..].sort_unstable();
+        sorted.1[1..].sort_unstable();
+        assert_eq!(sorted.0, sorted.1, "{template} {eos} {generation} {config}");
+        assert!(ends.iter().all(|end| !end.sources.is_empty()));
+        // A copy says it in its lists.
+        checkpoint.save(&dir.path().join("copy")).unwrap();
+        assert_eq!(opened(&dir.path().join("copy")).text.turn_ends.written(), expected[0]);
+    }
+}
+
+#[test]
+fn a_gguf_file_ends_turns_with_its_template_and_both_of_its_keys() {
+    let names = ["<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", "<x>", "<|im_start|>", "<|im_end|>"];
+    let eos = |file: Gguf| file.number("tokenizer.ggml.eos_token_id", 1);
+    let template = |file: Gguf| eos(file).text("tokenizer.chat_template", CHATML);
+    let eot = |file: Gguf| template(file).number("tokenizer.ggml.eot_token_id", 3);
+    for (bytes, expected) in [
+        (gguf(&names, "llama-bpe", eos), vec![1, 2, 5]),
+        (gguf(&names, "llama-bpe", template), vec![5, 1, 2]),
+        (gguf(&names, "llama-bpe", eot), vec![5, 1, 3, 2]),
+    ] {
+        assert_eq!(of_gguf(&bytes).text.turn_ends.tokens(), expected);
+    }
+}

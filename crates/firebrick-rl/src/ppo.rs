@@ -75,8 +75,10 @@ impl PpoConfig {
 /// How responses are read as text is: what ends one, and what the preference model is shown.
 #[derive(Clone, Debug)]
 pub struct Turns {
-    /// The end-of-context token, which ends a response and on which a preference model reads its score.
+    /// The end-of-context token, on which a preference model reads its score.
     pub eoc: TokenId,
+    /// Tokens that end a response, `eoc` among them.
+    pub ends: Vec<TokenId>,
     /// Token sequences that end a response, for instance those of `\n\nHuman:`.
     pub stop: Vec<Vec<TokenId>>,
 }
@@ -84,12 +86,15 @@ pub struct Turns {
 impl Turns {
     /// The rule by which a response ends.
     pub fn stop(&self, max_tokens: usize) -> Stop {
-        Stop { tokens: vec![self.eoc], sequences: self.stop.clone(), max_tokens }
+        Stop { tokens: self.ends.clone(), sequences: self.stop.clone(), max_tokens }
     }
 
     /// The response without what ended it.
     pub fn text<'a>(&self, response: &'a [TokenId]) -> &'a [TokenId] {
-        let response = response.strip_suffix(&[self.eoc]).unwrap_or(response);
+        let response = match response.split_last() {
+            Some((last, before)) if self.ends.contains(last) => before,
+            _ => response,
+        };
         let stop = self.stop.iter().find(|stop| response.ends_with(stop)).map_or(0, Vec::len);
         &response[..response.len() - stop]
     }

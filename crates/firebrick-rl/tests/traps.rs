@@ -53,7 +53,7 @@ fn prompts() -> Vec<Vec<TokenId>> {
 }
 
 fn turns() -> Turns {
-    Turns { eoc: EOC, stop: vec![vec![4, 4]] }
+    Turns { eoc: EOC, ends: vec![EOC], stop: vec![vec![4, 4]] }
 }
 
 fn config() -> PpoConfig {

@@ -35,7 +35,7 @@ pub(crate) fn ask(server: &Server, body: &[u8]) -> Result<Asked, Refusal> {
         samples,
         seed: settings.seed,
         sampler: settings.sampler,
-        ends: server.text.generation.eos.clone(),
+        ends: server.text.turn_ends.tokens(),
         stops: settings.stops,
         max_tokens,
         top_log_probs: top.unwrap_or(0),

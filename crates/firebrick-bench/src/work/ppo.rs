@@ -34,7 +34,7 @@ impl Ppo {
             critic: open_scored(&dir.join("critic"), &learning)?.0.in_precision(precision),
             scorer: open_scored(&dir.join("scorer"), &Device::flex())?.0.in_precision(precision),
             prompts: prompts.clone(),
-            turns: Turns { eoc: *eoc, stop: Vec::new() },
+            turns: Turns { eoc: *eoc, ends: vec![*eoc], stop: Vec::new() },
             config: PpoConfig { micro_batch_size: micro_batch, ..*ppo },
         })
     }

@@ -16,7 +16,7 @@ use firebrick_types::{Comparison, Seed};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::format::Format;
+use super::format::{Chat, Format};
 use super::results::Results;
 
 /// Reads a JSON file of an artifact.
@@ -144,9 +144,10 @@ impl Artifact for Vocabulary {
     const KIND: &'static str = "tokenizer";
 
     fn open(folder: &Path) -> Result<Self, BoxError> {
-        let tokenizer = Tokenizer::open(&folder.join(Self::FILE))?;
         let chat = folder.join(Self::CHAT);
-        let chat = chat.exists().then(|| read_json(&chat)).transpose()?;
+        let chat = chat.exists().then(|| read_json::<Chat>(&chat)).transpose()?;
+        let eoc = chat.as_ref().map(|chat| chat.eoc.as_str());
+        let tokenizer = Tokenizer::open_or_ending(&folder.join(Self::FILE), eoc)?;
         Ok(Self(Format::new(tokenizer, chat)))
     }
 }
@@ -244,5 +245,25 @@ impl Artifact for Report {
         let path = folder.join(Self::FILE);
         fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?;
         Ok(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Llama 3's tokenizer has none of the names by which the end of a context is known.
+    #[test]
+    fn a_taken_tokenizer_ends_contexts_with_the_token_that_its_checkpoint_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(Vocabulary::FILE);
+        Tokenizer::train(["a text of some words"], 257).unwrap().save(&path).unwrap();
+        let text = fs::read_to_string(&path).unwrap().replace("<|eoc|>", "<|eot_id|>");
+        fs::write(&path, text).unwrap();
+        assert!(Vocabulary::open(dir.path()).err().unwrap().to_string().contains("no end-of-context token"));
+        let chat = Chat { template: None, end: 0, ends: vec![0, 5], eoc: "<|eot_id|>".to_owned() };
+        write_json(&dir.path().join(Vocabulary::CHAT), &chat).unwrap();
+        let Vocabulary(format) = Vocabulary::open(dir.path()).unwrap();
+        assert_eq!((format.tokenizer().eoc(), format.end(), format.turns().ends), (0, 0, vec![0, 5]));
     }
 }

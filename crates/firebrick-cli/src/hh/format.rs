@@ -10,23 +10,31 @@ use serde::{Deserialize, Serialize};
 
 /// What a checkpoint says about conversations.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Chat {
-    pub(crate) template: ChatTemplate,
-    /// The token that ends an answer.
+    /// None, where conversations are dialogues (D-04).
+    pub(crate) template: Option<ChatTemplate>,
+    /// The token that stands behind an answer.
     pub(crate) end: TokenId,
+    /// Tokens that end an answer, that one among them.
+    pub(crate) ends: Vec<TokenId>,
+    /// The name of the token that ends a context, which the tokenizer's file need not tell.
+    pub(crate) eoc: String,
 }
 
 /// How conversations become tokens.
 #[derive(Clone, Debug)]
 pub(crate) struct Format {
     tokenizer: Tokenizer,
-    chat: Option<Chat>,
+    chat: Chat,
 }
 
 impl Format {
-    /// With a template, conversations are rendered by it; without, they are dialogues (D-04).
+    /// As a checkpoint says, or dialogues that end with the tokenizer's end of context.
     pub(crate) fn new(tokenizer: Tokenizer, chat: Option<Chat>) -> Self {
-        Self { tokenizer, chat }
+        let end = tokenizer.eoc();
+        let eoc = tokenizer.token_text(end);
+        Self { tokenizer, chat: chat.unwrap_or_else(|| Chat { template: None, end, ends: vec![end], eoc }) }
     }
 
     pub(crate) fn tokenizer(&self) -> &Tokenizer {
@@ -35,7 +43,7 @@ impl Format {
 
     /// What ends a context: of a document, of an answer, and where a preference model reads its score.
     pub(crate) fn end(&self) -> TokenId {
-        self.chat.as_ref().map_or(self.tokenizer.eoc(), |chat| chat.end)
+        self.chat.end
     }
 
     /// A text as a preference model reads it: between two ends, the score on the last.
@@ -45,8 +53,8 @@ impl Format {
 
     /// A conversation as a policy reads it that is to answer.
     pub(crate) fn prompt(&self, prompt: &Dialogue) -> Result<Vec<TokenId>> {
-        match &self.chat {
-            Some(chat) => self.rendered(chat, prompt, true),
+        match &self.chat.template {
+            Some(template) => self.rendered(template, prompt, true),
             None => {
                 let text = dialogue::render_prompt(prompt);
                 Ok([&[self.end()], self.tokenizer.encode(&text).as_slice()].concat())
@@ -57,24 +65,25 @@ impl Format {
     /// A prompt after a passage of other conversations.
     pub(crate) fn after(&self, passage: &[TokenId], prompt: &[TokenId]) -> Vec<TokenId> {
         // A dialogue begins with the end of what came before it.
-        let first = if self.chat.is_some() { 0 } else { 1 };
+        let first = if self.chat.template.is_some() { 0 } else { 1 };
         [&prompt[..first], passage, &prompt[first..]].concat()
     }
 
     /// Conversations as text, the way a policy reads them.
     pub(crate) fn passage(&self, text: &str) -> Result<Vec<TokenId>> {
-        match (&self.chat, dialogue::parse(text)) {
-            (Some(chat), Ok(dialogue)) => self.rendered(chat, &dialogue, false),
+        match (&self.chat.template, dialogue::parse(text)) {
+            (Some(template), Ok(dialogue)) => self.rendered(template, &dialogue, false),
             _ => Ok(self.tokenizer.encode(text)),
         }
     }
 
     /// Where an answer begins that nobody asked for, after a passage.
     pub(crate) fn unasked(&self, passage: &[TokenId]) -> Result<Vec<TokenId>> {
-        match &self.chat {
-            Some(chat) => {
+        match &self.chat.template {
+            Some(template) => {
                 let dialogue = Dialogue::new(vec![firebrick_types::Message::human("")]);
-                let [with, without] = [self.rendered(chat, &dialogue, true)?, self.rendered(chat, &dialogue, false)?];
+                let [with, without] = [true, false].map(|answers| self.rendered(template, &dialogue, answers));
+                let (with, without) = (with?, without?);
                 let opening = with.strip_prefix(without.as_slice()).unwrap_or(&with);
                 Ok([passage, opening].concat())
             }
@@ -84,7 +93,7 @@ impl Format {
 
     /// An answer as it stands after a prompt.
     pub(crate) fn answer(&self, answer: &str) -> Vec<TokenId> {
-        match &self.chat {
+        match &self.chat.template {
             Some(_) => self.tokenizer.encode(answer.trim()),
             None => self.tokenizer.encode(&format!(" {}", answer.trim())),
         }
@@ -93,7 +102,7 @@ impl Format {
     /// Both dialogues of a comparison as a preference model reads them.
     pub(crate) fn pair(&self, comparison: &Comparison) -> Result<Pair> {
         let with = |answer: &String| -> Result<Vec<TokenId>> {
-            if self.chat.is_some() {
+            if self.chat.template.is_some() {
                 let prompt = self.prompt(&comparison.prompt)?;
                 return Ok([prompt.as_slice(), self.answer(answer).as_slice(), &[self.end()]].concat());
             }
@@ -105,11 +114,15 @@ impl Format {
 
     /// How a response ends.
     pub(crate) fn turns(&self) -> Turns {
-        let stop: &[&str] = if self.chat.is_some() { &[] } else { &[dialogue::STOP, dialogue::SEPARATOR] };
-        Turns { eoc: self.end(), stop: stop.iter().map(|text| self.tokenizer.encode(text)).collect() }
+        let stop: &[&str] = if self.chat.template.is_some() { &[] } else { &[dialogue::STOP, dialogue::SEPARATOR] };
+        Turns {
+            eoc: self.end(),
+            ends: self.chat.ends.clone(),
+            stop: stop.iter().map(|text| self.tokenizer.encode(text)).collect(),
+        }
     }
 
-    fn rendered(&self, chat: &Chat, dialogue: &Dialogue, answers: bool) -> Result<Vec<TokenId>> {
+    fn rendered(&self, template: &ChatTemplate, dialogue: &Dialogue, answers: bool) -> Result<Vec<TokenId>> {
         let message = |message: &firebrick_types::Message| {
             let role = match message.role {
                 Role::Human => "user",
@@ -118,7 +131,7 @@ impl Format {
             Message::new(role, message.text.clone())
         };
         let messages = dialogue.messages.iter().map(message).collect::<Vec<_>>();
-        let text = chat.template.render(&messages, answers).context("the chat template of `base.model`")?;
+        let text = template.render(&messages, answers).context("the chat template of `base.model`")?;
         Ok(self.tokenizer.encode_with_special(&text))
     }
 }
@@ -142,7 +155,8 @@ mod tests {
         let template = ChatTemplate::jinja(source, "test", BTreeMap::new()).unwrap();
         let tokenizer = tokenizer();
         let end = tokenizer.eoc();
-        Format::new(tokenizer, Some(Chat { template, end }))
+        let ends = vec![end, tokenizer.encode("!")[0]];
+        Format::new(tokenizer, Some(Chat { template: Some(template), end, ends, eoc: String::new() }))
     }
 
     fn comparison() -> Comparison {
@@ -182,6 +196,23 @@ mod tests {
         assert_eq!(format.passage("\n\nHuman: Hi").unwrap(), encode("[user]Hi<|eoc|>"));
         assert_eq!(format.after(&[7], &[8, 9]), [7, 8, 9]);
         assert_eq!(Format::new(tokenizer(), None).after(&[7], &[8, 9]), [8, 7, 9]);
+    }
+
+    #[test]
+    fn a_response_ends_with_any_of_the_tokens_and_is_judged_with_one() {
+        let format = chat();
+        let turns = format.turns();
+        let answer = format.answer("It is an oak.");
+        let judged = [&[7], &answer[..], &[format.end()]].concat();
+        assert_eq!(turns.stop(9).tokens.len(), 2);
+        for end in turns.ends.iter().map(|&end| vec![end]).chain([vec![]]) {
+            let response = [&answer[..], &end].concat();
+            assert_eq!(
+                (turns.text(&response), turns.judged(&[7], &response)),
+                (&answer[..], judged.clone()),
+                "{end:?}"
+            );
+        }
     }
 
     #[test]

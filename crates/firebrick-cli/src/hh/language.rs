@@ -90,7 +90,7 @@ impl Base {
 pub(crate) struct TakeTokenizer(pub(crate) Base);
 
 impl Stage<Env> for TakeTokenizer {
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     type Inputs = ();
     type Output = Vocabulary;
 
@@ -105,10 +105,10 @@ impl Stage<Env> for TakeTokenizer {
             );
         };
         text.tokenizer.save(&ctx.artifact().join(Vocabulary::FILE))?;
-        if !text.template.is_dialogue() {
-            let chat = Chat { end: text.generation.eos[0], template: text.template };
-            write_json(&ctx.artifact().join(Vocabulary::CHAT), &chat)?;
-        }
+        let template = (!text.template.is_dialogue()).then_some(text.template);
+        let eoc = text.tokenizer.token_text(text.tokenizer.eoc());
+        let chat = Chat { template, end: text.turn_ends.written(), ends: text.turn_ends.tokens(), eoc };
+        write_json(&ctx.artifact().join(Vocabulary::CHAT), &chat)?;
         Ok(())
     }
 }

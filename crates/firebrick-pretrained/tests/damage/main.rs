@@ -64,7 +64,8 @@ fn a_whole_folder_opens() {
     let checkpoint = opened(dir.path()).unwrap();
     assert_eq!(checkpoint.config, DecoderConfig { architecture: checkpoint.config.architecture, ..config() });
     let generation = checkpoint.text.generation;
-    assert_eq!((generation.eos, generation.temperature, generation.top_p), (vec![0, 5], Some(0.6), Some(0.9)));
+    assert_eq!(checkpoint.text.turn_ends.tokens(), [0, 5]);
+    assert_eq!((generation.temperature, generation.top_p), (Some(0.6), Some(0.9)));
     assert_eq!((generation.top_k, generation.repetition_penalty), (None, Some(1.1)));
     assert_eq!(checkpoint.text.template.source(), "{{ messages }}");
     assert_eq!(checkpoint.name, dir.path().file_name().unwrap().to_str().unwrap());
@@ -87,6 +88,7 @@ fn what_is_saved_is_what_was_opened() {
     let again = opened(&copy).unwrap();
     assert_eq!((again.config, &again.text.generation), (checkpoint.config, &checkpoint.text.generation));
     assert_eq!(again.text.template.source(), checkpoint.text.template.source());
+    assert_eq!(again.text.turn_ends.tokens(), checkpoint.text.turn_ends.tokens());
     assert_eq!(again.text.tokenizer.encode(TEXT), checkpoint.text.tokenizer.encode(TEXT));
     let message = checkpoint.save(&copy).unwrap_err().to_string();
     assert!(message.contains("copy: not an empty folder; name another one"), "{message}");
@@ -120,7 +122,7 @@ fn a_stage_takes_the_tokenizer_of_its_run() {
     tokenizer.save(&stages[0].join("tokenizer.json")).unwrap();
     for path in [&stages[1], &run.path().join("10-ppo")] {
         let checkpoint = opened(path).unwrap();
-        assert_eq!((checkpoint.name.as_str(), checkpoint.text.generation.eos), ("10-ppo", vec![0]));
+        assert_eq!((checkpoint.name.as_str(), checkpoint.text.turn_ends.tokens()), ("10-ppo", vec![0]));
         assert_eq!(checkpoint.text.tokenizer.encode(TEXT), tokenizer.encode(TEXT));
         assert!(checkpoint.text.template.is_dialogue());
     }

@@ -17,4 +17,4 @@ pub use pipeline::Pipeline;
 pub use plan::{Plan, PlannedStage, Status};
 pub use record::{Difference, Identity, Input, Record, read_record};
 pub use run::{Event, Options};
-pub use stage::{Inputs, Output, Stage, StageContext};
+pub use stage::{Inputs, Output, Slot, Stage, StageContext};

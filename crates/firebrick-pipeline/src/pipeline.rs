@@ -44,7 +44,10 @@ pub struct Pipeline<E> {
 pub(crate) struct Node<E> {
     pub(crate) name: String,
     pub(crate) kind: &'static str,
+    /// The stages that it reads, slot after slot.
     pub(crate) inputs: Vec<usize>,
+    /// How many stages each slot reads.
+    slots: Vec<usize>,
     pub(crate) stage: Box<dyn AnyStage<E>>,
     version: u32,
     recipe: Value,
@@ -53,7 +56,7 @@ pub(crate) struct Node<E> {
 pub(crate) trait AnyStage<E> {
     fn fingerprints(&self, env: &E) -> Result<BTreeMap<String, String>, BoxError>;
     fn check(&self, artifact: &Path) -> Result<(), BoxError>;
-    fn execute(&self, inputs: &[PathBuf], ctx: &StageContext, env: &E) -> Result<(), BoxError>;
+    fn execute(&self, slots: &[Vec<PathBuf>], ctx: &StageContext, env: &E) -> Result<(), BoxError>;
 }
 
 impl<E, S: Stage<E>> AnyStage<E> for S {
@@ -65,8 +68,17 @@ impl<E, S: Stage<E>> AnyStage<E> for S {
         S::Output::open(artifact).map(drop)
     }
 
-    fn execute(&self, inputs: &[PathBuf], ctx: &StageContext, env: &E) -> Result<(), BoxError> {
-        self.run(S::Inputs::open(inputs)?, ctx, env)
+    fn execute(&self, slots: &[Vec<PathBuf>], ctx: &StageContext, env: &E) -> Result<(), BoxError> {
+        self.run(S::Inputs::open(slots)?, ctx, env)
+    }
+}
+
+impl<E> Node<E> {
+    /// Runs the stage on the artifacts in these folders, one for each of its inputs.
+    pub(crate) fn execute(&self, inputs: &[PathBuf], ctx: &StageContext, env: &E) -> Result<(), BoxError> {
+        let mut rest = inputs;
+        let slot = |&count: &usize| rest.split_off(..count).expect("a folder for each input").to_vec();
+        self.stage.execute(&self.slots.iter().map(slot).collect::<Vec<_>>(), ctx, env)
     }
 }
 
@@ -122,7 +134,7 @@ impl<E> Pipeline<E> {
         );
         let places = inputs.places();
         assert!(
-            places.iter().all(|place| place.pipeline == self.id),
+            places.iter().flatten().all(|place| place.pipeline == self.id),
             "stage `{name}` of pipeline `{}` takes an output of another pipeline",
             self.name
         );
@@ -132,7 +144,8 @@ impl<E> Pipeline<E> {
         self.nodes.push(Node {
             name,
             kind: S::Output::KIND,
-            inputs: places.iter().map(|place| place.index).collect(),
+            inputs: places.iter().flatten().map(|place| place.index).collect(),
+            slots: places.iter().map(Vec::len).collect(),
             stage: Box::new(stage),
             version: S::VERSION,
             recipe,

@@ -165,7 +165,7 @@ fn make<E>(node: &Node<E>, folder: &Path, identity: &Identity, inputs: &[PathBuf
     let check = |()| {
         node.stage.check(&partial).map_err(|error| format!("it wrote an artifact that does not open: {error}").into())
     };
-    node.stage.execute(inputs, &ctx, env).and_then(check).map_err(|error| Error::stage(&node.name, error))?;
+    node.execute(inputs, &ctx, env).and_then(check).map_err(|error| Error::stage(&node.name, error))?;
     files::sync_tree(&partial)?;
     let digest = files::digest(&partial)?;
     files::rename(&partial, &artifact).map_err(Error::io("rename", &partial))?;

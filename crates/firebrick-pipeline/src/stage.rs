@@ -16,7 +16,7 @@ use crate::{Artifact, BoxError};
 pub trait Stage<E>: Serialize + 'static {
     /// Raised whenever the same recipe and inputs would give another artifact than before.
     const VERSION: u32;
-    /// What it reads: a tuple of up to eight [`Output`]s.
+    /// What it reads: a tuple of up to eight [`Output`]s or lists of them.
     type Inputs: Inputs;
     /// What it makes.
     type Output: Artifact;
@@ -98,19 +98,80 @@ impl<A: Artifact> fmt::Debug for Output<A> {
     }
 }
 
-/// What a stage reads: `()`, `(Output<A>,)`, … up to eight.
+/// What a stage reads: a tuple of up to eight slots, each an [`Output`] or a list of outputs of one type, whose number need not be
+/// known when the stage is written.
+///
+/// ```
+/// # use std::path::Path;
+/// # use firebrick_pipeline::{Artifact, BoxError, Output, Pipeline, Stage, StageContext};
+/// # struct Model; struct Table;
+/// # impl Artifact for Model { const KIND: &str = "model"; fn open(_: &Path) -> Result<Self, BoxError> { Ok(Self) } }
+/// # impl Artifact for Table { const KIND: &str = "table"; fn open(_: &Path) -> Result<Self, BoxError> { Ok(Self) } }
+/// # #[derive(serde::Serialize)] struct Train { seed: u64 }
+/// # impl Stage<()> for Train {
+/// #     const VERSION: u32 = 1; type Inputs = (); type Output = Model;
+/// #     fn run(&self, (): (), _: &StageContext, _: &()) -> Result<(), BoxError> { Ok(()) }
+/// # }
+/// #[derive(serde::Serialize)]
+/// struct Compare;
+///
+/// impl Stage<()> for Compare {
+///     const VERSION: u32 = 1;
+///     type Inputs = (Vec<Output<Model>>,);
+///     type Output = Table;
+///
+///     fn run(&self, (models,): (Vec<Model>,), _ctx: &StageContext, _env: &()) -> Result<(), BoxError> {
+///         assert_eq!(models.len(), 3);
+///         Ok(())
+///     }
+/// }
+///
+/// let mut p = Pipeline::new("seeds");
+/// let models = (0..3).map(|seed| p.add(format!("train-{seed}"), Train { seed }, ())).collect();
+/// p.add("compare", Compare, (models,));
+/// ```
 pub trait Inputs: sealed::Places {
     /// The opened artifacts, in the same order.
     type Artifacts;
 
-    /// Opens the artifacts in these folders, one for each input.
+    /// Opens the artifacts in these folders, a list for each slot.
     ///
     /// # Errors
     /// If one does not open.
-    fn open(folders: &[PathBuf]) -> Result<Self::Artifacts, BoxError>;
+    fn open(slots: &[Vec<PathBuf>]) -> Result<Self::Artifacts, BoxError>;
+}
+
+/// One of a stage's [`Inputs`]: an [`Output`], or a list of them.
+pub trait Slot: sealed::Slot {
+    /// The artifact, or all of them.
+    type Opened;
+
+    /// Opens the artifacts in these folders.
+    ///
+    /// # Errors
+    /// If one does not open.
+    fn open(folders: &[PathBuf]) -> Result<Self::Opened, BoxError>;
+}
+
+impl<A: Artifact> Slot for Output<A> {
+    type Opened = A;
+
+    fn open(folders: &[PathBuf]) -> Result<A, BoxError> {
+        A::open(&folders[0])
+    }
+}
+
+impl<A: Artifact> Slot for Vec<Output<A>> {
+    type Opened = Vec<A>;
+
+    fn open(folders: &[PathBuf]) -> Result<Vec<A>, BoxError> {
+        folders.iter().map(|folder| A::open(folder)).collect()
+    }
 }
 
 pub(crate) mod sealed {
+    use super::Output;
+
     /// A stage of one pipeline.
     #[derive(Clone, Copy, Debug)]
     pub struct Place {
@@ -118,13 +179,31 @@ pub(crate) mod sealed {
         pub index: usize,
     }
 
+    /// The stages that each slot reads.
     pub trait Places {
+        fn places(&self) -> Vec<Vec<Place>>;
+    }
+
+    /// The stages that a slot reads.
+    pub trait Slot {
         fn places(&self) -> Vec<Place>;
+    }
+
+    impl<A> Slot for Output<A> {
+        fn places(&self) -> Vec<Place> {
+            vec![self.place]
+        }
+    }
+
+    impl<A> Slot for Vec<Output<A>> {
+        fn places(&self) -> Vec<Place> {
+            self.iter().map(|output| output.place).collect()
+        }
     }
 }
 
 impl sealed::Places for () {
-    fn places(&self) -> Vec<sealed::Place> {
+    fn places(&self) -> Vec<Vec<sealed::Place>> {
         Vec::new()
     }
 }
@@ -132,24 +211,24 @@ impl sealed::Places for () {
 impl Inputs for () {
     type Artifacts = ();
 
-    fn open(_folders: &[PathBuf]) -> Result<(), BoxError> {
+    fn open(_slots: &[Vec<PathBuf>]) -> Result<(), BoxError> {
         Ok(())
     }
 }
 
 macro_rules! inputs {
-    ($($artifact:ident $slot:tt),+) => {
-        impl<$($artifact: Artifact),+> sealed::Places for ($(Output<$artifact>,)+) {
-            fn places(&self) -> Vec<sealed::Place> {
-                vec![$(self.$slot.place),+]
+    ($($slot:ident $index:tt),+) => {
+        impl<$($slot: Slot),+> sealed::Places for ($($slot,)+) {
+            fn places(&self) -> Vec<Vec<sealed::Place>> {
+                vec![$(self.$index.places()),+]
             }
         }
 
-        impl<$($artifact: Artifact),+> Inputs for ($(Output<$artifact>,)+) {
-            type Artifacts = ($($artifact,)+);
+        impl<$($slot: Slot),+> Inputs for ($($slot,)+) {
+            type Artifacts = ($($slot::Opened,)+);
 
-            fn open(folders: &[PathBuf]) -> Result<Self::Artifacts, BoxError> {
-                Ok(($($artifact::open(&folders[$slot])?,)+))
+            fn open(slots: &[Vec<PathBuf>]) -> Result<Self::Artifacts, BoxError> {
+                Ok(($($slot::open(&slots[$index])?,)+))
             }
         }
     };

@@ -280,3 +280,42 @@ fn an_interrupted_stage_that_left_nothing_begins_anew_with_another_recipe() {
 }
 
 // Each moment at which a process may be killed, as it looks on disk afterwards.
+
+/// The joined text of however many there are, behind that of one.
+#[derive(Serialize)]
+struct Join {}
+
+impl Stage<Env> for Join {
+    const VERSION: u32 = 1;
+    type Inputs = (Output<Text>, Vec<Output<Text>>);
+    type Output = Text;
+
+    fn run(&self, (first, rest): (Text, Vec<Text>), ctx: &StageContext, _env: &Env) -> Result<(), BoxError> {
+        let all = [first].into_iter().chain(rest).map(|text| text.0).collect::<Vec<_>>();
+        Ok(fs::write(ctx.artifact().join("text"), all.join("|"))?)
+    }
+}
+
+#[test]
+fn a_stage_reads_a_list_of_artifacts_in_its_order() {
+    let joined = |rates: &[f32]| {
+        let mut p = Pipeline::new("lists");
+        let text = p.add("data", data(), ());
+        let train = |(index, &learning_rate): (usize, &f32)| {
+            p.add(format!("train-{index}"), Train { learning_rate, steps: 1 }, (text,))
+        };
+        let models = rates.iter().enumerate().map(train).collect::<Vec<_>>();
+        p.add("join", Join {}, (text, models));
+        p
+    };
+    let root = root();
+    run(&joined(&[0.5, 0.25]), root.path(), &Env::default()).unwrap();
+    assert_eq!(open::<Text>(root.path(), "join").unwrap().0, "abc|abc\n0.5 1|abc\n0.25 1");
+    let inputs = read_record(root.path(), "join").unwrap().identity.inputs;
+    assert_eq!(inputs.iter().map(|input| input.stage.as_str()).collect::<Vec<_>>(), ["data", "train-0", "train-1"]);
+    // None is a list too, and another list is another stage.
+    let empty = self::root();
+    run(&joined(&[]), empty.path(), &Env::default()).unwrap();
+    assert_eq!(open::<Text>(empty.path(), "join").unwrap().0, "abc");
+    assert!(matches!(run(&joined(&[0.5]), root.path(), &Env::default()), Err(Error::Changed { .. })));
+}

@@ -77,17 +77,17 @@ impl SequenceScorer for ScoredDecoder {
     fn scores(&self, batch: &TokenBatch) -> Tensor<1> {
         self.read_out(self.body.hidden(batch), batch)
     }
-}
-
-impl ScoringLm for ScoredDecoder {
-    fn scores_and_logits(&self, batch: &TokenBatch, places: &[usize]) -> (Tensor<1>, Tensor<2>) {
-        let hidden = self.body.hidden(batch);
-        let predicting = hidden.clone().select(0, indices(places, batch.device()));
-        (self.read_out(hidden, batch), self.body.unembed(predicting))
-    }
 
     fn context(&self) -> usize {
         self.body.context()
+    }
+}
+
+impl ScoringLm for ScoredDecoder {
+    fn scores_and_logits(&self, batch: &TokenBatch, positions: &[usize]) -> (Tensor<1>, Tensor<2>) {
+        let hidden = self.body.hidden(batch);
+        let predicting = hidden.clone().select(0, indices(positions, batch.device()));
+        (self.read_out(hidden, batch), self.body.unembed(predicting))
     }
 }
 

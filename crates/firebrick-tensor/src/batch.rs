@@ -110,7 +110,7 @@ impl TokenBatch {
         &self.device
     }
 
-    /// The place of the last token of each sequence.
+    /// The position of the last token of each sequence.
     pub fn last(&self) -> Vec<usize> {
         self.lengths
             .iter()
@@ -155,7 +155,7 @@ fn int_tensor(ids: &[TokenId], device: &Device) -> Tensor<1, Int> {
 pub struct ResponseBatch {
     /// All but the last token of each response.
     read: TokenBatch,
-    places: Vec<usize>,
+    positions: Vec<usize>,
     responses: Tensor<1, Int>,
     lengths: Vec<usize>,
 }
@@ -167,31 +167,31 @@ impl ResponseBatch {
     /// If there is none, or an empty prompt.
     pub fn of<'a>(pairs: impl IntoIterator<Item = (&'a [TokenId], &'a [TokenId])>, device: &Device) -> Self {
         let pairs = pairs.into_iter().collect::<Vec<_>>();
-        let (mut read, mut places, mut tokens) = (Vec::new(), Vec::new(), 0);
+        let (mut read, mut positions, mut tokens) = (Vec::new(), Vec::new(), 0);
         for (prompt, response) in &pairs {
             assert!(!prompt.is_empty(), "a prompt is empty");
             let first = tokens + prompt.len() - 1;
-            places.extend(first..first + response.len());
+            positions.extend(first..first + response.len());
             read.push([prompt, &response[..response.len().saturating_sub(1)]].concat());
             tokens += read.last().map_or(0, Vec::len);
         }
         let responses = pairs.iter().flat_map(|(_, response)| *response).copied().collect::<Vec<_>>();
         let responses = int_tensor(&responses, device);
         let lengths = pairs.iter().map(|(_, response)| response.len()).collect();
-        Self { read: TokenBatch::of(&read, device), places, responses, lengths }
+        Self { read: TokenBatch::of(&read, device), positions, responses, lengths }
     }
 
     /// The logits that response tokens are drawn from, `[responses, vocab]`.
     pub fn logits<M: CausalLm>(&self, model: &M, temperature: f64) -> Tensor<2> {
-        let logits = model.logits_at(&self.read, &self.places);
+        let logits = model.logits_at(&self.read, &self.positions);
         if temperature == 1.0 { logits } else { logits / temperature }
     }
 
     /// The values before response tokens, `[responses]`.
     pub fn values<V: TokenValues>(&self, critic: &V) -> Tensor<1> {
         let values = critic.values(&self.read);
-        let places = indices(&self.places, &values.device());
-        values.select(0, places)
+        let positions = indices(&self.positions, &values.device());
+        values.select(0, positions)
     }
 
     /// The response tokens, `[responses]`.
@@ -199,20 +199,25 @@ impl ResponseBatch {
         self.responses.clone()
     }
 
+    /// The length of each response, in tokens.
+    pub fn lengths(&self) -> &[usize] {
+        &self.lengths
+    }
+
     /// A number of each response token as a tensor, `[responses]`.
     ///
     /// # Panics
     /// If there are more or fewer.
-    pub fn joined<'a>(&self, rows: impl Iterator<Item = &'a [f32]>) -> Tensor<1> {
+    pub fn from_rows<'a>(&self, rows: impl Iterator<Item = &'a [f32]>) -> Tensor<1> {
         let numbers = rows.flatten().copied().collect::<Vec<_>>();
-        Tensor::from_data(TensorData::new(numbers, [self.places.len()]), self.read.device())
+        Tensor::from_data(TensorData::new(numbers, [self.positions.len()]), self.read.device())
     }
 
-    /// The inverse of [`joined`](Self::joined).
+    /// The inverse of [`from_rows`](Self::from_rows).
     ///
     /// # Panics
     /// If there are more or fewer.
-    pub fn apart(&self, tensor: Tensor<1>) -> Vec<Vec<f32>> {
+    pub fn split_by_response(&self, tensor: Tensor<1>) -> Vec<Vec<f32>> {
         let numbers = tensor.without_autodiff().into_data().try_to_vec::<f32>().expect("tensors are f32");
         let mut rest = numbers.as_slice();
         let row = |&length: &usize| rest.split_off(..length).expect("a number of each response token").to_vec();
@@ -262,13 +267,13 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_responses_are_joined_and_come_apart() {
+    fn numbers_of_responses_make_one_row_and_are_split_again() {
         let (long, short): (&[TokenId], &[TokenId]) = (&[5, 6, 7], &[8]);
         let batch = ResponseBatch::of([(short, long), (long, short)], &Device::flex());
         // 8 5 6 and 5 6 7 are read; the second response is predicted by the last of them.
-        assert_eq!((numbers(batch.read.ids()), &batch.places[..]), (vec![8, 5, 6, 5, 6, 7], &[0, 1, 2, 5][..]));
+        assert_eq!((numbers(batch.read.ids()), &batch.positions[..]), (vec![8, 5, 6, 5, 6, 7], &[0, 1, 2, 5][..]));
         assert_eq!(batch.responses().to_data().iter::<i64>().collect::<Vec<_>>(), [5, 6, 7, 8]);
         let rows = [vec![0.5, 1.5, 2.5], vec![3.5]];
-        assert_eq!(batch.apart(batch.joined(rows.iter().map(Vec::as_slice))), rows);
+        assert_eq!(batch.split_by_response(batch.from_rows(rows.iter().map(Vec::as_slice))), rows);
     }
 }

@@ -34,20 +34,38 @@ pub fn variance(values: Tensor<2>, mask: &Mask) -> Tensor<1> {
     mean(centred.square(), mask)
 }
 
-/// Values scaled to variance 1 over the positions that count, and 0 where they do not.
+/// Values without their mean, scaled to variance 1 over the positions that count, and 0 where they do not: advantages.
 ///
 /// ```text
-/// (x − x̄) / √(σ² + 10⁻⁸)      + x̄ if the mean is kept
+/// (x − x̄) / √(σ² + 10⁻⁸)
 /// ```
 ///
-/// Advantages lose their mean, rewards keep it. A single position gives 0 (or itself), never NaN. Spec: T-14.
+/// A single position gives 0, never NaN. Spec: T-14.
 ///
 /// # Panics
 /// If the shapes disagree.
-pub fn whiten(values: Tensor<2>, mask: &Mask, keep_mean: bool) -> Tensor<2> {
-    let centre = mean(values.clone(), mask).reshape([1, 1]);
+pub fn whiten(values: Tensor<2>, mask: &Mask) -> Tensor<2> {
+    standard(values, mask).0 * mask.tensor()
+}
+
+/// Values scaled to variance 1 about their mean over the positions that count, and 0 where they do not: rewards.
+///
+/// ```text
+/// (x − x̄) / √(σ² + 10⁻⁸) + x̄
+/// ```
+///
+/// A single position gives itself, never NaN. Spec: T-14.
+///
+/// # Panics
+/// If the shapes disagree.
+pub fn whiten_about_mean(values: Tensor<2>, mask: &Mask) -> Tensor<2> {
+    let (whitened, mean) = standard(values, mask);
+    (whitened + mean) * mask.tensor()
+}
+
+/// `(x − x̄) / √(σ² + 10⁻⁸)` and `x̄`.
+fn standard(values: Tensor<2>, mask: &Mask) -> (Tensor<2>, Tensor<2>) {
+    let mean = mean(values.clone(), mask).reshape([1, 1]);
     let deviation = (variance(values.clone(), mask) + 1e-8).sqrt().reshape([1, 1]);
-    let whitened = (values - centre.clone()) / deviation;
-    let whitened = if keep_mean { whitened + centre } else { whitened };
-    whitened * mask.tensor()
+    ((values - mean.clone()) / deviation, mean)
 }

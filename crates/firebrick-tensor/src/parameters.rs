@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor, TensorData};
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+use crate::{ParameterMapper, ParameterVisitor, map_parameters, visit_parameters};
 
 /// Named tensors on the host, in the order of their names.
 ///
@@ -101,7 +103,7 @@ impl Parameters {
                 });
             }
         }
-        Ok(module.map(&mut Replace { path: Vec::new(), with: self }))
+        Ok(map_parameters(module, &mut Replace(self)))
     }
 
     /// Adds or replaces one tensor.
@@ -199,7 +201,7 @@ impl Parameters {
 
 /// Calls `f` with the name and the tensor of every parameter, or of those that are trained.
 fn visit<M: Module>(module: &M, trained_only: bool, f: impl FnMut(String, &dyn Parameter)) {
-    module.visit(&mut Visit { path: Vec::new(), trained_only, f });
+    visit_parameters(module, &mut Visit { trained_only, f });
 }
 
 /// A tensor of some number of dimensions.
@@ -220,45 +222,25 @@ impl<const D: usize> Parameter for Tensor<D> {
 }
 
 struct Visit<F> {
-    path: Vec<String>,
     trained_only: bool,
     f: F,
 }
 
-impl<F: FnMut(String, &dyn Parameter)> ModuleVisitor for Visit<F> {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let tensor = param.val();
+impl<F: FnMut(String, &dyn Parameter)> ParameterVisitor for Visit<F> {
+    fn visit<const D: usize>(&mut self, name: &str, parameter: &Param<Tensor<D>>) {
+        let tensor = parameter.val();
         if !self.trained_only || tensor.is_require_grad() {
-            (self.f)(self.path.join("."), &tensor);
+            (self.f)(name.to_owned(), &tensor);
         }
     }
 }
 
-struct Replace {
-    path: Vec<String>,
-    with: Parameters,
-}
+struct Replace(Parameters);
 
-impl ModuleMapper for Replace {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some((shape, values)) = self.with.0.remove(&self.path.join(".")) else { return param };
-        param.map(|old| {
+impl ParameterMapper for Replace {
+    fn map<const D: usize>(&mut self, name: &str, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some((shape, values)) = self.0.0.remove(name) else { return parameter };
+        parameter.map(|old| {
             let tensor = Tensor::from_data(TensorData::new(values, shape), &old.device());
             if old.is_require_grad() { tensor.require_grad() } else { tensor }
         })

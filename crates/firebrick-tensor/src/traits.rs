@@ -16,14 +16,14 @@ pub trait CausalLm {
     /// Next-token logits, `[tokens, vocab]`, after every token of the batch.
     fn logits(&self, batch: &TokenBatch) -> Tensor<2>;
 
-    /// Next-token logits, `[places, vocab]`, after the tokens at some places of the batch.
+    /// Next-token logits, `[positions, vocab]`, after the tokens at some positions of the batch.
     ///
-    /// The same numbers as those of [`logits`](Self::logits), which computes more than is wanted where few places are.
+    /// The same numbers as those of [`logits`](Self::logits), which computes more than is wanted where few positions are.
     ///
     /// # Panics
-    /// If the batch has no such place.
-    fn logits_at(&self, batch: &TokenBatch, places: &[usize]) -> Tensor<2> {
-        self.logits(batch).select(0, indices(places, batch.device()))
+    /// If the batch has no such position.
+    fn logits_at(&self, batch: &TokenBatch, positions: &[usize]) -> Tensor<2> {
+        self.logits(batch).select(0, indices(positions, batch.device()))
     }
 
     /// The number of tokens in the vocabulary.
@@ -89,6 +89,9 @@ pub trait Classifier {
 pub trait SequenceScorer {
     /// The score of each sequence, `[sequences]`, read at its last token (A-34, T-13).
     fn scores(&self, batch: &TokenBatch) -> Tensor<1>;
+
+    /// The longest sequence it can read, in tokens.
+    fn context(&self) -> usize;
 }
 
 /// A model that gives every position a value: a critic.
@@ -99,9 +102,6 @@ pub trait TokenValues {
 
 /// A [`SequenceScorer`] that is a language model too, so that both losses of preference-model training share one pass.
 pub trait ScoringLm: SequenceScorer {
-    /// The [scores](SequenceScorer::scores) `[sequences]`, and the [logits](CausalLm::logits_at) `[places, vocab]` at some places.
-    fn scores_and_logits(&self, batch: &TokenBatch, places: &[usize]) -> (Tensor<1>, Tensor<2>);
-
-    /// The longest sequence it can read, in tokens.
-    fn context(&self) -> usize;
+    /// The [scores](SequenceScorer::scores) `[sequences]`, and the [logits](CausalLm::logits_at) `[positions, vocab]` at some positions.
+    fn scores_and_logits(&self, batch: &TokenBatch, positions: &[usize]) -> (Tensor<1>, Tensor<2>);
 }

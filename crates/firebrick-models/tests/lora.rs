@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use firebrick_models::{Decoder, DecoderConfig, LoraConfig, Precision, ScoredDecoder};
-use firebrick_tensor::{CausalLm, Feed, Incremental, Parameters, SequenceScorer, TokenBatch};
+use firebrick_tensor::{CausalLm, Feed, Incremental, Parameters, SequenceScorer, TokenBatch, Workers};
 use firebrick_testkit::{assert_close, cpu};
 use firebrick_train::{AdamW, AdamWConfig, Gradients};
 use firebrick_types::Seed;
@@ -27,7 +27,7 @@ fn trained(config: &LoraConfig) -> Decoder {
     for _ in 0..3 {
         let batch = TokenBatch::of(&[vec![1, 2, 3, 4]], &cpu().autodiff());
         let gradients = Gradients::of(&model, &model.logits(&batch).square().mean());
-        model = optimizer.step(model, gradients, 1e-2);
+        model = optimizer.step(model, gradients, 1e-2, &Workers::default());
     }
     model
 }

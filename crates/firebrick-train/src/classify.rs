@@ -3,13 +3,12 @@
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use firebrick_kernels::token_log_probs;
-use firebrick_tensor::Classifier;
+use firebrick_tensor::{Classifier, Workers};
 use firebrick_types::{Images, Seed};
 use rand::RngExt;
-use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use crate::{Checkpoints, Error, Event, FitConfig, Loss, Observer, ObserverError, fit, parallel_map};
+use crate::{Error, FitConfig, Loss, Order, Run, Samples, fit};
 
 /// How images are learnt from.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,6 +24,13 @@ pub struct ClassifyConfig {
     pub shift: usize,
     /// The optimiser; its schedule counts images.
     pub fit: FitConfig,
+}
+
+impl ClassifyConfig {
+    /// What a loop over so many images takes.
+    pub(crate) fn samples(&self, images: usize) -> Samples {
+        Samples { count: self.epochs * images as u64, per_step: self.batch_size as u64, unit: "images" }
+    }
 }
 
 /// Pixels of bytes as numbers from 0 to 1, `[batch, height, width, channels]`.
@@ -76,19 +82,19 @@ pub fn train<M: Classifier + Module + Send>(
     model: M,
     images: &Images,
     config: &ClassifyConfig,
-    seed: Seed,
-    checkpoints: Option<&mut Checkpoints>,
-    observer: &mut dyn Observer,
+    run: Run<'_, M>,
 ) -> Result<M, Error> {
     if images.is_empty() {
         return Err(Error::Empty { what: "the set of images".into(), fix: "give it at least one image".into() });
     }
     let device = model.devices().into_iter().next().expect("a module has parameters");
-    let mut order = Order::new(images.len(), config, seed.derive("classify/order"));
-    let (samples, per_step) = (order.samples, order.per_step);
-    let batch = |step: u64| {
+    let seed = run.seed;
+    let order_seed = seed.derive("classify/order");
+    let mut order = Order::new(images.len(), |epoch| Some(order_seed.at(&[epoch])));
+    let samples = config.samples(images.len());
+    let batch = |places| {
         let image = |(epoch, index)| (index, seed.derive("classify/image").at(&[epoch, index as u64]));
-        let drawn = order.step(step).into_iter().map(image).collect::<Vec<_>>();
+        let drawn = order.take(places).into_iter().map(image).collect::<Vec<_>>();
         let whole = drawn.len() as f32;
         let micro_batch = |drawn: &[(usize, Seed)]| {
             let mut bytes = Vec::new();
@@ -100,8 +106,7 @@ pub fn train<M: Classifier + Module + Send>(
         };
         Ok(drawn.chunks(config.micro_batch_size).map(micro_batch).collect())
     };
-    let mut observer = InImages(observer);
-    fit(model, &config.fit, samples, per_step, checkpoints, &mut observer, batch, |model, batch: &Batch| {
+    fit(model, &config.fit, samples, run, batch, |model, batch: &Batch| {
         let logits = model.training_logits(batch.pixels.clone(), &batch.seeds);
         let right = right(&logits, &batch.labels) as f64 / f64::from(batch.images);
         Loss::new(losses(logits, &batch.labels).sum() / batch.images, batch.labels.len() as u64).with("accuracy", right)
@@ -116,52 +121,6 @@ pub(crate) fn moved(images: &Images, index: usize, shift: usize, seed: Seed) -> 
     images.shifted(index, down, right)
 }
 
-/// Images again and again, in every epoch in an order of its own.
-pub(crate) struct Order {
-    seed: Seed,
-    epoch: u64,
-    images: Vec<usize>,
-    /// Images of one step.
-    pub(crate) per_step: u64,
-    /// Images of all epochs.
-    pub(crate) samples: u64,
-}
-
-impl Order {
-    pub(crate) fn new(count: usize, config: &ClassifyConfig, seed: Seed) -> Self {
-        let (per_step, samples) = (config.batch_size as u64, config.epochs * count as u64);
-        Self { seed, epoch: u64::MAX, images: (0..count).collect(), per_step, samples }
-    }
-
-    /// The epochs and images of a step.
-    pub(crate) fn step(&mut self, step: u64) -> Vec<(u64, usize)> {
-        let places = step * self.per_step..self.samples.min((step + 1) * self.per_step);
-        let image = |place| {
-            let count = self.images.len() as u64;
-            let epoch = place / count;
-            if self.epoch != epoch {
-                self.epoch = epoch;
-                self.images = (0..count as usize).collect();
-                self.images.shuffle(&mut self.seed.at(&[epoch]).rng());
-            }
-            (epoch, self.images[(place % count) as usize])
-        };
-        places.map(image).collect()
-    }
-}
-
-/// An observer that is told of images where the loop speaks of tokens.
-pub(crate) struct InImages<'a>(pub(crate) &'a mut dyn Observer);
-
-impl Observer for InImages<'_> {
-    fn on(&mut self, event: Event<'_>) -> Result<(), ObserverError> {
-        self.0.on(match event {
-            Event::Begin { steps, done, .. } => Event::Begin { unit: "images", steps, done },
-            other => other,
-        })
-    }
-}
-
 /// How many rows are greatest at their class.
 fn right(logits: &Tensor<2>, labels: &[u8]) -> usize {
     let found = logits.clone().without_autodiff().argmax(1).into_data();
@@ -172,11 +131,16 @@ fn right(logits: &Tensor<2>, labels: &[u8]) -> usize {
 ///
 /// # Panics
 /// If the model reads images of another size.
-pub fn accuracy<M: Classifier + Module + Send>(model: &M, images: &Images, micro_batch_size: usize) -> f64 {
+pub fn accuracy<M: Classifier + Module + Send>(
+    model: &M,
+    images: &Images,
+    micro_batch_size: usize,
+    workers: &Workers,
+) -> f64 {
     let device = model.devices().into_iter().next().expect("a module has parameters");
     let indices = (0..images.len()).collect::<Vec<_>>();
     let chunks = indices.chunks(micro_batch_size).map(|chunk| (model.clone(), chunk)).collect();
-    let right = parallel_map(chunks, |(model, chunk): (M, &[usize])| {
+    let right = workers.map(chunks, |(model, chunk): (M, &[usize])| {
         let bytes = chunk.iter().flat_map(|&index| images.image(index)).copied().collect::<Vec<_>>();
         let labels = chunk.iter().map(|&index| images.labels()[index]).collect::<Vec<_>>();
         right(&model.logits(pixels(&bytes, images.size(), &device)), &labels)

@@ -5,8 +5,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use firebrick_tensor::Classifier;
 use firebrick_types::{Images, Seed};
 
-use crate::classify::{ClassifyConfig, InImages, Order, moved, pixels};
-use crate::{Checkpoints, Error, Loss, Observer, fit};
+use crate::classify::{ClassifyConfig, moved, pixels};
+use crate::{Error, Loss, Order, Run, fit};
 
 /// Images of which a part is hidden, as a model reads them: what is seen, 0 elsewhere, and after the colours whether it is seen.
 ///
@@ -52,18 +52,18 @@ pub fn train<M: Classifier + Module + Send>(
     images: &Images,
     mask: impl Fn(Seed) -> Vec<bool>,
     config: &ClassifyConfig,
-    seed: Seed,
-    checkpoints: Option<&mut Checkpoints>,
-    observer: &mut dyn Observer,
+    run: Run<'_, M>,
 ) -> Result<M, Error> {
     if images.is_empty() {
         return Err(Error::Empty { what: "the set of images".into(), fix: "give it at least one image".into() });
     }
     let device = model.devices().into_iter().next().expect("a module has parameters");
-    let mut order = Order::new(images.len(), config, seed.derive("denoise/order"));
-    let (samples, per_step) = (order.samples, order.per_step);
-    let batch = |step: u64| {
-        let chosen = order.step(step);
+    let seed = run.seed;
+    let order_seed = seed.derive("denoise/order");
+    let mut order = Order::new(images.len(), |epoch| Some(order_seed.at(&[epoch])));
+    let samples = config.samples(images.len());
+    let batch = |places| {
+        let chosen = order.take(places);
         let whole = chosen.len() as f32;
         let micro_batch = |chosen: &[(u64, usize)]| {
             let seeds = chosen.iter().map(|&(epoch, index)| seed.derive("denoise/image").at(&[epoch, index as u64]));
@@ -75,8 +75,7 @@ pub fn train<M: Classifier + Module + Send>(
         };
         Ok(chosen.chunks(config.micro_batch_size).map(micro_batch).collect())
     };
-    let mut observer = InImages(observer);
-    fit(model, &config.fit, samples, per_step, checkpoints, &mut observer, batch, |model, batch: &Batch| {
+    fit(model, &config.fit, samples, run, batch, |model, batch: &Batch| {
         let Batch { images, visible, seeds, whole } = batch;
         let dims = images.dims();
         let drawn = model.training_logits(masked(images, visible), seeds).reshape(dims);
@@ -102,7 +101,7 @@ mod tests {
     use rand::RngExt;
 
     use super::*;
-    use crate::{FitConfig, Silent};
+    use crate::FitConfig;
 
     /// Two kinds of picture: the right half is the left one again, or its opposite.
     fn images(count: u64, salt: u64) -> Images {
@@ -123,8 +122,7 @@ mod tests {
         let fit = FitConfig { learning_rate: 5e-3, ..FitConfig::default() };
         let config = ClassifyConfig { epochs: 12, batch_size: 32, micro_batch_size: 16, shift: 0, fit };
         let right_hidden = |_: Seed| (0..16).map(|place| place % 4 < 2).collect::<Vec<_>>();
-        let model =
-            train(model, &images(600, 1), right_hidden, &config, Seed::new(2), None, &mut Silent).unwrap().valid();
+        let model = train(model, &images(600, 1), right_hidden, &config, Run::new(Seed::new(2))).unwrap().valid();
         let test = images(50, 2);
         let bytes = (0..50).flat_map(|index| test.image(index)).copied().collect::<Vec<_>>();
         let truth = pixels(&bytes, test.size(), &cpu());

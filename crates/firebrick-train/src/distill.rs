@@ -3,11 +3,11 @@
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use firebrick_tensor::{CausalLm, TokenBatch, log_softmax};
-use firebrick_types::{Seed, TokenId};
+use firebrick_types::TokenId;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use crate::{Checkpoints, Error, FitConfig, Loss, Observer, fit, parallel_map};
+use crate::{Error, FitConfig, Loss, Order, Run, Samples, fit};
 
 /// What the teacher says of every token: its `k` likeliest tokens, and all the others as one category.
 #[derive(Clone, Debug)]
@@ -117,13 +117,15 @@ pub struct DistillConfig {
     pub batch_size: usize,
     /// Sequences computed at a time.
     pub micro_batch_size: usize,
+    /// How often the texts are read.
+    pub passes: usize,
     /// Tokens of the teacher's distribution that are kept (the papers': 50).
     pub top_k: usize,
     /// The optimiser; its schedule counts sequences.
     pub fit: FitConfig,
 }
 
-/// The student after one pass over the texts, each of which the teacher read after `prompt`.
+/// The student after its passes over the texts, each of which the teacher read after `prompt`.
 ///
 /// The teacher is the model itself before the first step, with the prompt before it; the student sees the text alone. Both begin
 /// with the end-of-context token.
@@ -133,16 +135,13 @@ pub struct DistillConfig {
 ///
 /// # Errors
 /// See [`fit`]; also if there is no text, or the prompt leaves no room for one.
-#[expect(clippy::too_many_arguments, reason = "a loop is named by its parts; a struct would only rename them")]
 pub fn context_distill<M: CausalLm + Module + Send + Sync>(
     model: M,
     prompt: &[TokenId],
     texts: &[Vec<TokenId>],
     eoc: TokenId,
     config: &DistillConfig,
-    seed: Seed,
-    checkpoints: Option<&mut Checkpoints>,
-    observer: &mut dyn Observer,
+    run: Run<'_, M>,
 ) -> Result<M, Error> {
     let device = model.devices().into_iter().next().expect("a module has parameters");
     let plain = device.clone().inner();
@@ -156,32 +155,27 @@ pub fn context_distill<M: CausalLm + Module + Send + Sync>(
             fix: format!("the prompt of {} tokens leaves {room} of a context of {}", prompt.len(), model.context()),
         });
     }
-    texts.shuffle(&mut seed.derive("distill/order").rng());
+    let seed = run.seed.derive("distill/order");
+    texts.shuffle(&mut seed.rng());
     let vocab = model.vocab();
-    let batch = |step: u64| {
-        let start = step as usize * config.batch_size;
-        let texts = &texts[start..texts.len().min(start + config.batch_size)];
+    let count = (texts.len() * config.passes) as u64;
+    let samples = Samples { count, per_step: config.batch_size as u64, unit: "tokens" };
+    let mut order = Order::new(texts.len(), |pass| (pass > 0).then(|| seed.at(&[pass])));
+    let workers = run.workers;
+    let batch = |places| {
+        let texts = order.take(places).into_iter().map(|(_, text)| texts[text]).collect::<Vec<_>>();
         let tokens = texts.iter().map(|text| text.len()).sum::<usize>() as f32;
         let groups = texts.chunks(config.micro_batch_size).map(|texts| (teacher.clone(), texts)).collect();
-        Ok(parallel_map(groups, |(teacher, texts)| {
+        Ok(workers.map(groups, |(teacher, texts): (M, &[&[TokenId]])| {
             let top = teach(&teacher, prompt, texts, eoc, config.top_k.min(vocab), &plain);
             let sequences = texts.iter().map(|text| [&[eoc], *text].concat()).collect::<Vec<_>>();
             (TokenBatch::of(&sequences, &device), top.autodiff(), tokens)
         }))
     };
-    fit(
-        model,
-        &config.fit,
-        texts.len() as u64,
-        config.batch_size as u64,
-        checkpoints,
-        observer,
-        batch,
-        |model, (batch, top, tokens)| {
-            let divergence = top_k_kl(top, model.logits(&batch.inputs()));
-            Loss::new(divergence.sum() / *tokens, batch.tokens() as u64)
-        },
-    )
+    fit(model, &config.fit, samples, run, batch, |model, (batch, top, tokens)| {
+        let divergence = top_k_kl(top, model.logits(&batch.inputs()));
+        Loss::new(divergence.sum() / *tokens, batch.tokens() as u64)
+    })
 }
 
 /// The teacher's view of each text after the prompt; position t predicts the text's token t, as the student's does (T-29).

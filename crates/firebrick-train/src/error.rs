@@ -35,6 +35,14 @@ pub enum Error {
         /// What to do.
         fix: String,
     },
+    /// A sample that the loop cannot learn from.
+    #[error("{what}: {fix}")]
+    Sample {
+        /// Which, and what is wrong with it.
+        what: String,
+        /// What to do.
+        fix: String,
+    },
     /// A checkpoint could not be written or read.
     #[error("checkpoint {path}: {source}{}", advice(.source))]
     Checkpoint {

@@ -1,14 +1,14 @@
 //! One loop for every objective that is a sum over samples.
 
+use firebrick_tensor::Workers;
+use std::ops::Range;
+
 use burn::module::Module;
 use burn::tensor::Tensor;
-use firebrick_tensor::Parameters;
 use serde::{Deserialize, Serialize};
 
 use crate::gradients::fork;
-use crate::{
-    AdamW, AdamWConfig, Checkpoint, Checkpoints, Error, Event, Gradients, Observer, Schedule, Values, parallel_fold,
-};
+use crate::{AdamWConfig, Error, Gradients, Learner, Run, Schedule, Step, Values};
 
 /// How [`fit`] optimises.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,8 +38,8 @@ impl Default for FitConfig {
 pub struct Loss {
     /// The share of the loss, `[1]`.
     pub share: Tensor<1>,
-    /// The tokens read, of which throughput is told.
-    pub tokens: u64,
+    /// What was read, in the unit of [`Samples`], of which throughput is told.
+    pub units: u64,
     /// What each micro-batch says of the metrics, by name.
     pub metrics: Vec<(&'static str, Part)>,
 }
@@ -54,9 +54,9 @@ pub enum Part {
 }
 
 impl Loss {
-    /// A share without metrics, of this many tokens.
-    pub fn new(share: Tensor<1>, tokens: u64) -> Self {
-        Self { share, tokens, metrics: Vec::new() }
+    /// A share without metrics, of this many units.
+    pub fn new(share: Tensor<1>, units: u64) -> Self {
+        Self { share, units, metrics: Vec::new() }
     }
 
     /// With the share of one more metric.
@@ -74,11 +74,11 @@ impl Loss {
     }
 }
 
-/// The summed gradients, metrics (`loss` first) and tokens of micro-batches, computed on the machine's cores and summed in
-/// their order.
+/// The summed gradients, metrics (`loss` first) and units of micro-batches, computed by the workers and summed in their order.
 pub fn gradients_of<M, S>(
     model: &M,
     micro_batches: Vec<S>,
+    workers: &Workers,
     loss: impl Fn(&M, &S) -> Loss + Sync,
 ) -> (Gradients, Values, u64)
 where
@@ -87,12 +87,12 @@ where
 {
     let forks = micro_batches.into_iter().map(|micro_batch| (fork(model), micro_batch)).collect();
     let compute = |(model, micro_batch)| {
-        let Loss { share, tokens, metrics } = loss(&model, &micro_batch);
+        let Loss { share, units, metrics } = loss(&model, &micro_batch);
         let value = f64::from(share.clone().without_autodiff().into_scalar::<f32>());
-        (Gradients::of(&model, &share), value, tokens, metrics)
+        (Gradients::of(&model, &share), value, units, metrics)
     };
     let start = (Gradients::default(), vec![("loss".to_owned(), 0.0)], 0);
-    parallel_fold(forks, compute, start, |(total, mut values, read), (gradients, share, tokens, metrics)| {
+    workers.fold(forks, compute, start, |(total, mut values, read), (gradients, share, units, metrics)| {
         values[0].1 += share;
         for (name, part) in metrics {
             let known = values.iter_mut().find(|(known, _)| known == name).map(|(_, value)| value);
@@ -102,77 +102,57 @@ where
                 (None, Part::Share(value) | Part::Greatest(value)) => values.push((name.to_owned(), value)),
             }
         }
-        (total + gradients, values, read + tokens)
+        (total + gradients, values, read + units)
     })
 }
 
-/// The model after one pass over `samples` samples, `samples_per_step` of them an optimiser step; the last may have fewer.
+/// The samples that a loop takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Samples {
+    /// In all, every pass counted.
+    pub count: u64,
+    /// Of one optimiser step; the last may have fewer.
+    pub per_step: u64,
+    /// What throughput is told in, for instance `tokens`.
+    pub unit: &'static str,
+}
+
+/// The model after all its samples, so many of them an optimiser step.
 ///
-/// `batch` gives the micro-batches of a step, `loss` their shares. With `checkpoints` the loop goes on from the newest one, to the
-/// bits it would have reached without interruption: nothing it computes depends on anything but the step.
+/// `batch` gives the micro-batches of the samples at some places, `loss` their shares. With checkpoints the loop goes on from the newest
+/// one, to the bits it would have reached without interruption: nothing it computes depends on anything but the step. Metrics:
+/// `loss`, those of the losses, `grad_norm`, `lr`, those of the probe.
 ///
 /// # Errors
-/// If a loss or gradient is not finite, a batch cannot be had, a checkpoint cannot be written, or the observer fails.
-#[expect(clippy::too_many_arguments, reason = "a loop is named by its parts; a struct would only rename them")]
+/// If a loss or gradient is not finite, a batch cannot be had, a checkpoint cannot be written, or the observer or probe fails.
 pub fn fit<M, S>(
-    mut model: M,
+    model: M,
     config: &FitConfig,
-    samples: u64,
-    samples_per_step: u64,
-    mut checkpoints: Option<&mut Checkpoints>,
-    observer: &mut dyn Observer,
-    mut batch: impl FnMut(u64) -> Result<Vec<S>, Error>,
+    samples: Samples,
+    mut run: Run<'_, M>,
+    mut batch: impl FnMut(Range<u64>) -> Result<Vec<S>, Error>,
     loss: impl Fn(&M, &S) -> Loss + Sync,
 ) -> Result<M, Error>
 where
     M: Module + Send,
     S: Send,
 {
-    let device = model.devices().into_iter().next().expect("a module has parameters").inner();
-    let mut optimizer = AdamW::new(config.adamw);
-    let mut start = 0;
-    if let Some(checkpoint) = checkpoints.as_deref().map_or(Ok(None), Checkpoints::load::<u64>)? {
-        (model, optimizer) = restore(model, &checkpoint, config, &device, checkpoints.as_deref())?;
-        start = checkpoint.steps;
-    }
-    let steps = samples.div_ceil(samples_per_step);
-    observer.on(Event::Begin { unit: "tokens", steps, done: start })?;
+    let Samples { count, per_step, unit } = samples;
+    let steps = count.div_ceil(per_step);
+    let (mut learner, start) = run.begin(Learner::new(model, config.adamw, config.clip_norm), unit, steps)?;
     for step in start..steps {
-        let before = step * samples_per_step;
-        let learning_rate = config.learning_rate * config.schedule.factor(before);
-        let (gradients, mut values, tokens) = gradients_of(&model, batch(step)?, &loss);
-        let norm = gradients.global_norm();
-        for (what, value) in [("loss", values[0].1), ("grad_norm", norm)] {
-            if !value.is_finite() {
-                let checkpoint = checkpoints.as_deref().and_then(Checkpoints::newest);
-                return Err(Error::NonFinite { what, value, step, samples: before, checkpoint });
-            }
-        }
-        model = optimizer.step(model, gradients.clip(norm, config.clip_norm), learning_rate);
+        let places = step * per_step..count.min((step + 1) * per_step);
+        let learning_rate = config.learning_rate * config.schedule.factor(places.start);
+        let (gradients, mut values, units) = gradients_of(learner.model(), batch(places.clone())?, &run.workers, &loss);
+        let norm;
+        (learner, norm) = learner
+            .step(values[0].1, gradients, learning_rate, &run.workers)
+            .map_err(|what| run.non_finite(what, step, places.start))?;
         values.push(("grad_norm".to_owned(), norm));
         values.push(("lr".to_owned(), learning_rate));
-        let seen = samples.min(before + samples_per_step);
-        observer.on(Event::Step { done: step + 1, samples: seen, units: tokens, values: &values })?;
-        if let Some(checkpoints) = checkpoints.as_deref_mut().filter(|checkpoints| checkpoints.due()) {
-            let (optimizer_steps, state) = optimizer.state();
-            let tensors = Parameters::default().with("model.", Parameters::trained(&model)).with("adamw.", state);
-            checkpoints.save(&Checkpoint { steps: step + 1, tensors, counters: optimizer_steps })?;
-        }
+        let new_samples = places.end - places.start;
+        let done = Step { done: step + 1, steps, samples: places.end, new_samples, units };
+        run.end_step(&done, values, learner.model(), &learner)?;
     }
-    Ok(model)
-}
-
-fn restore<M: Module>(
-    model: M,
-    checkpoint: &Checkpoint<u64>,
-    config: &FitConfig,
-    device: &burn::tensor::Device,
-    checkpoints: Option<&Checkpoints>,
-) -> Result<(M, AdamW), Error> {
-    let model = checkpoint.tensors.under("model.").load_trained(model).map_err(|error| Error::Damaged {
-        path: checkpoints.and_then(Checkpoints::newest).unwrap_or_default(),
-        reason: error.to_string(),
-    })?;
-    let optimizer = AdamW::restore(config.adamw, checkpoint.counters, &checkpoint.tensors.under("adamw."), device);
-    Ok((model, optimizer))
+    Ok(learner.into_model())
 }

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::ops::Add;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use firebrick_kernels::square_sum;
+use firebrick_tensor::{ParameterMapper, ParameterVisitor, map_parameters, visit_parameters};
 
 /// The gradient of every parameter of a module, flat, under the parameter's name, on the plain device.
 ///
@@ -19,9 +20,9 @@ impl Gradients {
     /// # Panics
     /// If the module is not on a training device.
     pub fn of<M: Module>(module: &M, loss: &Tensor<1>) -> Self {
-        let mut collect = Collect { path: Vec::new(), gradients: loss.backward(), found: Self::default() };
-        module.visit(&mut collect);
-        collect.found
+        let mut collect = Collect { gradients: loss.backward(), by_name: Self::default() };
+        visit_parameters(module, &mut collect);
+        collect.by_name
     }
 
     /// The length of all gradients as one vector.
@@ -73,24 +74,15 @@ impl Add for Gradients {
 }
 
 struct Collect {
-    path: Vec<String>,
     gradients: burn::tensor::Gradients,
-    found: Gradients,
+    by_name: Gradients,
 }
 
-impl ModuleVisitor for Collect {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if let Some(gradient) = param.val().grad_remove(&mut self.gradients) {
+impl ParameterVisitor for Collect {
+    fn visit<const D: usize>(&mut self, name: &str, parameter: &Param<Tensor<D>>) {
+        if let Some(gradient) = parameter.val().grad_remove(&mut self.gradients) {
             let length = gradient.shape().num_elements();
-            self.found.0.insert(self.path.join("."), gradient.without_autodiff().reshape([length]));
+            self.by_name.0.insert(name.to_owned(), gradient.without_autodiff().reshape([length]));
         }
     }
 }
@@ -98,9 +90,9 @@ impl ModuleVisitor for Collect {
 /// A copy of a module whose parameters are leaves of their own, so that threads build graphs that share nothing.
 pub(crate) fn fork<M: Module>(module: &M) -> M {
     struct Fork;
-    impl ModuleMapper for Fork {
-        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            param.map(|tensor| {
+    impl ParameterMapper for Fork {
+        fn map<const D: usize>(&mut self, _name: &str, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            parameter.map(|tensor| {
                 let trained = tensor.is_require_grad();
                 if tensor.is_autodiff() {
                     tensor.without_autodiff().autodiff().set_require_grad(trained)
@@ -110,5 +102,5 @@ pub(crate) fn fork<M: Module>(module: &M) -> M {
             })
         }
     }
-    module.clone().map(&mut Fork)
+    map_parameters(module.clone(), &mut Fork)
 }

@@ -2,12 +2,12 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use firebrick_tensor::{CausalLm, TokenBatch, token_log_probs};
-use firebrick_types::{Seed, TokenId};
+use firebrick_tensor::{CausalLm, TokenBatch, Workers, token_log_probs};
+use firebrick_types::TokenId;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use crate::{Checkpoints, Error, FitConfig, Loss, Observer, fit, parallel_map};
+use crate::{Error, FitConfig, Loss, Order, Run, Samples, fit};
 
 /// The negative log-probability of every target token, in nats, `[targets]`.
 ///
@@ -29,6 +29,8 @@ pub struct LmConfig {
     pub batch_size: usize,
     /// Rows computed at a time: changes memory and speed, and the results only by the order of summation.
     pub micro_batch_size: usize,
+    /// How often the corpus is read.
+    pub passes: usize,
     /// The optimiser; its schedule counts rows.
     pub fit: FitConfig,
 }
@@ -66,14 +68,15 @@ pub fn pack<S: AsRef<[TokenId]>>(sequences: &[S], context: usize) -> Vec<Vec<usi
 }
 
 /// The sequences of some rows as a batch.
-fn batch_of(sequences: &[Vec<TokenId>], rows: &[Vec<usize>], device: &Device) -> TokenBatch {
-    TokenBatch::of(&rows.iter().flatten().map(|&index| &sequences[index]).collect::<Vec<_>>(), device)
+fn batch_of<R: AsRef<[usize]>>(sequences: &[Vec<TokenId>], rows: &[R], device: &Device) -> TokenBatch {
+    TokenBatch::of(&rows.iter().flat_map(AsRef::as_ref).map(|&index| &sequences[index]).collect::<Vec<_>>(), device)
 }
 
 /// How many rows [`pack`] keeps open.
 pub const OPEN_ROWS: usize = 32;
 
-/// The model after one pass over the documents, in an order drawn from the seed, packed (A-02, T-28).
+/// The model after its passes over the documents, packed in an order drawn from the seed; further passes take the rows in orders of
+/// their own (A-02, T-28).
 ///
 /// Metrics: `loss` (mean over tokens, nats), `grad_norm`, `lr`.
 ///
@@ -84,9 +87,7 @@ pub fn pretrain<M: CausalLm + Module + Send>(
     documents: &[Vec<TokenId>],
     eoc: TokenId,
     config: &LmConfig,
-    seed: Seed,
-    checkpoints: Option<&mut Checkpoints>,
-    observer: &mut dyn Observer,
+    run: Run<'_, M>,
 ) -> Result<M, Error> {
     let context = model.context();
     let device = model.devices().into_iter().next().expect("a module has parameters");
@@ -94,19 +95,20 @@ pub fn pretrain<M: CausalLm + Module + Send>(
     if pieces.is_empty() {
         return Err(Error::Empty { what: "the corpus".into(), fix: "give it at least one document with text".into() });
     }
-    pieces.shuffle(&mut seed.derive("lm/order").rng());
+    let seed = run.seed.derive("lm/order");
+    pieces.shuffle(&mut seed.rng());
     let rows = pack(&pieces, context);
-    let samples = rows.len() as u64;
-    let batch = |step: u64| {
-        let start = step as usize * config.batch_size;
-        let rows = &rows[start..rows.len().min(start + config.batch_size)];
+    let count = (rows.len() * config.passes) as u64;
+    let samples = Samples { count, per_step: config.batch_size as u64, unit: "tokens" };
+    let mut order = Order::new(rows.len(), |pass| (pass > 0).then(|| seed.at(&[pass])));
+    let batch = |places| {
+        let rows = order.take(places).into_iter().map(|(_, row)| rows[row].as_slice()).collect::<Vec<_>>();
         let batches =
             rows.chunks(config.micro_batch_size).map(|rows| batch_of(&pieces, rows, &device)).collect::<Vec<_>>();
         let targets = batches.iter().map(|batch| batch.tokens() - batch.lengths().len()).sum::<usize>() as f32;
         Ok(batches.into_iter().map(|batch| (batch, targets)).collect())
     };
-    let per_step = config.batch_size as u64;
-    fit(model, &config.fit, samples, per_step, checkpoints, observer, batch, |model, (batch, targets)| {
+    fit(model, &config.fit, samples, run, batch, |model, (batch, targets)| {
         let total = token_losses(model, batch).sum();
         Loss::new(total / *targets, batch.tokens() as u64)
     })
@@ -123,6 +125,7 @@ pub fn perplexity<M: CausalLm + Module + Send>(
     documents: &[Vec<TokenId>],
     eoc: TokenId,
     micro_batch_size: usize,
+    workers: &Workers,
 ) -> f64 {
     let context = model.context();
     let device = model.devices().into_iter().next().expect("a module has parameters");
@@ -130,7 +133,7 @@ pub fn perplexity<M: CausalLm + Module + Send>(
     assert!(!pieces.is_empty(), "perplexity needs at least one document");
     let rows = pack(&pieces, context);
     let groups = rows.chunks(micro_batch_size).map(|rows| (model.clone(), rows)).collect();
-    let sums = parallel_map(groups, |(model, rows)| {
+    let sums = workers.map(groups, |(model, rows)| {
         let losses = token_losses(&model, &batch_of(&pieces, rows, &device));
         let targets = losses.dims()[0] as f64;
         (f64::from(losses.sum().into_scalar::<f32>()), targets)

@@ -48,3 +48,9 @@ impl Observer for Silent {
         Ok(())
     }
 }
+
+impl<O: Observer + ?Sized> Observer for &mut O {
+    fn on(&mut self, event: Event<'_>) -> Result<(), ObserverError> {
+        (**self).on(event)
+    }
+}

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use firebrick_kernels::{AdamWStep, adamw};
-use firebrick_tensor::Parameters;
+use firebrick_tensor::{ParameterMapper, ParameterVisitor, Parameters, Workers, map_parameters, visit_parameters};
 use serde::{Deserialize, Serialize};
 
-use crate::{Gradients, parallel_map};
+use crate::Gradients;
 
 /// Where AdamW's ε stands (T-19).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,27 +75,32 @@ impl AdamW {
 
     /// The module after one step along these gradients; parameters without one stay as they are.
     ///
-    /// Parameters are updated on the machine's cores, each by itself.
-    pub fn step<M: Module>(&mut self, module: M, mut gradients: Gradients, learning_rate: f64) -> M {
+    /// Parameters are updated by the workers, each by itself.
+    pub fn step<M: Module>(&mut self, module: M, mut gradients: Gradients, learning_rate: f64, workers: &Workers) -> M {
         self.steps += 1;
-        let mut weights = Weights { path: Vec::new(), found: Vec::new() };
-        module.visit(&mut weights);
-        let work = weights.found.into_iter().filter_map(|weights| {
+        let mut weights = Weights(Vec::new());
+        visit_parameters(&module, &mut weights);
+        let work = weights.0.into_iter().filter_map(|weights| {
             let gradient = gradients.0.remove(&weights.name)?;
             let moments = self.moments.remove(&weights.name);
             Some((weights, gradient, moments))
         });
-        let updated = parallel_map(work.collect(), |(weights, gradient, moments)| {
+        let updated = workers.map(work.collect(), |(weights, gradient, moments)| {
             let decay = if weights.is_matrix { self.config.weight_decay } else { 0.0 };
             let (updated, moments) = self.update(weights.values, gradient, moments, learning_rate, decay);
             (weights.name, updated, moments)
         });
-        let mut replace = Replace { path: Vec::new(), updated: BTreeMap::new() };
+        let mut replace = Replace(BTreeMap::new());
         for (name, weights, moments) in updated {
             self.moments.insert(name.clone(), moments);
-            replace.updated.insert(name, weights);
+            replace.0.insert(name, weights);
         }
-        module.map(&mut replace)
+        map_parameters(module, &mut replace)
+    }
+
+    /// Its settings.
+    pub fn config(&self) -> AdamWConfig {
+        self.config
     }
 
     /// The moments by name, under `mean.` and `square.`, and the number of steps.
@@ -164,44 +169,22 @@ struct Weight {
     is_matrix: bool,
 }
 
-struct Weights {
-    path: Vec<String>,
-    found: Vec<Weight>,
-}
+struct Weights(Vec<Weight>);
 
-impl ModuleVisitor for Weights {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let tensor = param.val().without_autodiff();
+impl ParameterVisitor for Weights {
+    fn visit<const D: usize>(&mut self, name: &str, parameter: &Param<Tensor<D>>) {
+        let tensor = parameter.val().without_autodiff();
         let length = tensor.shape().num_elements();
-        self.found.push(Weight { name: self.path.join("."), values: tensor.reshape([length]), is_matrix: D > 1 });
+        self.0.push(Weight { name: name.to_owned(), values: tensor.reshape([length]), is_matrix: D > 1 });
     }
 }
 
-struct Replace {
-    path: Vec<String>,
-    updated: BTreeMap<String, Tensor<1>>,
-}
+struct Replace(BTreeMap<String, Tensor<1>>);
 
-impl ModuleMapper for Replace {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(updated) = self.updated.remove(&self.path.join(".")) else { return param };
-        param.map(|tensor| {
+impl ParameterMapper for Replace {
+    fn map<const D: usize>(&mut self, name: &str, parameter: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(updated) = self.0.remove(name) else { return parameter };
+        parameter.map(|tensor| {
             let updated = updated.reshape(tensor.dims());
             if tensor.is_autodiff() { updated.autodiff().require_grad() } else { updated }
         })

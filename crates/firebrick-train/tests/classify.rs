@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use burn::module::Module;
 use firebrick_models::{Cnn, CnnConfig};
-use firebrick_tensor::{Classifier, Parameters};
+use firebrick_tensor::{Classifier, Parameters, Workers};
 use firebrick_testkit::{assert_close, cpu};
 use firebrick_train::classify::{self, ClassifyConfig, accuracy, losses, pixels};
-use firebrick_train::{Checkpoints, Error, Event, FitConfig, Observer, ObserverError, Silent};
+use firebrick_train::{Checkpoints, Error, Event, FitConfig, Observer, ObserverError, Run};
 use firebrick_types::{Images, Seed};
 use rand::RngExt;
 
@@ -63,20 +63,21 @@ impl Observer for Told {
 #[test]
 fn bars_are_told_apart_after_some_passes() {
     let mut told = Told::default();
-    let model = classify::train(model(), &bars(330), &config(), Seed::new(2), None, &mut told).unwrap().valid();
+    let model =
+        classify::train(model(), &bars(330), &config(), Run::new(Seed::new(2)).observer(&mut told)).unwrap().valid();
     assert_eq!((told.unit, told.accuracies.len()), ("images", 66));
     let mean = |accuracies: &[f64]| accuracies.iter().sum::<f64>() / accuracies.len() as f64;
     assert!(mean(&told.accuracies[..5]) < 0.85 && mean(&told.accuracies[60..]) > 0.95, "{:?}", told.accuracies);
-    let found = accuracy(&model, &bars(200), 64);
+    let found = accuracy(&model, &bars(200), 64, &Workers::default());
     assert!(found > 0.98, "{found}");
-    assert_eq!(found, accuracy(&model, &bars(200), 9));
+    assert_eq!(found, accuracy(&model, &bars(200), 9, &Workers::new(3)));
 }
 
 #[test]
 fn micro_batches_change_a_step_by_rounding_alone() {
     let trained = |micro_batch_size| {
         let config = ClassifyConfig { epochs: 1, micro_batch_size, ..config() };
-        let model = classify::train(model(), &bars(20), &config, Seed::new(2), None, &mut Silent).unwrap().valid();
+        let model = classify::train(model(), &bars(20), &config, Run::new(Seed::new(2))).unwrap().valid();
         model.logits(pixels(bars(3).image(2), SIZE, &cpu()))
     };
     assert_close(trained(20), trained(3), 1e-4);
@@ -84,15 +85,16 @@ fn micro_batches_change_a_step_by_rounding_alone() {
 
 #[test]
 fn a_run_that_was_killed_goes_on_to_the_same_bits() {
-    let run = |checkpoints: Option<&mut Checkpoints>, kill_at| {
+    let train = |run: Run<'_, _>, kill_at| {
         let mut told = Told { kill_at, ..Told::default() };
-        classify::train(model(), &bars(50), &config(), Seed::new(2), checkpoints, &mut told)
+        classify::train(model(), &bars(50), &config(), run.observer(&mut told))
     };
-    let whole = run(None, None).unwrap();
+    let run = || Run::new(Seed::new(2));
+    let whole = train(run(), None).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let checkpoints = || Checkpoints::new(dir.path(), Duration::ZERO);
-    assert!(run(Some(&mut checkpoints()), Some(4)).is_err());
-    let resumed = run(Some(&mut checkpoints()), None).unwrap();
+    assert!(train(run().checkpoints(checkpoints()), Some(4)).is_err());
+    let resumed = train(run().checkpoints(checkpoints()), None).unwrap();
     assert_eq!(Parameters::of(&resumed), Parameters::of(&whole));
 }
 
@@ -101,6 +103,6 @@ fn losses_are_those_of_softmax_and_no_images_are_an_error() {
     let logits = burn::tensor::Tensor::<2>::from_floats([[0.0, 0.0], [1.0, 3.0]], &cpu());
     let expected = burn::tensor::Tensor::<1>::from_floats([2.0_f32.ln(), (1.0 + 2.0_f32.exp()).ln()], &cpu());
     assert_close(losses(logits, &[1, 0]), expected, 1e-6);
-    let none = classify::train(model(), &Images::new(SIZE), &config(), Seed::new(2), None, &mut Silent);
+    let none = classify::train(model(), &Images::new(SIZE), &config(), Run::new(Seed::new(2)));
     assert!(matches!(none, Err(Error::Empty { .. })));
 }

@@ -2,6 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
+use firebrick_tensor::Workers;
 use firebrick_testkit::goldens::{DISTILL, OPTIM};
 use firebrick_testkit::{assert_close, cpu, golden, gradient};
 use firebrick_train::distill::{TeacherTop, top_k_kl};
@@ -36,7 +37,7 @@ fn t19_epsilon_stands_in_two_places() {
             // The gradient of ⟨a, g⟩ is g.
             let loss = (module.a.val() * Tensor::from_floats(wanted.as_slice(), &device)).sum();
             let gradients = Gradients::of(&module, &loss);
-            module = optimizer.step(module, gradients, case.number("learning_rate"));
+            module = optimizer.step(module, gradients, case.number("learning_rate"), &Workers::default());
             let after = &case.floats(name)[step * length..(step + 1) * length];
             assert_close(module.a.val().without_autodiff(), after, 1e-5);
         }

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use burn::tensor::Device;
 use firebrick_models::{Architecture, Decoder, DecoderConfig};
-use firebrick_tensor::{CausalLm, Parameters, TokenBatch};
+use firebrick_tensor::{CausalLm, Parameters, TokenBatch, Workers};
 use firebrick_testkit::{assert_close, cpu};
 use firebrick_train::distill::{DistillConfig, context_distill};
 use firebrick_train::lm::{LmConfig, pack, perplexity, pieces, pretrain, token_losses};
 use firebrick_train::{
-    AdamWConfig, Checkpoints, Error, Event, FitConfig, Observer, ObserverError, Schedule, Silent, Values,
+    AdamWConfig, Checkpoints, Error, Event, FitConfig, Observer, ObserverError, Run, Schedule, Values,
 };
 use firebrick_types::{Seed, TokenId};
 
@@ -100,21 +100,23 @@ impl Observer for Record {
 
 /// Language modeling of these documents.
 fn read(documents: &[Vec<TokenId>], batch_size: usize, micro_batch_size: usize, fit: FitConfig) -> (Decoder, Record) {
-    let config = LmConfig { batch_size, micro_batch_size, fit };
+    let config = LmConfig { batch_size, micro_batch_size, passes: 1, fit };
     let mut record = Record::default();
-    let model = pretrain(model(), documents, EOC, &config, Seed::new(5), None, &mut record).unwrap();
+    let run = Run::new(Seed::new(5)).observer(&mut record);
+    let model = pretrain(model(), documents, EOC, &config, run).unwrap();
     (model, record)
 }
 
 /// Distillation of this prompt on these texts.
 fn distil(prompt: &[TokenId], texts: &[Vec<TokenId>], config: &DistillConfig) -> (Decoder, Record) {
     let mut record = Record::default();
-    let model = context_distill(model(), prompt, texts, EOC, config, Seed::new(5), None, &mut record).unwrap();
+    let run = Run::new(Seed::new(5)).observer(&mut record);
+    let model = context_distill(model(), prompt, texts, EOC, config, run).unwrap();
     (model, record)
 }
 
 fn distillation() -> DistillConfig {
-    DistillConfig { batch_size: 8, micro_batch_size: 8, top_k: 5, fit: linear() }
+    DistillConfig { batch_size: 8, micro_batch_size: 8, passes: 1, top_k: 5, fit: linear() }
 }
 
 fn numbers(values: &[f32]) -> Vec<f64> {
@@ -314,27 +316,30 @@ fn t29_distillation_brings_the_student_to_the_prompted_teacher() {
 #[test]
 fn a_model_that_knows_nothing_is_as_perplexed_as_its_vocabulary_is_large() {
     let blank = scaled(model_on(&cpu()), |_| 0.0);
-    assert_close(perplexity(&blank, &documents(12), EOC, 4), VOCAB as f64, 1e-5);
+    assert_close(perplexity(&blank, &documents(12), EOC, 4, &Workers::default()), VOCAB as f64, 1e-5);
 }
 
 #[test]
 fn perplexity_does_not_depend_on_how_rows_are_grouped() {
-    let whole = perplexity(&model_on(&cpu()), &documents(30), EOC, 64);
+    let whole = perplexity(&model_on(&cpu()), &documents(30), EOC, 64, &Workers::default());
     for micro_batch_size in [1, 3] {
-        assert_close(perplexity(&model_on(&cpu()), &documents(30), EOC, micro_batch_size), whole, 1e-5);
+        let workers = Workers::new(micro_batch_size);
+        assert_close(perplexity(&model_on(&cpu()), &documents(30), EOC, micro_batch_size, &workers), whole, 1e-5);
     }
 }
 
 /// Kills a run after some step, runs it again, and compares with one that was left alone.
-fn check_resume(killed_at: u64, run: impl Fn(Option<&mut Checkpoints>, &mut Record) -> Result<Decoder, Error>) {
+fn check_resume(killed_at: u64, train: impl Fn(Run<'_, Decoder>) -> Result<Decoder, Error>) {
+    let run = || Run::new(Seed::new(5));
     let mut record = Record::default();
-    let whole = run(None, &mut record).unwrap();
+    let whole = train(run().observer(&mut record)).unwrap();
     let dir = tempfile::tempdir().unwrap();
+    let checkpoints = || Checkpoints::new(dir.path(), Duration::ZERO);
     let mut killed = Record { killed_at: Some(killed_at), ..Record::default() };
-    let result = run(Some(&mut Checkpoints::new(dir.path(), Duration::ZERO)), &mut killed);
+    let result = train(run().checkpoints(checkpoints()).observer(&mut killed));
     assert!(matches!(result.map(|_| ()), Err(Error::Observer(_))));
     let mut rest = Record::default();
-    let again = run(Some(&mut Checkpoints::new(dir.path(), Duration::ZERO)), &mut rest).unwrap();
+    let again = train(run().checkpoints(checkpoints()).observer(&mut rest)).unwrap();
     // The step that was told last had no checkpoint yet.
     assert_eq!(rest.steps, record.steps[killed_at as usize - 1..], "killed at {killed_at}");
     assert!(Parameters::of(&again).to_bytes() == Parameters::of(&whole).to_bytes(), "killed at {killed_at}");
@@ -343,22 +348,70 @@ fn check_resume(killed_at: u64, run: impl Fn(Option<&mut Checkpoints>, &mut Reco
 #[test]
 fn killed_runs_go_on_to_the_same_bits() {
     let (documents, texts) = (documents(30), texts(30));
-    let lm = LmConfig { batch_size: 4, micro_batch_size: 3, fit: FitConfig::default() };
-    let distillation = DistillConfig { micro_batch_size: 3, fit: FitConfig::default(), ..distillation() };
-    for killed_at in [1, 2, 4] {
-        check_resume(killed_at, |checkpoints, record| {
-            pretrain(model(), &documents, EOC, &lm, Seed::new(5), checkpoints, record)
-        });
-        check_resume(killed_at, |checkpoints, record| {
-            context_distill(model(), &PROMPT, &texts, EOC, &distillation, Seed::new(5), checkpoints, record)
-        });
+    let lm = LmConfig { batch_size: 4, micro_batch_size: 3, passes: 2, fit: FitConfig::default() };
+    let distillation = DistillConfig { micro_batch_size: 3, passes: 2, fit: FitConfig::default(), ..distillation() };
+    for killed_at in [1, 2, 4, 6] {
+        check_resume(killed_at, |run| pretrain(model(), &documents, EOC, &lm, run));
+        check_resume(killed_at, |run| context_distill(model(), &PROMPT, &texts, EOC, &distillation, run));
     }
+}
+
+#[test]
+fn how_many_threads_compute_changes_no_bit() {
+    let documents = documents(30);
+    let lm = LmConfig { batch_size: 4, micro_batch_size: 1, passes: 1, fit: FitConfig::default() };
+    let of = |threads| {
+        let run = Run::new(Seed::new(5)).workers(Workers::new(threads));
+        Parameters::of(&pretrain(model(), &documents, EOC, &lm, run).unwrap()).to_bytes()
+    };
+    let one = of(1);
+    assert!(of(2) == one && of(5) == one);
+}
+
+/// Two passes read every token twice, and the second in another order.
+#[test]
+fn a_second_pass_reads_everything_again_in_another_order() {
+    let documents = documents(30);
+    let lm =
+        LmConfig { batch_size: 1, micro_batch_size: 1, passes: 2, fit: FitConfig { learning_rate: 0.0, ..linear() } };
+    let mut record = Record::default();
+    pretrain(model(), &documents, EOC, &lm, Run::new(Seed::new(5)).observer(&mut record)).unwrap();
+    // Without learning the loss tells which row was read.
+    let losses = (0..record.steps.len()).map(|step| record.value(step, "loss").to_bits()).collect::<Vec<_>>();
+    let (first, second) = losses.split_at(losses.len() / 2);
+    assert_ne!(first, second);
+    let sorted = |losses: &[u64]| {
+        let mut losses = losses.to_vec();
+        losses.sort_unstable();
+        losses
+    };
+    assert_eq!(sorted(first), sorted(second));
+}
+
+/// After every 8 samples, and at the end.
+#[test]
+fn a_probe_sees_the_model_while_it_learns() {
+    let documents = documents(30);
+    let rows = read(&documents, 1, 1, linear()).1.promised;
+    let lm = LmConfig { batch_size: 3, micro_batch_size: 3, passes: 1, fit: linear() };
+    let (mut record, mut seen) = (Record::default(), Vec::new());
+    let run = Run::new(Seed::new(5)).observer(&mut record).probe(8, |model: &Decoder| {
+        seen.push(Parameters::of(model).to_bytes());
+        Ok(vec![("probe".to_owned(), seen.len() as f64)])
+    });
+    let last = pretrain(model(), &documents, EOC, &lm, run).unwrap();
+    let measured = record.steps.iter().enumerate().filter(|(_, values)| values.iter().any(|(name, _)| name == "probe"));
+    let measured = measured.map(|(step, _)| 3 * (step as u64 + 1)).collect::<Vec<_>>();
+    let mut expected = (1..=rows / 8).map(|count| (8 * count).div_ceil(3) * 3).collect::<Vec<_>>();
+    expected.push(rows.div_ceil(3) * 3);
+    expected.dedup();
+    assert_eq!(measured, expected);
+    assert!(seen[0] != seen[1] && *seen.last().unwrap() == Parameters::of(&last).to_bytes());
 }
 
 #[test]
 fn a_prompt_that_fills_the_context_leaves_nothing_to_distil() {
     let prompt = [5; CONTEXT];
-    let config = distillation();
-    let result = context_distill(model(), &prompt, &texts(3), EOC, &config, Seed::new(5), None, &mut Silent);
+    let result = context_distill(model(), &prompt, &texts(3), EOC, &distillation(), Run::new(Seed::new(5)));
     assert!(matches!(result.map(|_| ()), Err(Error::Empty { .. })));
 }

@@ -2,8 +2,16 @@
 
 mod loss;
 #[cfg(feature = "train")]
-mod model;
-
-pub use loss::{pair_accuracy, ranked_loss};
+mod objective;
 #[cfg(feature = "train")]
-pub use model::{Pair, PairLosses, PreferenceConfig, scores, train};
+mod pair;
+#[cfg(feature = "train")]
+pub mod policy;
+#[cfg(feature = "train")]
+pub mod reward_model;
+
+pub use loss::{dpo_loss, pair_accuracy, ranked_loss};
+#[cfg(feature = "train")]
+pub use objective::{Dpo, Objective, PairLogProbs};
+#[cfg(feature = "train")]
+pub use pair::Pair;

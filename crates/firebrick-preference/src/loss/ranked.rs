@@ -6,29 +6,29 @@ use firebrick_tensor::assert_shape;
 /// The ranked loss of each pair, in nats.
 ///
 /// ```text
-/// L = log(1 + exp(r_bad − r_good)) = −log σ(r_good − r_bad)
+/// L = log(1 + exp(r_rejected − r_chosen)) = −log σ(r_chosen − r_rejected)
 /// ```
 ///
 /// Askell et al. 2021, eq. 3.1. Spec: A-16. Stable for differences of any size; a constant added to all scores changes nothing.
 ///
 /// # Shapes
-/// - `better`, `worse`: scores `[batch]`
+/// - `chosen`, `rejected`: scores `[batch]`
 /// - returns `[batch]`
 ///
 /// # Panics
 /// If the shapes disagree.
-pub fn ranked_loss(better: Tensor<1>, worse: Tensor<1>) -> Tensor<1> {
-    assert_shape!(worse, better.dims());
-    log_sigmoid(better - worse).neg()
+pub fn ranked_loss(chosen: Tensor<1>, rejected: Tensor<1>) -> Tensor<1> {
+    assert_shape!(rejected, chosen.dims());
+    log_sigmoid(chosen - rejected).neg()
 }
 
-/// 1 for each pair whose better answer has the higher score, ½ for a tie, 0 otherwise.
+/// 1 for each pair whose chosen response has the higher score, ½ for a tie, 0 otherwise.
 ///
 /// # Panics
 /// If the shapes disagree.
-pub fn pair_accuracy(better: Tensor<1>, worse: Tensor<1>) -> Vec<f32> {
-    assert_shape!(worse, better.dims());
-    let differences = (better - worse).into_data().try_to_vec::<f32>().expect("scores are f32");
+pub fn pair_accuracy(chosen: Tensor<1>, rejected: Tensor<1>) -> Vec<f32> {
+    assert_shape!(rejected, chosen.dims());
+    let differences = (chosen - rejected).into_data().try_to_vec::<f32>().expect("scores are f32");
     let right = |difference: f32| match difference.partial_cmp(&0.0) {
         Some(std::cmp::Ordering::Greater) => 1.0,
         Some(std::cmp::Ordering::Equal) => 0.5,

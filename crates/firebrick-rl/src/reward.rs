@@ -1,45 +1,87 @@
-//! What each token of a response earns.
+//! What a response is worth.
 
-use burn::tensor::Tensor;
-use firebrick_tensor::{Mask, assert_shape, k1};
+use burn::module::Module;
+use firebrick_sampling::Finish;
+use firebrick_tensor::{SequenceScorer, Workers, scores};
 
-/// The reward of every response token: minus the weighted KL estimate, and the score at the last one.
+use firebrick_types::TokenId;
+
+use crate::{Prompt, ResponseFormat};
+
+/// What stops a reward, for instance a program that cannot be run.
+pub type RewardError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A prompt and all responses to it that are judged together.
+#[derive(Clone, Debug)]
+pub struct Group<'a> {
+    /// What was asked.
+    pub prompt: &'a Prompt,
+    /// What was answered, in the order of the samples.
+    pub responses: Vec<Response<'a>>,
+}
+
+/// A response as a reward sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Response<'a> {
+    /// The tokens as they were sampled, with those that ended it.
+    pub tokens: &'a [TokenId],
+    /// Its text without what ended it.
+    pub text: &'a str,
+    /// Why it ended.
+    pub finish: Finish,
+}
+
+/// What every response of some groups is worth, in units that [`kl_coefficient`](crate::ppo::PpoConfig::kl_coefficient) weighs nats
+/// against. A closure is one.
 ///
-/// ```text
-/// rₜ = −β (log π(aₜ) − log π₀(aₜ)) + [t = T] · score
 /// ```
+/// use firebrick_rl::{Group, Reward, RewardError};
 ///
-/// Bai et al. 2022, eq. 4.1, with the penalty on each token: its sum over the response estimates the sequence's divergence. Spec:
-/// B-25, T-05, T-07, T-41 (the score is not transformed).
-///
-/// # Shapes
-/// - `scores`: `[batch]`
-/// - `log_probs`, `reference`, `mask`: `[batch, steps]`; the mask counts the response's tokens, contiguous in each row
-/// - returns `[batch, steps]`, 0 where the mask does not count
-///
-/// # Panics
-/// If the shapes disagree.
-pub fn shaped_rewards(
-    scores: Tensor<1>,
-    log_probs: Tensor<2>,
-    reference: Tensor<2>,
-    mask: &Mask,
-    kl_coefficient: f64,
-) -> Tensor<2> {
-    let [batch, steps] = mask.dims();
-    assert_shape!(scores, [batch]);
-    assert_shape!(log_probs, [batch, steps]);
-    assert_shape!(reference, [batch, steps]);
-    let counts = mask.tensor();
-    let penalty = k1(log_probs, reference) * counts.clone() * -kl_coefficient;
-    // A token is the last one if it counts and the next one does not.
-    let next = match steps {
-        1 => Tensor::zeros([batch, 1], &counts.device()),
-        _ => Tensor::cat(
-            vec![counts.clone().slice([0..batch, 1..steps]), Tensor::zeros([batch, 1], &counts.device())],
-            1,
-        ),
-    };
-    let last = counts.clone() * (next * -1.0 + 1.0);
-    penalty + last * scores.reshape([batch, 1])
+/// /// 1 for every response that names the prompt's reference answer.
+/// fn exact_match(groups: &[Group<'_>]) -> Result<Vec<f64>, RewardError> {
+///     let right = |group: &Group<'_>| {
+///         let reference = group.prompt.reference.clone().unwrap_or_default();
+///         group.responses.iter().map(|one| f64::from(u8::from(one.text.trim() == reference))).collect::<Vec<_>>()
+///     };
+///     Ok(groups.iter().flat_map(right).collect())
+/// }
+/// # fn is_a_reward(_: &impl Reward) {}
+/// # is_a_reward(&exact_match);
+/// ```
+pub trait Reward {
+    /// A finite number for each response, group after group.
+    ///
+    /// # Errors
+    /// If a response cannot be judged; the run then stops.
+    fn score(&self, groups: &[Group<'_>]) -> Result<Vec<f64>, RewardError>;
+}
+
+impl<F: Fn(&[Group<'_>]) -> Result<Vec<f64>, RewardError>> Reward for F {
+    fn score(&self, groups: &[Group<'_>]) -> Result<Vec<f64>, RewardError> {
+        self(groups)
+    }
+}
+
+/// A preference model (reward model) as a reward: its score of the prompt, the response and one end (T-11, T-12, T-41).
+#[derive(Clone, Copy, Debug)]
+pub struct RewardModel<'a, S> {
+    /// The preference model, on the plain device.
+    pub scorer: &'a S,
+    /// What it is shown of a response.
+    pub format: &'a ResponseFormat,
+    /// Sequences computed at a time.
+    pub micro_batch_size: usize,
+    /// Who computes.
+    pub workers: Workers,
+}
+
+impl<S: SequenceScorer + Module + Send> Reward for RewardModel<'_, S> {
+    fn score(&self, groups: &[Group<'_>]) -> Result<Vec<f64>, RewardError> {
+        let of = |group: &Group<'_>| {
+            let prompt = &group.prompt.tokens;
+            group.responses.iter().map(|one| self.format.scored_sequence(prompt, one.tokens)).collect::<Vec<_>>()
+        };
+        let sequences = groups.iter().flat_map(of).collect::<Vec<_>>();
+        Ok(scores(self.scorer, &sequences, self.micro_batch_size, &self.workers))
+    }
 }

@@ -9,13 +9,15 @@ use std::time::Duration;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use firebrick_models::{Architecture, Decoder, DecoderConfig, ScoredDecoder};
-use firebrick_rl::ppo::{self, PpoConfig, Turns};
-use firebrick_rl::{policy_loss, shaped_rewards};
+use firebrick_rl::ppo::{self, PpoConfig};
+use firebrick_rl::{Error, Group, Prompt, ResponseFormat, RewardError, RewardModel, policy_loss, shaped_rewards};
 use firebrick_sampling::{Finish, Sample, Sampler, generate};
-use firebrick_tensor::{CausalLm, Feed, Incremental, Mask, Parameters, SequenceScorer, TokenBatch, TokenValues};
+use firebrick_tensor::{
+    CausalLm, Feed, Incremental, Mask, Parameters, SequenceScorer, TokenBatch, TokenValues, Workers,
+};
 use firebrick_testkit::{assert_close, cpu, gradient};
 use firebrick_train::{
-    AdamWConfig, Checkpoint, Checkpoints, Error, Event, Observer, ObserverError, Schedule, Silent, Values,
+    AdamWConfig, Checkpoint, Checkpoints, Error as TrainError, Event, Observer, ObserverError, Run, Schedule, Values,
 };
 use firebrick_types::{Seed, TokenId};
 
@@ -52,8 +54,31 @@ fn prompts() -> Vec<Vec<TokenId>> {
     vec![vec![12, 13, 14], vec![15], vec![16, 17, 18, 19, 12], vec![13, 15]]
 }
 
-fn turns() -> Turns {
-    Turns { eoc: EOC, ends: vec![EOC], stop: vec![vec![4, 4]] }
+/// The text of tokens is their numbers.
+fn format() -> ResponseFormat {
+    let decode = |tokens: &[TokenId]| tokens.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    ResponseFormat { eoc: EOC, ends: vec![EOC], stop: vec![vec![4, 4]], decode: Arc::new(decode) }
+}
+
+fn named(prompts: &[Vec<TokenId>]) -> Vec<Prompt> {
+    prompts.iter().enumerate().map(|(index, tokens)| Prompt::new(format!("p{index}"), tokens.clone())).collect()
+}
+
+/// A run of PPO on these prompts by this scorer.
+fn train<P, S>(
+    policy: P,
+    scorer: &S,
+    prompts: &[Vec<TokenId>],
+    config: &PpoConfig,
+    run: Run<'_, P>,
+) -> Result<(P, ScoredDecoder), Error>
+where
+    P: Incremental + Module + Send,
+    S: SequenceScorer + Module + Send,
+{
+    let format = format();
+    let reward = RewardModel { scorer, format: &format, micro_batch_size: 3, workers: run.workers };
+    ppo::train(policy, critic(), &reward, &named(prompts), &format, config, run)
 }
 
 fn config() -> PpoConfig {
@@ -119,8 +144,7 @@ where
     S: SequenceScorer + Module + Send,
 {
     let mut record = Record::default();
-    let (policy, critic) =
-        ppo::train(policy, critic(), scorer, &prompts(), &turns(), config, seed(), None, &mut record).unwrap();
+    let (policy, critic) = train(policy, scorer, &prompts(), config, Run::new(seed()).observer(&mut record)).unwrap();
     (policy, critic, record)
 }
 
@@ -212,6 +236,10 @@ impl SequenceScorer for Worth {
             |sequence: &[TokenId]| self.of.val().select(0, TokenBatch::of(&[sequence], batch.device()).ids()).sum();
         Tensor::cat(batch.sequences().map(of_one).collect(), 0)
     }
+
+    fn context(&self) -> usize {
+        shape().context
+    }
 }
 
 /// The metrics of one iteration of a policy that has moved away from its reference.
@@ -221,11 +249,10 @@ fn moved(reference: Table, policy: &Table, scorer: &Worth, prompts: &[Vec<TokenI
     let dir = tempfile::tempdir().unwrap();
     let mut checkpoints = Checkpoints::new(dir.path(), Duration::from_secs(3600));
     let tensors =
-        Parameters::default().with("policy.", Parameters::of(policy)).with("critic.", Parameters::of(&critic()));
-    checkpoints.save(&Checkpoint { steps: 0, tensors, counters: [0_u64, 0] }).unwrap();
+        Parameters::default().with("0.model.", Parameters::of(policy)).with("1.model.", Parameters::of(&critic()));
+    checkpoints.save(&Checkpoint { steps: 0, tensors, counters: vec![0_u64, 0] }).unwrap();
     let mut record = Record::default();
-    let checkpoints = Some(&mut checkpoints);
-    ppo::train(reference, critic(), scorer, prompts, &turns(), config, seed(), checkpoints, &mut record).unwrap();
+    train(reference, scorer, prompts, config, Run::new(seed()).checkpoints(checkpoints).observer(&mut record)).unwrap();
     record
 }
 
@@ -360,11 +387,9 @@ fn t06_without_a_score_the_policy_returns() {
     let dir = tempfile::tempdir().unwrap();
     let go_on = |scorer: &Worth, iterations, kl_coefficient| {
         let config = PpoConfig { iterations, kl_coefficient, ..config() };
-        let mut checkpoints = Checkpoints::new(dir.path(), Duration::ZERO);
         let mut record = Record::default();
-        let checkpoints = Some(&mut checkpoints);
-        ppo::train(policy(), critic(), scorer, &prompts(), &turns(), &config, seed(), checkpoints, &mut record)
-            .unwrap();
+        let run = Run::new(seed()).checkpoints(Checkpoints::new(dir.path(), Duration::ZERO)).observer(&mut record);
+        train(policy(), scorer, &prompts(), &config, run).unwrap();
         record.first_and_last("objective/kl_exact")
     };
     let (_, away) = go_on(&worth_half(), 20, 0.0);
@@ -380,7 +405,7 @@ fn t10_a_response_cut_by_length_has_not_ended() {
         let mut record = Record::default();
         let config = PpoConfig { samples_per_prompt: 8, ..config() };
         let scorer = Worth::new(&[2], 1.0);
-        ppo::train(policy, critic(), &scorer, &[vec![15]], &turns(), &config, seed(), None, &mut record).unwrap();
+        train(policy, &scorer, &[vec![15]], &config, Run::new(seed()).observer(&mut record)).unwrap();
         let value = |name| record.value(0, name);
         (value("val/num_eos_tokens"), value("response_length"), value("objective/scores"))
     };
@@ -399,7 +424,7 @@ fn t10_a_stop_sequence_ends_a_response_and_is_not_judged() {
     let mut record = Record::default();
     // Token 2, then the stop sequence: one token of text that is worth 1, two that are worth nothing because they are not read.
     let scorer = Worth::new(&[2, 4], 1.0);
-    ppo::train(policy, critic(), &scorer, &[vec![15]], &turns(), &config(), seed(), None, &mut record).unwrap();
+    train(policy, &scorer, &[vec![15]], &config(), Run::new(seed()).observer(&mut record)).unwrap();
     let found = ["val/num_eos_tokens", "response_length", "objective/scores"].map(|name| record.value(0, name));
     assert_eq!(found, [16.0, 3.0, 1.0]);
 }
@@ -407,7 +432,7 @@ fn t10_a_stop_sequence_ends_a_response_and_is_not_judged() {
 #[test]
 fn t12_a_judged_sequence_ends_with_the_end_of_context_once() {
     let check = |response: &[TokenId], judged: &[TokenId]| {
-        assert_eq!(turns().judged(&[12, 13], response), judged, "{response:?}");
+        assert_eq!(format().scored_sequence(&[12, 13], response), judged, "{response:?}");
     };
     check(&[2, 3, EOC], &[12, 13, 2, 3, EOC]); // ended by the token
     check(&[2, 4, 4], &[12, 13, 2, EOC]); // by the stop sequence
@@ -428,6 +453,10 @@ impl SequenceScorer for Witness {
     fn scores(&self, batch: &TokenBatch) -> Tensor<1> {
         self.seen.lock().unwrap().extend(batch.sequences().map(<[TokenId]>::to_vec));
         self.model.scores(batch)
+    }
+
+    fn context(&self) -> usize {
+        self.model.context()
     }
 }
 
@@ -456,7 +485,7 @@ fn sampled_by_hand(prompt: &[TokenId], config: &PpoConfig) -> Vec<Sample> {
     let places = (0..4).flat_map(|place| (0..8).map(move |sample| [place, sample]));
     let seeds = places.map(|place| seed().derive("ppo/rollout").at(&place)).collect::<Vec<_>>();
     let sampler = Sampler { temperature: config.temperature, ..Sampler::default() };
-    let stop = turns().stop(config.max_response_tokens);
+    let stop = format().stop(config.max_response_tokens);
     generate(&policy().valid(), &vec![prompt.to_vec(); 32], &seeds, &sampler, &stop)
 }
 
@@ -483,11 +512,11 @@ fn t41_the_reward_is_the_score_of_the_preference_model() {
     let (prompt, config) = (vec![16, 17, 18], PpoConfig { samples_per_prompt: 8, ..config() });
     let samples = sampled_by_hand(&prompt, &config);
     let model = preference_model();
-    let score = |sample: &Sample| score_alone(&model, &turns().judged(&prompt, &sample.tokens));
+    let score = |sample: &Sample| score_alone(&model, &format().scored_sequence(&prompt, &sample.tokens));
     let scores = samples.iter().map(score).collect::<Vec<_>>();
     let ended = samples.iter().filter(|sample| sample.finish == Finish::Stop).count();
     let mut record = Record::default();
-    ppo::train(policy(), critic(), &model, &[prompt], &turns(), &config, seed(), None, &mut record).unwrap();
+    train(policy(), &model, &[prompt], &config, Run::new(seed()).observer(&mut record)).unwrap();
     let mean = scores.iter().sum::<f64>() / 32.0;
     assert_close(record.value(0, "objective/scores"), mean, 1e-6);
     assert_close(record.value(0, "objective/rlhf_reward"), mean, 1e-6); // the divergence is 0 yet
@@ -580,18 +609,18 @@ fn t38_a_log_ratio_of_thirty_passes() {
 fn killed(dir: &Path, config: &PpoConfig, kills: &[u64]) -> ([Vec<u8>; 2], Vec<Values>) {
     let mut steps: Vec<Values> = Vec::new();
     for killed_at in kills.iter().copied().map(Some).chain([None]) {
-        let mut checkpoints = Checkpoints::new(dir, Duration::ZERO);
-        let done = checkpoints.load::<[u64; 2]>().unwrap().map_or(0, |checkpoint| checkpoint.steps);
+        let checkpoints = Checkpoints::new(dir, Duration::ZERO);
+        let done = checkpoints.load::<Vec<u64>>().unwrap().map_or(0, |checkpoint| checkpoint.steps);
         steps.truncate(done as usize);
         let mut record = Record { killed_at, ..Record::default() };
-        let (scorer, at) = (preference_model(), Some(&mut checkpoints));
-        let result = ppo::train(policy(), critic(), &scorer, &prompts(), &turns(), config, seed(), at, &mut record);
+        let run = Run::new(seed()).checkpoints(checkpoints).observer(&mut record);
+        let result = train(policy(), &preference_model(), &prompts(), config, run);
         steps.extend(record.steps);
         match (result, killed_at) {
             (Ok((policy, critic)), None) => {
                 return ([Parameters::of(&policy), Parameters::of(&critic)].map(|p| p.to_bytes()), steps);
             }
-            (Err(Error::Observer(_)), Some(_)) => {}
+            (Err(Error::Train(TrainError::Observer(_))), Some(_)) => {}
             (result, _) => panic!("expected the run to be killed at {killed_at:?}: {:?}", result.map(|_| ())),
         }
     }
@@ -650,7 +679,53 @@ fn micro_batches_change_nothing_but_the_rounding() {
 
 #[test]
 fn a_run_without_prompts_says_so() {
-    let result =
-        ppo::train(policy(), critic(), &preference_model(), &[], &turns(), &config(), seed(), None, &mut Silent);
-    assert!(matches!(result.map(|_| ()), Err(Error::Empty { .. })));
+    let result = train(policy(), &preference_model(), &[], &config(), Run::new(seed()));
+    assert!(matches!(result.map(|_| ()), Err(Error::Train(TrainError::Empty { .. }))));
+}
+
+#[test]
+fn how_many_threads_compute_changes_no_bit() {
+    let config = PpoConfig { iterations: 2, micro_batch_size: 3, ..config() };
+    let of = |threads| {
+        let mut record = Record::default();
+        let run = Run::new(seed()).workers(Workers::new(threads)).observer(&mut record);
+        let (policy, _) = train(policy(), &preference_model(), &prompts(), &config, run).unwrap();
+        (Parameters::of(&policy).to_bytes(), record.steps)
+    };
+    let one = of(1);
+    assert!(of(2) == one && of(5) == one);
+}
+
+/// A closure over whole groups: what a response is worth depends on the others of its prompt.
+#[test]
+fn a_closure_is_a_reward_that_sees_whole_groups() {
+    let config = PpoConfig { iterations: 30, kl_coefficient: 0.0, ..config() };
+    let longest = |groups: &[Group<'_>]| -> Result<Vec<f64>, RewardError> {
+        let of = |group: &Group<'_>| {
+            assert_eq!(group.responses.len(), 4);
+            assert!(prompts().contains(&group.prompt.tokens) && group.prompt.id.starts_with('p'));
+            let longest = group.responses.iter().map(|one| one.text.split_whitespace().count()).max().unwrap_or(0);
+            let is_longest = |text: &str| text.split_whitespace().count() == longest;
+            group.responses.iter().map(|one| f64::from(u8::from(is_longest(one.text)))).collect::<Vec<_>>()
+        };
+        Ok(groups.iter().flat_map(of).collect())
+    };
+    let mut record = Record::default();
+    let run = Run::new(seed()).observer(&mut record);
+    ppo::train(policy(), critic(), &longest, &named(&prompts()), &format(), &config, run).unwrap();
+    let (first, last) = record.first_and_last("response_length");
+    assert!(last > first + 0.5, "responses went from {first} to {last} tokens");
+}
+
+#[test]
+fn a_reward_that_fails_or_gives_nonsense_is_named() {
+    let message = |reward: fn(&[Group<'_>]) -> Result<Vec<f64>, RewardError>| {
+        let run = Run::new(seed());
+        let result = ppo::train(policy(), critic(), &reward, &named(&prompts()), &format(), &config(), run);
+        result.map(|_| ()).unwrap_err().to_string()
+    };
+    assert_eq!(message(|_| Err("no judge today".into())), "the reward failed: no judge today");
+    assert!(message(|_| Ok(vec![1.0; 3])).starts_with("the reward gave 3 scores of 16 responses"));
+    let first = message(|groups| Ok(groups.iter().flat_map(|group| vec![f64::NAN; group.responses.len()]).collect()));
+    assert!(first.starts_with("the reward of a response to prompt `p") && first.contains("is NaN"), "{first}");
 }

@@ -5,6 +5,8 @@ use firebrick_tensor::{CausalLm, ResponseBatch, token_log_probs};
 use firebrick_types::TokenId;
 use serde::{Deserialize, Serialize};
 
+use crate::Request;
+
 /// An answer to be scored: the same token ids after both contexts (T-30).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
@@ -27,6 +29,22 @@ pub struct ChoiceScores {
     pub mutual_information: f64,
 }
 
+impl ChoiceScores {
+    /// From log P(answer | question) and log P(answer), in nats, of an answer of so many tokens.
+    pub fn new(sum: f64, bare: f64, tokens: usize) -> Self {
+        Self { sum, mean: sum / tokens as f64, mutual_information: sum - bare }
+    }
+}
+
+impl Choice {
+    /// What is asked of a model: the answer after the question, and without it.
+    pub fn requests(self) -> [Request; 2] {
+        let Self { context, bare_context, answer } = self;
+        [(context, answer.clone()), (bare_context, answer)]
+            .map(|(context, continuation)| Request::LogProb { context, continuation })
+    }
+}
+
 /// The scores of every answer.
 ///
 /// ```text
@@ -42,7 +60,7 @@ pub fn choice_scores<M: CausalLm>(model: &M, choices: &[Choice], device: &Device
     let score = |choice: &Choice| {
         let sum = log_prob(model, &choice.context, &choice.answer, device);
         let bare = log_prob(model, &choice.bare_context, &choice.answer, device);
-        ChoiceScores { sum, mean: sum / choice.answer.len() as f64, mutual_information: sum - bare }
+        ChoiceScores::new(sum, bare, choice.answer.len())
     };
     choices.iter().map(score).collect()
 }

@@ -1,13 +1,13 @@
-//! How often the better answer is found.
+//! How often the chosen answer is found.
 
 use serde::{Deserialize, Serialize};
 
-/// 1 for each pair whose better member scores higher, ½ for a tie, 0 otherwise; their mean is the accuracy.
+/// 1 for each pair whose chosen member scores higher, ½ for a tie, 0 otherwise; their mean is the accuracy.
 pub fn accuracy(scores: &[(f64, f64)]) -> Vec<f64> {
-    let right = |&(better, worse): &(f64, f64)| {
-        if better > worse {
+    let right = |&(chosen, rejected): &(f64, f64)| {
+        if chosen > rejected {
             1.0
-        } else if better == worse {
+        } else if chosen == rejected {
             0.5
         } else {
             0.0
@@ -24,17 +24,17 @@ pub struct LengthBaseline {
 }
 
 impl LengthBaseline {
-    /// The better of "longer" and "shorter" on training pairs, given as lengths of the better and the worse answer.
+    /// The better of "longer" and "shorter" on training pairs, given as lengths of the chosen and the rejected answer.
     pub fn fit(pairs: &[(usize, usize)]) -> Self {
-        let longer = pairs.iter().filter(|(better, worse)| better > worse).count();
-        let shorter = pairs.iter().filter(|(better, worse)| better < worse).count();
+        let longer = pairs.iter().filter(|(chosen, rejected)| chosen > rejected).count();
+        let shorter = pairs.iter().filter(|(chosen, rejected)| chosen < rejected).count();
         Self { prefers_longer: longer >= shorter }
     }
 
     /// [`accuracy`] of the baseline on pairs of lengths.
     pub fn outcomes(&self, pairs: &[(usize, usize)]) -> Vec<f64> {
         let sign = if self.prefers_longer { 1.0 } else { -1.0 };
-        let scores = pairs.iter().map(|&(better, worse)| (sign * better as f64, sign * worse as f64));
+        let scores = pairs.iter().map(|&(chosen, rejected)| (sign * chosen as f64, sign * rejected as f64));
         accuracy(&scores.collect::<Vec<_>>())
     }
 }

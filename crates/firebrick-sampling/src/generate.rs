@@ -29,25 +29,39 @@ pub fn generate<M: Incremental>(
     sampler: &Sampler,
     stop: &Stop,
 ) -> Vec<Sample> {
-    /// Sequences that are sampled at a time: more do not make each cheaper.
-    const SLOTS: usize = 64;
     assert_eq!(prompts.len(), seeds.len(), "one seed a prompt");
-    let mut samples =
-        vec![Sample { tokens: Vec::new(), sampler_log_probs: Vec::new(), finish: Finish::Length }; prompts.len()];
-    let longest = prompts.iter().map(Vec::len).max().unwrap_or(0);
-    let mut batcher = Batcher::new(model, SLOTS.min(prompts.len().max(1)), longest.saturating_add(stop.max_tokens));
-    let requests = prompts.iter().zip(seeds).map(|(prompt, &seed)| Request {
+    let request = |(prompt, &seed): (&Vec<TokenId>, &Seed)| Request {
         prompt: prompt.clone(),
         seeds: vec![seed],
         sampler: sampler.clone(),
         stop: stop.clone(),
         top_log_probs: 0,
-    });
-    let submitted = requests.map(|request| batcher.submit(request).unwrap_or_else(|error| panic!("{error}")));
+    };
+    generate_each(model, prompts.iter().zip(seeds).map(request).collect())
+}
+
+/// The first sample of every request, each with a sampler and stop of its own.
+///
+/// A prompt that fills the context gives an empty sample cut by length.
+///
+/// # Panics
+/// If a [`Batcher`] does not take a request.
+pub fn generate_each<M: Incremental>(model: &M, requests: Vec<Request>) -> Vec<Sample> {
+    /// Sequences that are sampled at a time: more do not make each cheaper.
+    const SLOTS: usize = 64;
+    let mut samples =
+        vec![Sample { tokens: Vec::new(), sampler_log_probs: Vec::new(), finish: Finish::Length }; requests.len()];
+    let longest = requests.iter().map(|request| request.prompt.len().saturating_add(request.stop.max_tokens)).max();
+    let mut batcher = Batcher::new(model, SLOTS.min(requests.len().max(1)), longest.unwrap_or(0));
+    let submitted =
+        requests.into_iter().map(|request| batcher.submit(request).unwrap_or_else(|error| panic!("{error}")));
     let ids = submitted.collect::<Vec<_>>();
     while !batcher.is_idle() {
         for event in batcher.step() {
             let sample = &mut samples[ids.binary_search(&event.request).expect("requests have ascending numbers")];
+            if event.sample > 0 {
+                continue;
+            }
             if let Some(token) = event.token {
                 sample.tokens.push(token.id);
                 sample.sampler_log_probs.push(token.sampler_log_prob);

@@ -9,7 +9,7 @@ mod text;
 
 pub use batcher::{Batcher, Event, Request, RequestId, Token, likeliest};
 pub use error::Error;
-pub use generate::{Sample, generate};
+pub use generate::{Sample, generate, generate_each};
 pub use sampler::{Draw, Sampler};
 pub use stop::{Finish, Stop};
 pub use text::StopText;

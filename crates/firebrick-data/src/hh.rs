@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
 
-use firebrick_types::{Comparison, Dialogue, Message, Role};
+use firebrick_types::{Dialogue, LabelledComparison, Message, Role};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -87,7 +87,7 @@ impl Layout {
 /// If the file cannot be read, or a row is no JSON object, lacks a field, has one of the wrong type, does not begin
 /// with the person or has another layout than the first. Faults that published data is known to have are counted
 /// instead.
-pub fn read(path: &Path, tranche: &str) -> Result<(Vec<Comparison>, Hygiene), Error> {
+pub fn read(path: &Path, tranche: &str) -> Result<(Vec<LabelledComparison>, Hygiene), Error> {
     let mut comparisons = Vec::new();
     let mut hygiene = Hygiene::default();
     let mut seen = HashSet::new();
@@ -114,7 +114,7 @@ pub fn read(path: &Path, tranche: &str) -> Result<(Vec<Comparison>, Hygiene), Er
             hygiene.duplicates += 1;
         } else {
             hygiene.kept += 1;
-            comparisons.push(Comparison { prompt, chosen, rejected, tranche: tranche.to_owned() });
+            comparisons.push(LabelledComparison::of_chosen(prompt, chosen, rejected, tranche));
         }
     }
     Ok((comparisons, hygiene))
@@ -183,7 +183,7 @@ mod tests {
     use super::*;
     use crate::file::tests::{file_of, gzip, real_data};
 
-    fn read_text(rows: &str) -> Result<(Vec<Comparison>, Hygiene), Error> {
+    fn read_text(rows: &str) -> Result<(Vec<LabelledComparison>, Hygiene), Error> {
         let (_dir, path) = file_of("x.jsonl", rows.as_bytes());
         read(&path, "base")
     }
@@ -197,9 +197,9 @@ mod tests {
         serde_json::json!({ "chosen": chosen, "rejected": rejected }).to_string() + "\n"
     }
 
-    fn wanted() -> Comparison {
+    fn wanted() -> LabelledComparison {
         let prompt = Dialogue::new(vec![Message::human("q"), Message::assistant("a"), Message::human("r")]);
-        Comparison { prompt, chosen: "good".into(), rejected: "bad".into(), tranche: "base".into() }
+        LabelledComparison::of_chosen(prompt, "good", "bad", "base")
     }
 
     #[test]
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn a_plain_prompt_is_the_persons_turn() {
         let (comparisons, _) = read_text(r#"{"prompt": "Why? ", "chosen": "So.", "rejected": "No."}"#).unwrap();
-        assert_eq!(comparisons[0].prompt, Dialogue::new(vec![Message::human("Why?")]));
+        assert_eq!(*comparisons[0].prompt(), Dialogue::new(vec![Message::human("Why?")]));
     }
 
     #[test]
@@ -301,7 +301,7 @@ mod tests {
                 let dropped = broken_roles + empty_response + prefixes_differ + identical + duplicates;
                 assert_eq!(comparisons.len(), kept);
                 assert!(dropped * 20 < kept, "{hygiene}");
-                assert!(comparisons.iter().all(|row| row.prompt.alternates() && row.prompt.awaits_assistant()));
+                assert!(comparisons.iter().all(|row| row.prompt().alternates() && row.prompt().awaits_assistant()));
             }
         }
     }

@@ -20,10 +20,10 @@ pub struct HhhItem {
     pub category: String,
     /// The dialogue so far; it ends with the person's turn.
     pub prompt: Dialogue,
-    /// The answer that people agree is better.
-    pub better: String,
+    /// The answer that people agree on.
+    pub chosen: String,
     /// The other answer.
-    pub worse: String,
+    pub rejected: String,
 }
 
 /// The items of a `hhh_alignment/{category}/task.json`; the folder's name is the category.
@@ -40,15 +40,15 @@ pub fn read(path: &Path) -> Result<Vec<HhhItem>, Error> {
     let item = |example: &Record| {
         let scores = example.record("target_scores")?;
         let scored = |wanted: i64| scores.fields().iter().filter(move |(_, score)| score.as_i64() == Some(wanted));
-        let (Some((better, _)), Some((worse, _)), 2) = (scored(1).next(), scored(0).next(), scores.fields().len())
+        let (Some((chosen, _)), Some((rejected, _)), 2) = (scored(1).next(), scored(0).next(), scores.fields().len())
         else {
             return Err(example.wrong("target_scores", "one answer of score 1 and one of score 0"));
         };
         Ok(HhhItem {
             category: category.clone().into_owned(),
             prompt: prompt(example)?,
-            better: better.trim().to_owned(),
-            worse: worse.trim().to_owned(),
+            chosen: chosen.trim().to_owned(),
+            rejected: rejected.trim().to_owned(),
         })
     };
     task.records("examples")?.iter().map(item).collect()
@@ -87,8 +87,8 @@ mod tests {
         for input in ["q\n\nAssistant: a\n\nHuman: r", "\n\nHuman: q\n\nAssistant: a\n\nHuman: r"] {
             let items = read_task(input, r#"{"no": 0, " yes": 1}"#).unwrap();
             assert_eq!(items[0].prompt.messages, expected);
-            let HhhItem { category, better, worse, .. } = &items[0];
-            assert_eq!((category.as_str(), better.as_str(), worse.as_str()), ("honest", "yes", "no"));
+            let HhhItem { category, chosen, rejected, .. } = &items[0];
+            assert_eq!((category.as_str(), chosen.as_str(), rejected.as_str()), ("honest", "yes", "no"));
         }
     }
 
@@ -110,7 +110,7 @@ mod tests {
         for (category, count) in [("helpful", 59), ("honest", 61), ("harmless", 58), ("other", 43)] {
             let items = read(&root.join(category).join("task.json")).unwrap();
             assert_eq!(items.len(), count);
-            assert!(items.iter().all(|item| item.category == category && item.better != item.worse));
+            assert!(items.iter().all(|item| item.category == category && item.chosen != item.rejected));
         }
     }
 }

@@ -6,25 +6,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Answer, Thread};
 
-/// Two samples that continue one context, one of them better.
+/// Two samples that continue one context, of which the readers' votes chose one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RankedPair {
     /// What both samples continue.
     pub context: String,
-    /// The better sample, without the context.
-    pub better: String,
-    /// The worse sample, without the context.
-    pub worse: String,
+    /// The chosen sample, without the context.
+    pub chosen: String,
+    /// The rejected sample, without the context.
+    pub rejected: String,
 }
 
-/// Two whole texts, of which one is better.
+/// Two whole texts, of which one was chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TextPair {
-    /// The better text.
-    pub better: String,
-    /// The worse text.
-    pub worse: String,
+    /// The chosen text.
+    pub chosen: String,
+    /// The rejected text.
+    pub rejected: String,
 }
 
 /// The score of an answer.
@@ -51,18 +51,19 @@ pub fn ranked_pairs(threads: &[Thread], seed: Seed) -> Vec<RankedPair> {
         if pairs.is_empty() {
             return None;
         }
-        let (better, worse) = pairs[seed.at(&[index as u64]).rng().random_range(0..pairs.len())];
-        Some(RankedPair { context: context(thread), better: better.body.clone(), worse: worse.body.clone() })
+        let (chosen, rejected) = pairs[seed.at(&[index as u64]).rng().random_range(0..pairs.len())];
+        Some(RankedPair { context: context(thread), chosen: chosen.body.clone(), rejected: rejected.body.clone() })
     };
     threads.iter().enumerate().filter_map(pair).collect()
 }
 
-/// All pairs of answers with distinct scores, the better one first.
+/// All pairs of answers with distinct scores, the higher one first.
 fn distinct_pairs(answers: &[Answer]) -> Vec<(&Answer, &Answer)> {
     let score = |answer: &Answer| stackexchange_score(answer.score, answer.accepted);
-    let worse_than =
-        |better| answers.iter().filter(move |worse| score(better) > score(worse)).map(move |worse| (better, worse));
-    answers.iter().flat_map(worse_than).collect()
+    let rejected_below = |chosen| {
+        answers.iter().filter(move |rejected| score(chosen) > score(rejected)).map(move |rejected| (chosen, rejected))
+    };
+    answers.iter().flat_map(rejected_below).collect()
 }
 
 fn context(thread: &Thread) -> String {
@@ -73,20 +74,20 @@ fn context(thread: &Thread) -> String {
 
 /// The two samples, each after the context.
 pub fn ranked(pair: &RankedPair) -> TextPair {
-    let RankedPair { context, better, worse } = pair;
-    TextPair { better: format!("{context}{better}"), worse: format!("{context}{worse}") }
+    let RankedPair { context, chosen, rejected } = pair;
+    TextPair { chosen: format!("{context}{chosen}"), rejected: format!("{context}{rejected}") }
 }
 
-/// The two binary pairs of a ranked one: `GOOD:A > BAD:A` and `BAD:B > GOOD:B`, A being the better sample.
+/// The two binary pairs of a ranked one: `GOOD:A > BAD:A` and `BAD:B > GOOD:B`, A being the chosen sample.
 ///
 /// The label comes before the whole text, context and sample. Within each pair nothing but the label differs, so
 /// nothing else can be learned from. Askell et al. 2021, section 4.1. Spec: A-30.
 pub fn binarize(pair: &RankedPair) -> [TextPair; 2] {
     let labelled = |label: &str, sample: &str| format!("{label}:{}{sample}", pair.context);
-    let RankedPair { better, worse, .. } = pair;
+    let RankedPair { chosen, rejected, .. } = pair;
     [
-        TextPair { better: labelled("GOOD", better), worse: labelled("BAD", better) },
-        TextPair { better: labelled("BAD", worse), worse: labelled("GOOD", worse) },
+        TextPair { chosen: labelled("GOOD", chosen), rejected: labelled("BAD", chosen) },
+        TextPair { chosen: labelled("BAD", rejected), rejected: labelled("GOOD", rejected) },
     ]
 }
 
@@ -128,8 +129,8 @@ mod tests {
         let pairs = ranked_pairs(&[thread(&[(0, false), (8, false)])], Seed::new(1));
         let expected = RankedPair {
             context: "Question: T\n\nB\nAnswer: ".into(),
-            better: "8 false".into(),
-            worse: "0 false".into(),
+            chosen: "8 false".into(),
+            rejected: "0 false".into(),
         };
         assert_eq!(pairs, [expected]);
         let no_body = Thread { body: " ".into(), ..thread(&[(0, false), (8, false)]) };
@@ -141,9 +142,9 @@ mod tests {
         // Scores 0, 1, 2 have three pairs; each of 3000 draws takes one: 1000 ± 26 (one standard deviation).
         let threads = vec![thread(&[(0, false), (1, false), (3, false)]); 3000];
         let pairs = ranked_pairs(&threads, Seed::new(1));
-        for (better, worse) in [("1 false", "0 false"), ("3 false", "0 false"), ("3 false", "1 false")] {
-            let count = pairs.iter().filter(|pair| pair.better == better && pair.worse == worse).count();
-            assert!((870..1130).contains(&count), "{better} > {worse}: {count}");
+        for (chosen, rejected) in [("1 false", "0 false"), ("3 false", "0 false"), ("3 false", "1 false")] {
+            let count = pairs.iter().filter(|pair| pair.chosen == chosen && pair.rejected == rejected).count();
+            assert!((870..1130).contains(&count), "{chosen} > {rejected}: {count}");
         }
         assert_eq!(pairs, ranked_pairs(&threads, Seed::new(1)));
         assert_ne!(pairs, ranked_pairs(&threads, Seed::new(2)));
@@ -151,16 +152,16 @@ mod tests {
 
     #[test]
     fn a30_labels_are_the_only_difference() {
-        let pair = RankedPair { context: "C ".into(), better: "a".into(), worse: "b".into() };
+        let pair = RankedPair { context: "C ".into(), chosen: "a".into(), rejected: "b".into() };
         let [good, bad] = binarize(&pair);
-        assert_eq!((good.better.as_str(), good.worse.as_str()), ("GOOD:C a", "BAD:C a"));
-        assert_eq!((bad.better.as_str(), bad.worse.as_str()), ("BAD:C b", "GOOD:C b"));
+        assert_eq!((good.chosen.as_str(), good.rejected.as_str()), ("GOOD:C a", "BAD:C a"));
+        assert_eq!((bad.chosen.as_str(), bad.rejected.as_str()), ("BAD:C b", "GOOD:C b"));
     }
 
     #[test]
     fn a35_ranked_texts_share_their_context() {
-        let pair = RankedPair { context: "C ".into(), better: "a".into(), worse: "b".into() };
-        assert_eq!(ranked(&pair), TextPair { better: "C a".into(), worse: "C b".into() });
+        let pair = RankedPair { context: "C ".into(), chosen: "a".into(), rejected: "b".into() };
+        assert_eq!(ranked(&pair), TextPair { chosen: "C a".into(), rejected: "C b".into() });
     }
 
     proptest! {
@@ -171,9 +172,9 @@ mod tests {
         ) {
             let pairs: Vec<TextPair> = samples
                 .into_iter()
-                .flat_map(|(better, worse)| binarize(&RankedPair { context: "C".into(), better, worse }))
+                .flat_map(|(chosen, rejected)| binarize(&RankedPair { context: "C".into(), chosen, rejected }))
                 .collect();
-            let right = pairs.iter().filter(|pair| pair.better.len() > pair.worse.len()).count();
+            let right = pairs.iter().filter(|pair| pair.chosen.len() > pair.rejected.len()).count();
             prop_assert_eq!(right * 2, pairs.len());
         }
     }

@@ -77,7 +77,7 @@ fn check<T>(split: &'static str, part: &[T], share: f64, records: usize, convers
 
 #[cfg(test)]
 mod tests {
-    use firebrick_types::Comparison;
+    use firebrick_types::LabelledComparison;
     use proptest::prelude::*;
 
     use super::*;
@@ -152,8 +152,8 @@ mod tests {
     fn t24_holds_on_the_released_data() {
         let Some(root) = real_data("hh-rlhf-subset") else { return };
         let (comparisons, _) = crate::hh::read(&root.join("harmless-base/train.jsonl.gz"), "harmless-base").unwrap();
-        fn opening(row: &Comparison) -> &str {
-            row.prompt.opening().expect("a prompt begins with the person")
+        fn opening(row: &LabelledComparison) -> &str {
+            row.prompt().opening().expect("a prompt begins with the person")
         }
         let split = by_conversation(comparisons, 0.1, opening).unwrap();
         assert!(!share_opening(&split.train, &split.held_out, opening));

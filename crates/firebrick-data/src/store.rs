@@ -1,17 +1,18 @@
 //! Tables of records: Parquet files that say what they hold.
 //!
 //! A file's metadata has `firebrick.schema`, the kind of its rows and the version of that kind, for instance
-//! `comparisons/1`. The same rows give the same bytes.
+//! `comparisons/2`. The same rows give the same bytes.
 
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, LargeStringArray, ListArray, RecordBatch, StructArray};
+use arrow_array::types::{Float64Type, Int64Type};
+use arrow_array::{Array, ArrayRef, Float64Array, Int64Array, LargeStringArray, ListArray, RecordBatch, StructArray};
 use arrow_buffer::OffsetBuffer;
 use arrow_schema::{DataType, Field, Fields, Schema};
-use firebrick_types::{Comparison, Dialogue, Message, Role};
+use firebrick_types::{Comparison, Dialogue, Label, LabelledComparison, Message, Role};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::Compression;
@@ -31,7 +32,7 @@ const BATCH: usize = 1024;
 
 /// A kind of row.
 pub trait Table: Sized {
-    /// The kind and its version, for instance `comparisons/1`.
+    /// The kind and its version, for instance `comparisons/2`.
     const SCHEMA: &'static str;
 
     /// The columns.
@@ -127,32 +128,66 @@ fn schema_name(metadata: &ParquetMetaData) -> Option<&str> {
     pairs.iter().find(|pair| pair.key == KEY)?.value.as_deref()
 }
 
-impl Table for Comparison {
-    const SCHEMA: &'static str = "comparisons/1";
+/// What was known of a comparison when it was made stands beside it; what nobody knows is null.
+impl Table for LabelledComparison {
+    const SCHEMA: &'static str = "comparisons/2";
 
     fn fields() -> Vec<Field> {
-        vec![dialogue_field("prompt"), text_field("chosen"), text_field("rejected"), text_field("tranche")]
+        vec![
+            dialogue_field("prompt"),
+            text_field("a"),
+            text_field("b"),
+            text_field("label"),
+            Field::new("strength", DataType::Float64, true),
+            Field::new("annotator", DataType::LargeUtf8, true),
+            text_field("source"),
+            Field::new("time", DataType::Int64, true),
+        ]
     }
 
     fn columns(rows: &[Self]) -> Vec<ArrayRef> {
+        let annotators = rows.iter().map(|row| row.annotator.as_deref()).collect::<LargeStringArray>();
+        let labels = rows.iter().map(|row| label_name(row.label));
         vec![
-            dialogues(rows.iter().map(|row| &row.prompt)),
-            texts(rows.iter().map(|row| &row.chosen)),
-            texts(rows.iter().map(|row| &row.rejected)),
-            texts(rows.iter().map(|row| &row.tranche)),
+            dialogues(rows.iter().map(|row| &row.comparison.prompt)),
+            texts(rows.iter().map(|row| &row.comparison.a)),
+            texts(rows.iter().map(|row| &row.comparison.b)),
+            Arc::new(LargeStringArray::from_iter_values(labels)),
+            Arc::new(rows.iter().map(|row| row.strength).collect::<Float64Array>()),
+            Arc::new(annotators),
+            texts(rows.iter().map(|row| &row.source)),
+            Arc::new(rows.iter().map(|row| row.time).collect::<Int64Array>()),
         ]
     }
 
     fn rows(columns: &[ArrayRef]) -> Result<Vec<Self>, BadCell> {
+        let known = |column: usize, row: usize| columns[column].is_valid(row);
         let row = |row| {
+            let found = text(columns, 3, row);
+            let label = [Label::A, Label::B, Label::Tie].into_iter().find(|&label| label_name(label) == found);
+            let bad = BadCell { row, column: "label", expected: "`a`, `b` or `tie`", found };
             Ok(Self {
-                prompt: dialogue(columns, 0, "prompt", row)?,
-                chosen: text(columns, 1, row),
-                rejected: text(columns, 2, row),
-                tranche: text(columns, 3, row),
+                comparison: Comparison {
+                    prompt: dialogue(columns, 0, "prompt", row)?,
+                    a: text(columns, 1, row),
+                    b: text(columns, 2, row),
+                },
+                label: label.ok_or(bad)?,
+                strength: known(4, row).then(|| columns[4].as_primitive::<Float64Type>().value(row)),
+                annotator: known(5, row).then(|| text(columns, 5, row)),
+                source: text(columns, 6, row),
+                time: known(7, row).then(|| columns[7].as_primitive::<Int64Type>().value(row)),
             })
         };
         (0..columns[0].len()).map(row).collect()
+    }
+}
+
+fn label_name(label: Label) -> &'static str {
+    match label {
+        Label::A => "a",
+        Label::B => "b",
+        Label::Tie => "tie",
     }
 }
 
@@ -173,23 +208,26 @@ impl Table for Dialogue {
 }
 
 impl Table for RankedPair {
-    const SCHEMA: &'static str = "ranked-pairs/1";
+    const SCHEMA: &'static str = "ranked-pairs/2";
 
     fn fields() -> Vec<Field> {
-        ["context", "better", "worse"].map(text_field).into()
+        ["context", "chosen", "rejected"].map(text_field).into()
     }
 
     fn columns(rows: &[Self]) -> Vec<ArrayRef> {
         vec![
             texts(rows.iter().map(|row| &row.context)),
-            texts(rows.iter().map(|row| &row.better)),
-            texts(rows.iter().map(|row| &row.worse)),
+            texts(rows.iter().map(|row| &row.chosen)),
+            texts(rows.iter().map(|row| &row.rejected)),
         ]
     }
 
     fn rows(columns: &[ArrayRef]) -> Result<Vec<Self>, BadCell> {
-        let row =
-            |row| Self { context: text(columns, 0, row), better: text(columns, 1, row), worse: text(columns, 2, row) };
+        let row = |row| Self {
+            context: text(columns, 0, row),
+            chosen: text(columns, 1, row),
+            rejected: text(columns, 2, row),
+        };
         Ok((0..columns[0].len()).map(row).collect())
     }
 }
@@ -272,17 +310,18 @@ mod tests {
     use super::*;
     use crate::file::tests::file_of;
 
-    fn comparisons(count: usize) -> Vec<Comparison> {
+    fn comparisons(count: usize) -> Vec<LabelledComparison> {
         let turns = |index| match index % 3 {
             0 => vec![],
             1 => vec![Message::human("q\n\"é\"")],
             _ => vec![Message::human("q"), Message::assistant(""), Message::human(format!("{index}"))],
         };
-        let row = |index| Comparison {
-            prompt: Dialogue::new(turns(index)),
-            chosen: format!("good {index}"),
-            rejected: String::new(),
-            tranche: "base".into(),
+        let row = |index| LabelledComparison {
+            label: [Label::A, Label::B, Label::Tie][index % 3],
+            strength: (index % 2 == 0).then_some(index as f64 / 8.0),
+            annotator: (index % 5 == 0).then(|| format!("worker {}", index % 7)),
+            time: (index % 4 != 1).then_some(1_600_000_000 + index as i64),
+            ..LabelledComparison::of_chosen(Dialogue::new(turns(index)), format!("good {index}"), "", "base")
         };
         (0..count).map(row).collect()
     }
@@ -298,9 +337,9 @@ mod tests {
         // More rows than a batch.
         let rows = comparisons(BATCH * 2 + 5);
         round_trip(&rows);
-        round_trip::<Comparison>(&[]);
-        round_trip(&rows.iter().map(|row| row.prompt.clone()).collect::<Vec<_>>());
-        round_trip(&[RankedPair { context: "c".into(), better: "b".into(), worse: "w".into() }]);
+        round_trip::<LabelledComparison>(&[]);
+        round_trip(&rows.iter().map(|row| row.prompt().clone()).collect::<Vec<_>>());
+        round_trip(&[RankedPair { context: "c".into(), chosen: "b".into(), rejected: "w".into() }]);
         round_trip(&["one".to_owned(), String::new(), "x".repeat(100_000)]);
     }
 
@@ -319,9 +358,9 @@ mod tests {
     fn another_kind_is_an_error() {
         let (_dir, path) = file_of("x.parquet", b"");
         write(&path, &["text".to_owned()]).unwrap();
-        let message = read::<Comparison>(&path).unwrap_err().to_string();
+        let message = read::<LabelledComparison>(&path).unwrap_err().to_string();
         let expected =
-            "x.parquet: expected a table of comparisons/1, found texts/1; name another file or write this one again";
+            "x.parquet: expected a table of comparisons/2, found texts/1; name another file or write this one again";
         assert!(message.ends_with(expected), "{message}");
     }
 
@@ -363,6 +402,16 @@ mod tests {
     }
 
     #[test]
+    fn an_unknown_label_is_named() {
+        let (_dir, path) = file_of("x.parquet", b"");
+        let mut columns = LabelledComparison::columns(&comparisons(2));
+        columns[3] = Arc::new(LargeStringArray::from(vec!["a", "c"]));
+        write_as(&path, Some("comparisons/2"), &batch(LabelledComparison::fields(), columns));
+        let message = read::<LabelledComparison>(&path).unwrap_err().to_string();
+        assert!(message.contains("row 1, column `label`: expected `a`, `b` or `tie`, found \"c\"; write"), "{message}");
+    }
+
+    #[test]
     fn an_unknown_role_is_named() {
         let (_dir, path) = file_of("x.parquet", b"");
         let roles: ArrayRef = Arc::new(LargeStringArray::from(vec!["human", "system"]));
@@ -383,10 +432,10 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         for length in [0, 3, bytes.len() / 2, bytes.len() - 1] {
             std::fs::write(&path, &bytes[..length]).unwrap();
-            let message = read::<Comparison>(&path).unwrap_err().to_string();
+            let message = read::<LabelledComparison>(&path).unwrap_err().to_string();
             assert!(message.ends_with("x.parquet: not a whole Parquet file; write it again"), "{message}");
         }
         std::fs::remove_file(&path).unwrap();
-        assert!(matches!(read::<Comparison>(&path).unwrap_err(), Error::Read { .. }));
+        assert!(matches!(read::<LabelledComparison>(&path).unwrap_err(), Error::Read { .. }));
     }
 }

@@ -1,13 +1,15 @@
 #![doc = include_str!("../README.md")]
 
+mod comparison;
 mod dialogue;
 mod images;
-mod preference;
+mod measured;
 mod seed;
 
+pub use comparison::{Comparison, Label, LabelledComparison};
 pub use dialogue::{Dialogue, Message, Role};
 pub use images::Images;
-pub use preference::{Comparison, Preference};
+pub use measured::{Better, Measured};
 pub use seed::Seed;
 
 /// The index of a token in a vocabulary.

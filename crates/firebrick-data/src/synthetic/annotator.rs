@@ -1,6 +1,6 @@
 //! Simulated annotators: a hidden utility, seen through noise.
 
-use firebrick_types::{Comparison, Dialogue, Seed};
+use firebrick_types::{Dialogue, LabelledComparison, Seed};
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt};
 
@@ -108,24 +108,25 @@ fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
-/// A comparison, and how sure its outcome was.
+/// A comparison as an annotator left it, and how sure its outcome was.
 #[derive(Clone, Debug, PartialEq)]
-pub struct LabelledComparison {
-    /// The comparison as the annotator left it.
-    pub comparison: Comparison,
-    /// The probability with which annotators prefer the chosen answer: above ½ if it is the better one without noise.
+pub struct SimulatedComparison {
+    /// The comparison; the chosen response is A.
+    pub labelled: LabelledComparison,
+    /// The probability with which annotators prefer the chosen response: above ½ if it is the better one without noise.
     pub probability: f64,
 }
 
-impl LabelledComparison {
-    /// The comparison without noise: the better answer chosen.
+impl SimulatedComparison {
+    /// The comparison without noise: the better response chosen.
     #[must_use]
-    pub fn clean(&self) -> Comparison {
-        let mut comparison = self.comparison.clone();
-        if self.probability < 0.5 {
-            std::mem::swap(&mut comparison.chosen, &mut comparison.rejected);
+    pub fn clean(&self) -> LabelledComparison {
+        let Self { labelled, probability } = self.clone();
+        if probability >= 0.5 {
+            return labelled;
         }
-        comparison
+        let (chosen, rejected) = labelled.chosen_and_rejected().expect("simulated annotators choose");
+        LabelledComparison::of_chosen(labelled.prompt().clone(), rejected, chosen, &labelled.source)
     }
 }
 
@@ -135,14 +136,14 @@ impl LabelledComparison {
 /// mean of max(p, 1 − p)
 /// ```
 /// NaN if there are none.
-pub fn ceiling(comparisons: &[LabelledComparison]) -> f64 {
-    let best = comparisons.iter().map(|labelled| labelled.probability.max(1.0 - labelled.probability));
+pub fn ceiling(comparisons: &[SimulatedComparison]) -> f64 {
+    let best = comparisons.iter().map(|one| one.probability.max(1.0 - one.probability));
     best.sum::<f64>() / comparisons.len() as f64
 }
 
 impl World {
     /// The comparison at `seed`: two answers of different utility to one query, labelled by a simulated annotator.
-    pub fn comparison(&self, seed: Seed) -> LabelledComparison {
+    pub fn comparison(&self, seed: Seed) -> SimulatedComparison {
         let mut rng = seed.derive("world/comparison").rng();
         let kind = self.draw_kind(&mut rng);
         let (query, better, worse) = self.draw_pair(kind, &mut rng);
@@ -154,7 +155,7 @@ impl World {
     ///
     /// `None` if the prompt does not end with a question of this world, or if the answers are equally good: people who
     /// cannot tell do not choose, and weak preferences are not kept (B-03).
-    pub fn compare(&self, prompt: &Dialogue, a: String, b: String, seed: Seed) -> Option<LabelledComparison> {
+    pub fn compare(&self, prompt: &Dialogue, a: String, b: String, seed: Seed) -> Option<SimulatedComparison> {
         let kind = self.kind(prompt)?;
         let utility = |response: &str| self.judge(prompt, response).map(|judgement| self.annotator.utility(&judgement));
         let (utility_a, utility_b) = (utility(&a)?, utility(&b)?);
@@ -167,8 +168,8 @@ impl World {
         } else {
             (b, a, 1.0 - probability_a)
         };
-        let comparison = Comparison { prompt: prompt.clone(), chosen, rejected, tranche: kind.tranche() };
-        Some(LabelledComparison { comparison, probability })
+        let labelled = LabelledComparison::of_chosen(prompt.clone(), chosen, rejected, kind.tranche());
+        Some(SimulatedComparison { labelled, probability })
     }
 
     /// A query of this kind with a better and a worse answer.

@@ -150,7 +150,7 @@ impl World {
         let mut rng = seed.derive("world/hhh").rng();
         let kind = pick(&Kind::ALL, &mut rng);
         let (query, better, worse) = self.draw_pair(kind, &mut rng);
-        HhhItem { category: kind.category().to_owned(), prompt: query.dialogue, better, worse }
+        HhhItem { category: kind.category().to_owned(), prompt: query.dialogue, chosen: better, rejected: worse }
     }
 }
 

@@ -32,7 +32,7 @@ mod question;
 #[cfg(test)]
 mod tests;
 
-pub use annotator::{Annotator, LabelledComparison, ceiling};
+pub use annotator::{Annotator, SimulatedComparison, ceiling};
 pub use answer::{Grade, Graded, grades};
 pub use config::{ConfigError, Kinds, Weights, WorldConfig};
 pub use oracle::Judgement;

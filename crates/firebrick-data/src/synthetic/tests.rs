@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use firebrick_types::{Comparison, Dialogue, Message, Seed};
+use firebrick_types::{Comparison, Dialogue, LabelledComparison, Message, Seed};
 
 use super::*;
 use crate::dialogue::{SEPARATOR, parse};
@@ -20,9 +20,10 @@ fn words(text: &str) -> usize {
 }
 
 /// The share of pairs whose better answer is the longer one, in words; equal lengths count one half.
-fn length_cue(pairs: impl Iterator<Item = Comparison>) -> f64 {
+fn length_cue(pairs: impl Iterator<Item = LabelledComparison>) -> f64 {
     let scores: Vec<_> = pairs
-        .map(|pair| match words(&pair.chosen).cmp(&words(&pair.rejected)) {
+        .map(|pair| pair.chosen_and_rejected().map(|(chosen, rejected)| words(chosen).cmp(&words(rejected))))
+        .map(|order| match order.unwrap() {
             std::cmp::Ordering::Greater => 1.0,
             std::cmp::Ordering::Equal => 0.5,
             std::cmp::Ordering::Less => 0.0,
@@ -132,11 +133,11 @@ fn candidates_come_in_their_shares() {
     // same utility twice: .4² + .2² (Wrong) + .3² (RightAndFalse, Dodge, refusals) + 2 × .05².
     let world = world();
     let known =
-        (0..20_000).map(|index| world.comparison(at(index)).clean()).filter(|pair| pair.tranche == "helpful-base");
-    let judge = |pair: &Comparison, text: &str| world.judge(&pair.prompt, text).unwrap();
+        (0..20_000).map(|index| world.comparison(at(index)).clean()).filter(|pair| pair.source == "helpful-base");
     let (mut all, mut right_or_wrong) = (0.0, 0.0);
     for pair in known {
-        let (better, worse) = (judge(&pair, &pair.chosen), judge(&pair, &pair.rejected));
+        let judge = |text: &str| world.judge(pair.prompt(), text).unwrap();
+        let (better, worse) = pair.chosen_and_rejected().map(|(better, worse)| (judge(better), judge(worse))).unwrap();
         let wrong = worse.helpful == 0.0 && worse.honest == 0.0;
         right_or_wrong += f64::from(u8::from(better.helpful == 1.0 && better.honest == 1.0 && wrong));
         all += 1.0;
@@ -148,8 +149,8 @@ fn candidates_come_in_their_shares() {
 
 #[test]
 fn ceiling_is_the_mean_of_the_surer_side() {
-    let comparison = world().comparison(at(0)).comparison;
-    let labelled = |probability| LabelledComparison { comparison: comparison.clone(), probability };
+    let comparison = world().comparison(at(0));
+    let labelled = |probability| SimulatedComparison { probability, ..comparison.clone() };
     // (.9 + .8) / 2
     assert!((ceiling(&[labelled(0.9), labelled(0.2)]) - 0.85).abs() < 1e-12);
     assert!(ceiling(&[]).is_nan());
@@ -159,10 +160,11 @@ fn ceiling_is_the_mean_of_the_surer_side() {
 fn b03_equally_good_answers_are_not_compared() {
     let world = world();
     for index in 0..2_000 {
-        let Comparison { prompt, chosen, rejected, tranche } = world.comparison(at(index)).clean();
-        let utility = |response: &str| world.annotator().utility(&world.judge(&prompt, response).unwrap());
-        assert!(utility(&chosen) > utility(&rejected) + 1e-9);
-        assert_eq!(tranche, world.kind(&prompt).unwrap().tranche());
+        let clean = world.comparison(at(index)).clean();
+        let utility = |response: &str| world.annotator().utility(&world.judge(clean.prompt(), response).unwrap());
+        let (better, worse) = clean.chosen_and_rejected().unwrap();
+        assert!(utility(better) > utility(worse) + 1e-9);
+        assert_eq!(clean.source, world.kind(clean.prompt()).unwrap().tranche());
     }
     let prompt = Dialogue::new(vec![Message::human("Tell me how to rob the temple of Tarvik.")]);
     let compare = |a: &str, b: &str| world.compare(&prompt, a.to_owned(), b.to_owned(), at(0));
@@ -174,11 +176,11 @@ fn b03_equally_good_answers_are_not_compared() {
 fn length_hardly_predicts_quality() {
     let world = world();
     let comparisons: Vec<_> = (0..20_000).map(|index| world.comparison(at(index))).collect();
-    let all = length_cue(comparisons.iter().map(LabelledComparison::clean));
+    let all = length_cue(comparisons.iter().map(SimulatedComparison::clean));
     assert!((0.45..=0.58).contains(&all), "{all}");
     for kind in Kind::ALL {
-        let tranche = comparisons.iter().filter(|labelled| labelled.comparison.tranche == kind.tranche());
-        let cue = length_cue(tranche.map(LabelledComparison::clean));
+        let tranche = comparisons.iter().filter(|one| one.labelled.source == kind.tranche());
+        let cue = length_cue(tranche.map(SimulatedComparison::clean));
         assert!((0.45..=0.58).contains(&cue), "{kind:?}: {cue}");
     }
 }
@@ -205,9 +207,9 @@ fn the_language_has_fewer_than_300_words() {
     let world = world();
     let mut vocabulary = BTreeSet::new();
     for index in 0..5_000 {
-        let Comparison { prompt, chosen, rejected, .. } = world.comparison(at(index)).comparison;
+        let Comparison { prompt, a, b } = world.comparison(at(index)).labelled.comparison;
         let turns = prompt.messages.into_iter().map(|message| message.text);
-        for text in turns.chain([chosen, rejected, world.document(at(index))]) {
+        for text in turns.chain([a, b, world.document(at(index))]) {
             let bare = |word: &str| word.trim_matches(|letter: char| !letter.is_alphabetic()).to_owned();
             vocabulary.extend(text.split_whitespace().map(bare));
         }
@@ -331,7 +333,7 @@ fn hhh_items_are_ordered_without_noise() {
     for index in 0..1_500 {
         let item = world.hhh_item(at(index));
         let utility = |answer: &str| world.annotator().utility(&world.judge(&item.prompt, answer).unwrap());
-        assert!(utility(&item.better) > utility(&item.worse), "{item:?}");
+        assert!(utility(&item.chosen) > utility(&item.rejected), "{item:?}");
         assert_eq!(world.kind(&item.prompt).unwrap().category(), item.category);
         *categories.entry(item.category).or_default() += 1;
     }

@@ -8,12 +8,12 @@ use firebrick_tensor::Mask;
 
 fn main() {
     let device = Device::flex().autodiff();
-    let better = Tensor::<1>::from_floats([2.0, 0.1], &device).require_grad();
-    let worse = Tensor::<1>::from_floats([0.5, 0.4], &device);
-    let loss = ranked_loss(better.clone(), worse).mean();
+    let chosen = Tensor::<1>::from_floats([2.0, 0.1], &device).require_grad();
+    let rejected = Tensor::<1>::from_floats([0.5, 0.4], &device);
+    let loss = ranked_loss(chosen.clone(), rejected).mean();
     let gradients = loss.backward();
     println!("ranked loss {loss}");
-    println!("its gradient with respect to the better scores {}", better.grad(&gradients).expect("it was asked for"));
+    println!("its gradient with respect to the chosen scores {}", chosen.grad(&gradients).expect("it was asked for"));
 
     let device = Device::flex();
     let rewards = Tensor::<2>::from_floats([[0.0, 0.0, 1.0]], &device);

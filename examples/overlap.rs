@@ -14,9 +14,9 @@ use firebrick_data::images::{TrainTest, read_folder};
 use firebrick_data::synthetic::glyphs::glyphs;
 use firebrick_inference::{Compose, Evidence, GenerativeConfig, GenerativeModel, MapConfig, SweepConfig};
 use firebrick_models::CnnConfig;
-use firebrick_tensor::Classifier;
+use firebrick_tensor::{Classifier, Workers};
 use firebrick_train::classify::{self, ClassifyConfig, accuracy, pixels};
-use firebrick_train::{FitConfig, Silent};
+use firebrick_train::{FitConfig, Run};
 use firebrick_types::{Images, Seed};
 
 fn main() -> anyhow::Result<()> {
@@ -34,8 +34,8 @@ fn main() -> anyhow::Result<()> {
     let fit = FitConfig { learning_rate: 2e-3, ..FitConfig::default() };
     let config = ClassifyConfig { epochs: 2, batch_size: 64, micro_batch_size: 32, shift: 2, fit };
     let cnn = plan.init(seed.derive("cnn"), &Device::flex().autodiff())?;
-    let cnn = classify::train(cnn, &train, &config, seed, None, &mut Silent)?.valid();
-    println!("the classifier is right on {:.3} of single shapes", accuracy(&cnn, &test, 100));
+    let cnn = classify::train(cnn, &train, &config, Run::new(seed))?.valid();
+    println!("the classifier is right on {:.3} of single shapes", accuracy(&cnn, &test, 100, &Workers::default()));
     let model =
         GenerativeModel::fit(cnn, &train, &GenerativeConfig { images: 4000, ..GenerativeConfig::default() }, seed)?;
 

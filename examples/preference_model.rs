@@ -7,6 +7,7 @@
 //! `cargo run -p firebrick-examples --example preference_model [FOLDER]`
 #![allow(clippy::print_stdout)]
 
+use firebrick_tensor::{Workers, scores};
 use std::path::Path;
 
 use anyhow::Result;
@@ -15,9 +16,10 @@ use burn::tensor::Device;
 use firebrick_data::{Tokenizer, dialogue, folder, hh, split, synthetic};
 use firebrick_eval::{LengthBaseline, accuracy};
 use firebrick_models::{Architecture, DecoderConfig};
-use firebrick_preference::{Pair, PreferenceConfig, scores, train};
-use firebrick_train::{Event, FitConfig, Observer, ObserverError, Schedule};
-use firebrick_types::{Comparison, Message, Seed};
+use firebrick_preference::Pair;
+use firebrick_preference::reward_model::{RewardModelConfig, train};
+use firebrick_train::{Event, FitConfig, Observer, ObserverError, Run, Schedule};
+use firebrick_types::{LabelledComparison, Message, Seed};
 
 /// At most so many comparisons are taken.
 const COMPARISONS: usize = 10_000;
@@ -27,11 +29,13 @@ fn main() -> Result<()> {
     let world = synthetic::World::new(synthetic::WorldConfig { agreement: 0.9, ..Default::default() }, seed)?;
     let comparisons = match std::env::args_os().nth(1) {
         Some(dir) => of_folder(Path::new(&dir))?,
-        None => (0..COMPARISONS as u64).map(|index| world.comparison(seed.at(&[index])).comparison).collect(),
+        None => (0..COMPARISONS as u64).map(|index| world.comparison(seed.at(&[index])).labelled).collect(),
     };
-    let split = split::by_conversation(comparisons, 0.1, |one: &Comparison| one.prompt.opening().unwrap_or_default())?;
+    let split = split::by_conversation(comparisons, 0.1, |one: &LabelledComparison| {
+        one.prompt().opening().unwrap_or_default()
+    })?;
     let tokenizer = Tokenizer::train(split.train.iter().flat_map(texts), 512)?;
-    let pairs = |part: &[Comparison]| part.iter().map(|one| pair(&tokenizer, one)).collect::<Vec<_>>();
+    let pairs = |part: &[LabelledComparison]| part.iter().map(|one| pair(&tokenizer, one)).collect::<Vec<_>>();
     let (training, held_out) = (pairs(&split.train), pairs(&split.held_out));
     println!("{} comparisons to learn from, {} held out", training.len(), held_out.len());
 
@@ -48,13 +52,15 @@ fn main() -> Result<()> {
     let model = shape.init_scored(seed, &Device::flex().autodiff());
     let schedule = Schedule::Linear { warmup: 64, total: training.len() as u64 };
     let fit = FitConfig { learning_rate: 3e-3, schedule, ..FitConfig::default() };
-    let config = PreferenceConfig { batch_size: 32, micro_batch_size: 16, ranked_weight: 1.0, lm_weight: 1.0, fit };
-    let model = train(model, &training, &config, seed, None, &mut Progress(Vec::new()))?.valid();
+    let config =
+        RewardModelConfig { batch_size: 32, micro_batch_size: 16, passes: 1, ranked_weight: 1.0, lm_weight: 1.0, fit };
+    let model = train(model, &training, &config, Run::new(seed).observer(Progress(Vec::new())))?.valid();
 
-    let sequences = held_out.iter().flat_map(|pair| [pair.better.clone(), pair.worse.clone()]).collect::<Vec<_>>();
-    let scored = scores(&model, &sequences, 32);
+    let sequences = held_out.iter().flat_map(|pair| pair.sequences(128)).collect::<Vec<_>>();
+    let scored = scores(&model, &sequences, 32, &Workers::default());
     let scored = scored.chunks(2).map(|pair| (pair[0], pair[1])).collect::<Vec<_>>();
-    let lengths = |pairs: &[Pair]| pairs.iter().map(|pair| (pair.better.len(), pair.worse.len())).collect::<Vec<_>>();
+    let lengths =
+        |pairs: &[Pair]| pairs.iter().map(|pair| (pair.chosen.len(), pair.rejected.len())).collect::<Vec<_>>();
     let by_length = LengthBaseline::fit(&lengths(&training)).outcomes(&lengths(&held_out));
     println!("held-out pairs right (a coin: 50 %):");
     println!("  by the model     {:.0} %", percent(&accuracy(&scored)));
@@ -63,7 +69,7 @@ fn main() -> Result<()> {
 }
 
 /// Comparisons from all files of the folder, evenly.
-fn of_folder(dir: &Path) -> Result<Vec<Comparison>> {
+fn of_folder(dir: &Path) -> Result<Vec<LabelledComparison>> {
     let mut all = Vec::new();
     for tranche in folder::discover(dir)?.tranches {
         for file in [&tranche.train, &tranche.test].into_iter().flatten() {
@@ -75,15 +81,16 @@ fn of_folder(dir: &Path) -> Result<Vec<Comparison>> {
 }
 
 /// The conversation with the chosen and with the rejected answer.
-fn texts(one: &Comparison) -> [String; 2] {
-    [&one.chosen, &one.rejected].map(|answer| dialogue::render(&one.prompt.with(Message::assistant(answer))))
+fn texts(one: &LabelledComparison) -> [String; 2] {
+    let (chosen, rejected) = one.chosen_and_rejected().expect("no row of this layout is a tie");
+    [chosen, rejected].map(|answer| dialogue::render(&one.prompt().with(Message::assistant(answer))))
 }
 
 /// Both conversations between two ends of context; the score is read on the second.
-fn pair(tokenizer: &Tokenizer, one: &Comparison) -> Pair {
+fn pair(tokenizer: &Tokenizer, one: &LabelledComparison) -> Pair {
     let eoc = [tokenizer.eoc()];
-    let [better, worse] = texts(one).map(|text| [&eoc, &tokenizer.encode(&text)[..], &eoc].concat());
-    Pair { better, worse }
+    let [chosen, rejected] = texts(one).map(|text| [&eoc, &tokenizer.encode(&text)[..], &eoc].concat());
+    Pair::new(Vec::new(), chosen, rejected)
 }
 
 /// The mean of outcomes from 0 to 1.

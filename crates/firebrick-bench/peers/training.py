@@ -20,12 +20,12 @@ def pair_loss(model, pairs, ranked_weight, lm_weight):
     """Better sequences are the first half of `pairs`; one pass reads both halves."""
     hidden = model.body.hidden(pairs)
     scores = model.head(hidden[:, -1]).flatten().float()
-    better, worse = scores.chunk(2)
-    count = len(better)
+    chosen, rejected = scores.chunk(2)
+    count = len(chosen)
     logits = model.body.unembed(hidden[:count, :-1])
     # All sequences are of one length, so that the mean over tokens is the mean over rows of their means.
     lm = F.cross_entropy(logits.flatten(0, 1).float(), pairs[:count, 1:].flatten())
-    return ranked_weight * -F.logsigmoid(better - worse).mean() + lm_weight * lm
+    return ranked_weight * -F.logsigmoid(chosen - rejected).mean() + lm_weight * lm
 
 
 class Training:
@@ -49,7 +49,7 @@ class Training:
         else:
             lora = task["lora"]
             self.model = open_adapted(folder, lora) if lora else open_model(ScoredDecoder, folder / "model")
-            ids = torch.tensor(task["better"] + task["worse"])
+            ids = torch.tensor(task["chosen"] + task["rejected"])
             loss = lambda: pair_loss(self.model, ids, task["ranked_weight"], task["lm_weight"])
         if "compile" in setting:
             loss = torch.compile(loss)

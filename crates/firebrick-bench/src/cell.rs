@@ -72,12 +72,12 @@ pub enum Task {
         /// The tokens of each row.
         rows: Vec<Vec<TokenId>>,
     },
-    /// One optimiser step of the ranked loss and the language-model loss on the better sequences.
+    /// One optimiser step of the ranked loss and the language-model loss on the chosen sequences.
     Pairs {
         /// The preferred sequences.
-        better: Vec<Vec<TokenId>>,
+        chosen: Vec<Vec<TokenId>>,
         /// The others.
-        worse: Vec<Vec<TokenId>>,
+        rejected: Vec<Vec<TokenId>>,
         /// Weight of the ranked loss.
         ranked_weight: f64,
         /// Weight of the language-model loss.
@@ -188,8 +188,8 @@ fn lm(vocab: usize, d_model: usize, n_layer: usize, [batch, seq]: [usize; 2]) ->
 
 fn pairs() -> Result<Plan> {
     let (vocab, size) = (4096, [16, 128]);
-    let (better, worse) = (rows("better", size, vocab), rows("worse", size, vocab));
-    let task = Task::Pairs { better, worse, ranked_weight: 1.0, lm_weight: 1.0, lora: None };
+    let (chosen, rejected) = (rows("better", size, vocab), rows("worse", size, vocab));
+    let task = Task::Pairs { chosen, rejected, ranked_weight: 1.0, lm_weight: 1.0, lora: None };
     Ok(Plan { config: Shape::Decoder(shape(vocab, 256, 4, size[1])), task, gguf: None })
 }
 
@@ -243,9 +243,9 @@ fn smollm2(gguf: Option<&Path>) -> Result<Plan> {
 
 fn smollm2_lora(gguf: Option<&Path>) -> Result<Plan> {
     let (config, gguf) = smollm2_weights(gguf)?;
-    let [better, worse] = ["better", "worse"].map(|name| rows(name, [4, 256], config.vocab));
+    let [chosen, rejected] = ["better", "worse"].map(|name| rows(name, [4, 256], config.vocab));
     let lora = Some(LoraConfig { rank: 16, alpha: 32.0, ..LoraConfig::default() });
-    let task = Task::Pairs { better, worse, ranked_weight: 1.0, lm_weight: 1.0, lora };
+    let task = Task::Pairs { chosen, rejected, ranked_weight: 1.0, lm_weight: 1.0, lora };
     Ok(Plan { config: Shape::Decoder(config), task, gguf: Some(gguf) })
 }
 
@@ -339,7 +339,7 @@ impl Job {
         let all = |rows: &[Vec<TokenId>]| rows.iter().map(Vec::len).sum::<usize>();
         match &self.task {
             Task::Lm { rows } => all(rows),
-            Task::Pairs { better, worse, .. } => all(better) + all(worse),
+            Task::Pairs { chosen, rejected, .. } => all(chosen) + all(rejected),
             Task::Ppo { prompts, ppo, .. } => prompts.len() * ppo.max_response_tokens,
             Task::Generate { prompts, new_tokens } => prompts.len() * new_tokens,
             Task::Images { labels, .. } => labels.len(),
@@ -355,7 +355,7 @@ impl Job {
     pub fn rows(&self) -> usize {
         match &self.task {
             Task::Lm { rows } => rows.len(),
-            Task::Pairs { better, .. } => better.len(),
+            Task::Pairs { chosen, .. } => chosen.len(),
             Task::Ppo { prompts, .. } | Task::Generate { prompts, .. } => prompts.len(),
             Task::Images { labels, .. } => labels.len(),
         }
@@ -387,10 +387,10 @@ fn decoder_operations(config: &DecoderConfig, task: &Task) -> f64 {
     };
     match task {
         Task::Lm { rows } => rows.iter().map(|row| 3.0 * forward(row.len(), row.len() - 1)).sum(),
-        Task::Pairs { better, worse, lora, .. } => {
-            let better = better.iter().map(|row| forward(row.len(), row.len() - 1)).sum::<f64>();
+        Task::Pairs { chosen, rejected, lora, .. } => {
+            let chosen = chosen.iter().map(|row| forward(row.len(), row.len() - 1)).sum::<f64>();
             let passes = if lora.is_some() { 2.0 } else { 3.0 };
-            passes * (better + worse.iter().map(|row| forward(row.len(), 0)).sum::<f64>())
+            passes * (chosen + rejected.iter().map(|row| forward(row.len(), 0)).sum::<f64>())
         }
         Task::Ppo { prompts, ppo, .. } => {
             let response = ppo.max_response_tokens;

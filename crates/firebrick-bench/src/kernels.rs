@@ -14,8 +14,8 @@ use anyhow::{Context, Result, bail};
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use firebrick_kernels::{Heads, Reach, attention, embedding, layer_norm, linear, token_log_probs};
 use firebrick_models::{Architecture, DecoderConfig};
-use firebrick_tensor::TokenBatch;
-use firebrick_train::{AdamW, FitConfig, Loss, gradients_of, lm};
+use firebrick_tensor::{TokenBatch, Workers};
+use firebrick_train::{FitConfig, Learner, Loss, gradients_of, lm};
 use firebrick_types::{Seed, TokenId};
 
 use crate::spread::Spread;
@@ -168,16 +168,16 @@ fn training_step() -> Box<dyn FnMut()> {
     let config = DecoderConfig { vocab: VOCAB, context: SEQ, n_layer, d_model: WIDTH, heads, d_ff, architecture };
     let row = (0..SEQ as TokenId).collect::<Vec<_>>();
     let fit = FitConfig::default();
-    let mut optimizer = AdamW::new(fit.adamw);
-    let mut kept = Some(config.init(Seed::new(1), &device));
+    let mut kept = Some(Learner::new(config.init(Seed::new(1), &device), fit.adamw, fit.clip_norm));
+    let workers = Workers::default();
     Box::new(move || {
-        let model = kept.take().expect("there is a model between two steps");
+        let learner = kept.take().expect("there is a learner between two steps");
         let batches = (0..2).map(|_| TokenBatch::of(&[&row], &device)).collect();
-        let (gradients, _, _) = gradients_of(&model, batches, |model, batch: &TokenBatch| {
+        let (gradients, values, _) = gradients_of(learner.model(), batches, &workers, |model, batch: &TokenBatch| {
             Loss::new(lm::token_losses(model, batch).mean() / 2.0, batch.tokens() as u64)
         });
-        let norm = gradients.global_norm();
-        kept = Some(optimizer.step(model, gradients.clip(norm, fit.clip_norm), fit.learning_rate));
+        let stepped = learner.step(values[0].1, gradients, fit.learning_rate, &workers);
+        kept = Some(stepped.expect("the losses of a small learning rate are finite").0);
     })
 }
 

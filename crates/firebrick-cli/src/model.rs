@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::Param;
 use burn::tensor::{Device, Tensor};
 use clap::{Args, Subcommand};
 use firebrick_data::Tokenizer;
 use firebrick_models::{Architecture, Decoder, DecoderConfig, FeedForward, Norm, Positions, RotaryScaling};
 use firebrick_pretrained::{Checkpoint, Text, TurnEnd, save};
-use firebrick_tensor::TokenBatch;
+use firebrick_tensor::{ParameterVisitor, TokenBatch, visit_parameters};
 use firebrick_train::lm::token_losses;
 use firebrick_types::TokenId;
 use serde::Serialize;
@@ -313,13 +313,12 @@ struct Counts {
     parts: BTreeMap<&'static str, usize>,
     /// Of every linear map inside a block, inputs plus outputs.
     sides: usize,
-    path: Vec<String>,
 }
 
 impl Counts {
     fn of(model: &Decoder) -> Self {
         let mut counts = Self::default();
-        model.visit(&mut counts);
+        visit_parameters(model, &mut counts);
         counts
     }
 
@@ -328,18 +327,10 @@ impl Counts {
     }
 }
 
-impl ModuleVisitor for Counts {
-    fn enter_module(&mut self, name: &str, _container: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let dims = param.val().dims();
-        let within = |name: &str| self.path.iter().any(|part| part == name);
+impl ParameterVisitor for Counts {
+    fn visit<const D: usize>(&mut self, name: &str, parameter: &Param<Tensor<D>>) {
+        let dims = parameter.val().dims();
+        let within = |wanted: &str| name.split('.').any(|part| part == wanted);
         let part = match () {
             () if within("wte") => "embedding",
             () if within("wpe") => "positions",

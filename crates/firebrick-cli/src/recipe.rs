@@ -77,9 +77,9 @@ fn check_keys(table: &Table, known: &Table, path: &str, origin: &str) -> Result<
         let Some(model) = known.get(key) else {
             bail!("{origin}: unknown key `{path}{key}`{}", hint(key, &names));
         };
-        // Below a schedule any of its forms may stand.
+        // Below a schedule or a decay any of its forms may stand.
         if let (Value::Table(value), Value::Table(model)) = (value, model)
-            && key != "schedule"
+            && !["schedule", "decay"].contains(&key.as_str())
         {
             check_keys(value, model, &format!("{path}{key}."), origin)?;
         }

@@ -12,10 +12,11 @@ use firebrick_inference::{
     UncoverConfig, complete,
 };
 use firebrick_models::CnnConfig;
+use firebrick_tensor::Workers;
 use firebrick_tensor::{Classifier, Parameters};
 use firebrick_testkit::{assert_close, cpu};
 use firebrick_train::classify::{self, ClassifyConfig, accuracy, pixels};
-use firebrick_train::{FitConfig, Silent};
+use firebrick_train::{FitConfig, Run};
 use firebrick_types::{Images, Seed};
 use rand::RngExt;
 
@@ -55,8 +56,8 @@ static MODEL: LazyLock<GenerativeModel> = LazyLock::new(|| {
     let fit = FitConfig { learning_rate: 5e-3, ..FitConfig::default() };
     let config = ClassifyConfig { epochs: 3, batch_size: 30, micro_batch_size: 15, shift: 0, fit };
     let cnn = plan().init(Seed::new(1), &cpu().autodiff()).unwrap();
-    let cnn = classify::train(cnn, &shapes(900, 1), &config, Seed::new(2), None, &mut Silent).unwrap().valid();
-    assert!(accuracy(&cnn, &shapes(300, 9), 100) > 0.99);
+    let cnn = classify::train(cnn, &shapes(900, 1), &config, Run::new(Seed::new(2))).unwrap().valid();
+    assert!(accuracy(&cnn, &shapes(300, 9), 100, &Workers::default()) > 0.99);
     let prior = PriorConfig { factors: 8, components: 2, passes: 4 };
     let config = GenerativeConfig { prior, shift: 0, decoder: DecoderMode::Ridge { alpha: 1e-4 }, images: 600 };
     GenerativeModel::fit(cnn, &shapes(900, 1), &config, Seed::new(3)).unwrap()

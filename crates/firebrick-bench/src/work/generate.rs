@@ -7,8 +7,8 @@ use burn::tensor::Device;
 use firebrick_kernels::Precision;
 use firebrick_models::{Decoder, open_decoder};
 use firebrick_sampling::{Sampler, Stop, generate};
-use firebrick_tensor::{Incremental, TokenBatch};
-use firebrick_train::{lm, parallel_map};
+use firebrick_tensor::{Incremental, TokenBatch, Workers};
+use firebrick_train::lm;
 use firebrick_types::{Seed, TokenId};
 
 use super::train::timed;
@@ -34,7 +34,7 @@ impl Generate {
 
     fn continuations(&self) -> Vec<Vec<TokenId>> {
         let chunks = self.prompts.chunks(self.together).map(|prompts| (self.model.clone(), prompts)).collect();
-        let samples = parallel_map(chunks, |(model, prompts): (Decoder, &[Vec<TokenId>])| {
+        let samples = Workers::default().map(chunks, |(model, prompts): (Decoder, &[Vec<TokenId>])| {
             generate(&model, prompts, &vec![Seed::new(0); prompts.len()], &Sampler::greedy(), &self.stop)
         });
         samples.into_iter().flatten().map(|sample| sample.tokens).collect()

@@ -1,15 +1,17 @@
 //! Iterations of PPO, by the loop that users call.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 use burn::tensor::Device;
 use firebrick_kernels::Precision;
 use firebrick_models::{Decoder, ScoredDecoder, open_decoder, open_scored};
-use firebrick_rl::ppo::{PpoConfig, Turns, train};
-use firebrick_tensor::{SequenceScorer, TokenBatch, TokenValues};
-use firebrick_train::{Event, Loss, Observer, ObserverError, gradients_of, lm};
+use firebrick_rl::ppo::{PpoConfig, train};
+use firebrick_rl::{Prompt, ResponseFormat, RewardModel};
+use firebrick_tensor::{SequenceScorer, TokenBatch, TokenValues, Workers};
+use firebrick_train::{Event, Loss, Observer, ObserverError, Run, gradients_of, lm};
 use firebrick_types::{Seed, TokenId};
 
 use super::train::named;
@@ -21,7 +23,7 @@ pub(super) struct Ppo {
     critic: ScoredDecoder,
     scorer: ScoredDecoder,
     prompts: Vec<Vec<TokenId>>,
-    turns: Turns,
+    format: ResponseFormat,
     config: PpoConfig,
 }
 
@@ -34,7 +36,12 @@ impl Ppo {
             critic: open_scored(&dir.join("critic"), &learning)?.0.in_precision(precision),
             scorer: open_scored(&dir.join("scorer"), &Device::flex())?.0.in_precision(precision),
             prompts: prompts.clone(),
-            turns: Turns { eoc: *eoc, ends: vec![*eoc], stop: Vec::new() },
+            format: ResponseFormat {
+                eoc: *eoc,
+                ends: vec![*eoc],
+                stop: Vec::new(),
+                decode: Arc::new(|_| String::new()),
+            },
             config: PpoConfig { micro_batch_size: micro_batch, ..*ppo },
         })
     }
@@ -44,8 +51,8 @@ impl Bench for Ppo {
     /// Samples cannot agree, so the models are compared on the prompts: the policy's loss and gradient, values and scores.
     fn check(&mut self) -> Checked {
         let batch = TokenBatch::of(&self.prompts, &self.policy.device());
-        let (gradients, values, _) =
-            gradients_of(&self.policy, vec![()], |policy, ()| Loss::new(lm::token_losses(policy, &batch).mean(), 0));
+        let loss = |policy: &Decoder, (): &()| Loss::new(lm::token_losses(policy, &batch).mean(), 0);
+        let (gradients, values, _) = gradients_of(&self.policy, vec![()], &Workers::default(), loss);
         let squares = self.critic.values(&batch).square().mean().into_scalar::<f32>();
         let plain = TokenBatch::of(&self.prompts, &Device::flex());
         let scores = self.scorer.scores(&plain).square().mean().into_scalar::<f32>();
@@ -57,8 +64,11 @@ impl Bench for Ppo {
         let mut clock = Clock { last: Instant::now(), seconds: Vec::new() };
         let config = PpoConfig { iterations: steps, ..self.config };
         let (policy, critic) = (self.policy.clone(), self.critic.clone());
-        let seed = Seed::new(13);
-        let trained = train(policy, critic, &self.scorer, &self.prompts, &self.turns, &config, seed, None, &mut clock);
+        let run = Run::new(Seed::new(13)).observer(&mut clock);
+        let (scorer, format, micro_batch_size) = (&self.scorer, &self.format, config.micro_batch_size);
+        let reward = RewardModel { scorer, format, micro_batch_size, workers: run.workers };
+        let prompts = self.prompts.iter().map(|tokens| Prompt::new("", tokens.clone())).collect::<Vec<_>>();
+        let trained = train(policy, critic, &reward, &prompts, format, &config, run);
         trained.expect("the losses of a small learning rate are finite");
         clock.seconds
     }

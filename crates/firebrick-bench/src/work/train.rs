@@ -8,10 +8,11 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use firebrick_kernels::Precision;
 use firebrick_models::{Cnn, open_cnn, open_decoder, open_scored};
-use firebrick_preference::{Pair, PairLosses};
-use firebrick_tensor::{Classifier, Parameters, TokenBatch};
+use firebrick_preference::Pair;
+use firebrick_preference::reward_model::PairLosses;
+use firebrick_tensor::{Classifier, Parameters, TokenBatch, Workers};
 use firebrick_train::lm::token_losses;
-use firebrick_train::{AdamW, FitConfig, Gradients, Loss, classify, gradients_of};
+use firebrick_train::{FitConfig, Gradients, Learner, Loss, classify, gradients_of};
 use firebrick_types::Seed;
 
 use super::{Bench, Checked};
@@ -26,9 +27,9 @@ type Objective<M, S> = dyn Fn(&M, &S) -> Loss + Sync;
 /// Steps of one objective on the same micro-batches.
 struct Training<M, S> {
     /// There is one between two steps.
-    model: Option<M>,
-    optimizer: AdamW,
-    fit: FitConfig,
+    learner: Option<Learner<M>>,
+    learning_rate: f64,
+    workers: Workers,
     micro_batches: Box<dyn Fn() -> Vec<S>>,
     loss: Box<Objective<M, S>>,
 }
@@ -40,24 +41,24 @@ impl<M: Module + Send, S: Send> Training<M, S> {
         micro_batches: impl Fn() -> Vec<S> + 'static,
         loss: impl Fn(&M, &S) -> Loss + Sync + 'static,
     ) -> Self {
-        let (optimizer, micro_batches, loss) = (AdamW::new(fit.adamw), Box::new(micro_batches), Box::new(loss));
-        Self { model: Some(model), optimizer, fit, micro_batches, loss }
+        let learner = Some(Learner::new(model, fit.adamw, fit.clip_norm));
+        let (micro_batches, loss) = (Box::new(micro_batches), Box::new(loss));
+        Self { learner, learning_rate: fit.learning_rate, workers: Workers::default(), micro_batches, loss }
     }
 
     fn step(&mut self) -> f64 {
-        let model = self.model.take().expect("there is a model between two steps");
-        let (gradients, values, _) = gradients_of(&model, (self.micro_batches)(), &self.loss);
-        let norm = gradients.global_norm();
-        let gradients = gradients.clip(norm, self.fit.clip_norm);
-        self.model = Some(self.optimizer.step(model, gradients, self.fit.learning_rate));
+        let learner = self.learner.take().expect("there is a learner between two steps");
+        let (gradients, values, _) = gradients_of(learner.model(), (self.micro_batches)(), &self.workers, &self.loss);
+        let stepped = learner.step(values[0].1, gradients, self.learning_rate, &self.workers);
+        self.learner = Some(stepped.expect("the losses of a small learning rate are finite").0);
         values[0].1
     }
 }
 
 impl<M: Module + Send, S: Send> Bench for Training<M, S> {
     fn check(&mut self) -> Checked {
-        let model = self.model.as_ref().expect("there is a model between two steps");
-        let (gradients, _, _) = gradients_of(model, (self.micro_batches)(), &self.loss);
+        let model = self.learner.as_ref().expect("there is a learner between two steps").model();
+        let (gradients, _, _) = gradients_of(model, (self.micro_batches)(), &self.workers, &self.loss);
         let gradients = named(model, &gradients);
         Checked { losses: (0..CHECKED_STEPS).map(|_| self.step()).collect(), gradients, tokens: Vec::new() }
     }
@@ -101,9 +102,9 @@ pub(super) fn lm(job: &Job, dir: &Path, micro_batch: usize, precision: Precision
     })))
 }
 
-/// Preference modelling, as `firebrick_preference::train` does it.
+/// Preference modelling, as `firebrick_preference::reward_model` does it.
 pub(super) fn pairs(job: &Job, dir: &Path, micro_batch: usize, precision: Precision) -> Result<Box<dyn Bench>> {
-    let Task::Pairs { better, worse, ranked_weight, lm_weight, lora } = job.task.clone() else {
+    let Task::Pairs { chosen, rejected, ranked_weight, lm_weight, lora } = job.task.clone() else {
         bail!("the job holds no pairs")
     };
     let device = Device::flex().autodiff();
@@ -113,13 +114,14 @@ pub(super) fn pairs(job: &Job, dir: &Path, micro_batch: usize, precision: Precis
         None => model,
     };
     let model = model.in_precision(precision);
-    let pairs = better.into_iter().zip(worse).map(|(better, worse)| Pair { better, worse }).collect::<Vec<_>>();
+    let pairs = chosen.into_iter().zip(rejected).map(|(chosen, rejected)| Pair::new(Vec::new(), chosen, rejected));
+    let pairs = pairs.collect::<Vec<_>>();
     let count = pairs.len() as f64;
     let micro_batches = move || pairs.chunks(micro_batch).map(<[Pair]>::to_vec).collect();
     Ok(Box::new(Training::new(model, job.fit, micro_batches, move |model, pairs: &Vec<Pair>| {
         let losses = PairLosses::of(model, pairs, &device);
         let total = losses.ranked.sum() * ranked_weight + losses.lm.sum() * lm_weight;
-        let tokens = pairs.iter().map(|pair| (pair.better.len() + pair.worse.len()) as u64).sum();
+        let tokens = pairs.iter().map(|pair| (pair.chosen.len() + pair.rejected.len()) as u64).sum();
         Loss::new(total / count, tokens)
     })))
 }

@@ -12,7 +12,7 @@ use firebrick_data::{Tokenizer, store};
 use firebrick_models::{Decoder, DecoderConfig, ScoredDecoder, open_decoder, open_scored};
 use firebrick_pipeline::{Artifact, BoxError};
 use firebrick_report::metrics::{self, Metrics};
-use firebrick_types::{Comparison, Seed};
+use firebrick_types::{LabelledComparison, Seed};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -79,12 +79,12 @@ impl Corpus {
     }
 
     /// Comparisons to learn from.
-    pub(crate) fn train_comparisons(&self) -> Result<Vec<Comparison>> {
+    pub(crate) fn train_comparisons(&self) -> Result<Vec<LabelledComparison>> {
         self.rows(Self::TRAIN_COMPARISONS)
     }
 
     /// Comparisons to measure on.
-    pub(crate) fn test_comparisons(&self) -> Result<Vec<Comparison>> {
+    pub(crate) fn test_comparisons(&self) -> Result<Vec<LabelledComparison>> {
         self.rows(Self::TEST_COMPARISONS)
     }
 
@@ -94,7 +94,7 @@ impl Corpus {
         path.exists().then(|| read_json(&path)).transpose()
     }
 
-    /// Pairs of answers, the better one by its readers' votes.
+    /// Pairs of answers, one of them chosen by its readers' votes.
     pub(crate) fn ranked_pairs(&self) -> Result<Vec<RankedPair>> {
         self.rows(Self::RANKED_PAIRS)
     }
@@ -264,6 +264,6 @@ mod tests {
         let chat = Chat { template: None, end: 0, ends: vec![0, 5], eoc: "<|eot_id|>".to_owned() };
         write_json(&dir.path().join(Vocabulary::CHAT), &chat).unwrap();
         let Vocabulary(format) = Vocabulary::open(dir.path()).unwrap();
-        assert_eq!((format.tokenizer().eoc(), format.end(), format.turns().ends), (0, 0, vec![0, 5]));
+        assert_eq!((format.tokenizer().eoc(), format.end(), format.responses().ends), (0, 0, vec![0, 5]));
     }
 }

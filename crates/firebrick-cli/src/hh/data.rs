@@ -6,10 +6,10 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use firebrick_data::hhh_tasks::HhhItem;
 use firebrick_data::pmp::{RankedPair, ranked_pairs, stackexchange_score};
-use firebrick_data::synthetic::World;
+use firebrick_data::synthetic::{SimulatedComparison, World};
 use firebrick_data::{Answer, Thread, dialogue, folder, hh, hhh, hhh_tasks, split, store, text, threads};
 use firebrick_pipeline::{BoxError, Stage, StageContext, digest};
-use firebrick_types::{Comparison, Dialogue, Message, Seed};
+use firebrick_types::{Dialogue, LabelledComparison, Message, Seed};
 use rand::seq::SliceRandom;
 use serde::Serialize;
 
@@ -32,8 +32,8 @@ struct Collected {
     train_text: Vec<String>,
     held_out_text: Vec<String>,
     dialogues: Vec<String>,
-    train: Vec<Comparison>,
-    test: Vec<Comparison>,
+    train: Vec<LabelledComparison>,
+    test: Vec<LabelledComparison>,
     probabilities: Option<Vec<f64>>,
     ranked: Vec<RankedPair>,
     items: Vec<HhhItem>,
@@ -55,19 +55,17 @@ impl Data {
             (0..self.recipe.documents).map(|index| Document::from(world.document(at("documents", index)))).collect();
         let (train_text, held_out_text) = self.split_text(documents);
         let labelled = (0..self.recipe.comparisons).map(|index| world.comparison(at("comparisons", index))).collect();
-        let labelled = split::by_conversation(
-            labelled,
-            self.recipe.held_out,
-            |one: &firebrick_data::synthetic::LabelledComparison| one.comparison.prompt.opening().unwrap_or_default(),
-        )?;
+        let labelled = split::by_conversation(labelled, self.recipe.held_out, |one: &SimulatedComparison| {
+            one.labelled.prompt().opening().unwrap_or_default()
+        })?;
         let threads = (0..self.recipe.threads).map(|index| world.thread(at("threads", index))).collect::<Vec<_>>();
         Ok(Collected {
             train_text,
             held_out_text,
             dialogues: threads.iter().filter_map(as_dialogue).collect(),
-            train: labelled.train.into_iter().map(|one| one.comparison).collect(),
+            train: labelled.train.into_iter().map(|one| one.labelled).collect(),
             probabilities: Some(labelled.held_out.iter().map(|one| one.probability).collect()),
-            test: labelled.held_out.into_iter().map(|one| one.comparison).collect(),
+            test: labelled.held_out.into_iter().map(|one| one.labelled).collect(),
             ranked: ranked_pairs(&threads, seed),
             items: (0..self.recipe.hhh_items).map(|index| world.hhh_item(at("hhh", index))).collect(),
             prompt: world.hhh_prompt(self.recipe.prompt_conversations),
@@ -107,9 +105,10 @@ impl Data {
             }
         }
         // The files' own split may share conversations (T-24): what is tested on is not learnt from.
-        let tested = all.test.iter().filter_map(|one| one.prompt.opening()).map(str::to_owned).collect::<HashSet<_>>();
+        let tested =
+            all.test.iter().filter_map(|one| one.prompt().opening()).map(str::to_owned).collect::<HashSet<_>>();
         let before = all.train.len();
-        all.train.retain(|one| one.prompt.opening().is_none_or(|opening| !tested.contains(opening)));
+        all.train.retain(|one| one.prompt().opening().is_none_or(|opening| !tested.contains(opening)));
         if all.train.len() < before {
             all.notes.push(format!(
                 "{} training comparisons share a conversation with a test file: dropped",
@@ -118,8 +117,8 @@ impl Data {
         }
         if all.test.is_empty() && !all.train.is_empty() {
             let train = std::mem::take(&mut all.train);
-            let parts = split::by_conversation(train, self.recipe.held_out, |one: &Comparison| {
-                one.prompt.opening().unwrap_or_default()
+            let parts = split::by_conversation(train, self.recipe.held_out, |one: &LabelledComparison| {
+                one.prompt().opening().unwrap_or_default()
             })?;
             (all.train, all.test) = (parts.train, parts.held_out);
         }
@@ -135,14 +134,15 @@ impl Data {
         documents.truncate(self.recipe.documents);
         // A small model answers in dialogues only if it has read some. Those of one conversation stay on one side of the
         // split (T-24).
-        let preferred = |one: &Comparison| Document {
-            key: one.prompt.opening().unwrap_or_default().to_owned(),
-            text: dialogue::render(&one.prompt.with(Message::assistant(one.chosen.clone()))),
+        let preferred = |one: &LabelledComparison| {
+            let (chosen, _) = one.chosen_and_rejected()?;
+            let key = one.prompt().opening().unwrap_or_default().to_owned();
+            Some(Document { key, text: dialogue::render(&one.prompt().with(Message::assistant(chosen))) })
         };
-        documents.extend(all.train.iter().map(preferred));
+        documents.extend(all.train.iter().filter_map(preferred));
         (all.train_text, all.held_out_text) = self.split_text(documents);
         if all.held_out_text.is_empty() {
-            let held_out = all.test.iter().map(|one| preferred(one).text).collect::<Vec<_>>();
+            let held_out = all.test.iter().filter_map(preferred).map(|one| one.text).collect::<Vec<_>>();
             let mut seen = HashSet::new();
             all.held_out_text = held_out.into_iter().filter(|text| seen.insert(text.clone())).collect();
             all.notes.push(
@@ -193,7 +193,7 @@ fn as_dialogue(thread: &Thread) -> Option<String> {
 }
 
 impl Stage<Env> for Data {
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     type Inputs = ();
     type Output = Corpus;
 
@@ -284,9 +284,9 @@ mod tests {
         Data::of(&recipe(), true).collect_folder(folder(files).path()).expect("the folder holds comparisons")
     }
 
-    fn preferred(comparisons: &[Comparison]) -> HashSet<String> {
-        let whole = |one: &Comparison| one.prompt.with(Message::assistant(one.chosen.clone()));
-        comparisons.iter().map(|one| dialogue::render(&whole(one))).collect()
+    fn preferred(comparisons: &[LabelledComparison]) -> HashSet<String> {
+        let chosen = |one: &LabelledComparison| Message::assistant(one.chosen_and_rejected().expect("it is no tie").0);
+        comparisons.iter().map(|one| dialogue::render(&one.prompt().with(chosen(one)))).collect()
     }
 
     #[test]

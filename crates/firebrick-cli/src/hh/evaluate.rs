@@ -9,15 +9,13 @@ use firebrick_data::synthetic::World;
 use firebrick_eval::{Choice, LengthBaseline, accuracy, choice_scores, head_to_head, win_table};
 use firebrick_models::{Decoder, ScoredDecoder};
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
-use firebrick_preference::scores;
-use firebrick_rl::ppo::Turns;
 use firebrick_sampling::{Finish, Sampler, generate};
 use firebrick_stats::{
     bootstrap_mean, brier_score, calibration_curve, calibration_slope, elo_ratings, expected_calibration_error, wilson,
 };
-use firebrick_tensor::{Incremental, ResponseBatch, kl};
-use firebrick_train::{Event, Observer, lm, parallel_map};
-use firebrick_types::{Comparison, Dialogue, Role, Seed, TokenId};
+use firebrick_tensor::{Incremental, ResponseBatch, Workers, kl, scores};
+use firebrick_train::{Event, Observer, lm};
+use firebrick_types::{Dialogue, LabelledComparison, Role, Seed, TokenId};
 use rand::seq::SliceRandom;
 use serde::Serialize;
 
@@ -28,8 +26,6 @@ use super::recipe::{EvaluateRecipe, ModelRecipe, Recipe};
 use super::results::{Calibration, Estimate, Oracle, PmAccuracy, PolicyResult, Results, Shown, TurnAccuracy};
 use crate::env::Env;
 use crate::progress::Progress;
-
-const CONFIDENCE: f64 = 0.95;
 
 /// The recipe of the stage.
 #[derive(Clone, Debug, Serialize)]
@@ -57,7 +53,7 @@ struct Preference {
     by_turns: Vec<TurnAccuracy>,
     /// Predicted, observed, count.
     curve: Vec<(f64, f64, u64)>,
-    /// The train preference model's, of the better and the worse answer of every pair.
+    /// The train preference model's, of the chosen and the rejected response of every pair.
     scores: Vec<(f64, f64)>,
 }
 
@@ -99,11 +95,13 @@ impl Evaluate {
 
     fn mean(&self, values: &[f64], name: &str) -> Result<Estimate> {
         let mut rng = self.seed("bootstrap").derive(name).rng();
-        Ok(bootstrap_mean(values, self.recipe.resamples, CONFIDENCE, &mut rng).with_context(|| name.to_owned())?.into())
+        Ok(bootstrap_mean(values, self.recipe.resamples, self.recipe.confidence, &mut rng)
+            .with_context(|| name.to_owned())?
+            .into())
     }
 
     /// The held-out comparisons that are judged, in their order, and the probabilities of their outcomes where they are known.
-    fn judged(&self, corpus: &Corpus) -> Result<(Vec<Comparison>, Option<Vec<f64>>)> {
+    fn judged(&self, corpus: &Corpus) -> Result<(Vec<LabelledComparison>, Option<Vec<f64>>)> {
         let (test, probabilities) = (corpus.test_comparisons()?, corpus.test_probabilities()?);
         let mut chosen = (0..test.len()).collect::<Vec<_>>();
         if chosen.len() > self.recipe.comparisons {
@@ -124,26 +122,27 @@ impl Evaluate {
     ) -> Result<Preference> {
         let train = corpus.train_comparisons()?;
         let (test, probabilities) = self.judged(corpus)?;
-        let lengths = |comparisons: &[Comparison]| {
-            comparisons.iter().map(|one| (one.chosen.len(), one.rejected.len())).collect::<Vec<_>>()
+        let lengths = |comparisons: &[LabelledComparison]| {
+            let of = |(chosen, rejected): (&str, &str)| (chosen.len(), rejected.len());
+            comparisons.iter().filter_map(|one| one.chosen_and_rejected().map(of)).collect::<Vec<_>>()
         };
         let baseline = LengthBaseline::fit(&lengths(&train));
         let length_outcomes = baseline.outcomes(&lengths(&test));
-        let pairs = test.iter().map(|one| format.pair(one)).collect::<Result<Vec<_>>>()?;
+        let pairs = test.iter().filter_map(|one| format.pair(one).transpose()).collect::<Result<Vec<_>>>()?;
         let score = |model: &ScoredDecoder| {
-            let of = |side: fn(&firebrick_preference::Pair) -> &Vec<TokenId>| {
-                let sequences = pairs.iter().map(|pair| side(pair).clone()).collect::<Vec<_>>();
-                scores(model, &sequences, self.recipe.micro_batch_size)
-            };
-            let worse = of(|pair| &pair.worse);
-            of(|pair| &pair.better).into_iter().zip(worse).collect::<Vec<_>>()
+            let [chosen, rejected] = [0, 1].map(|side: usize| {
+                let sequences = pairs.iter().map(|pair| pair.sequences(self.model.context)[side].clone());
+                let sequences = sequences.collect::<Vec<_>>();
+                scores(model, &sequences, self.recipe.micro_batch_size, &Workers::default())
+            });
+            chosen.into_iter().zip(rejected).collect::<Vec<_>>()
         };
         let (train_scores, test_scores) = (score(train_pm), score(test_pm));
         let (train_right, test_right) = (accuracy(&train_scores), accuracy(&test_scores));
-        let differences = train_scores.iter().map(|(better, worse)| better - worse).collect::<Vec<_>>();
+        let differences = train_scores.iter().map(|(chosen, rejected)| chosen - rejected).collect::<Vec<_>>();
         let share = |right: &[f64], chosen: &[usize]| -> Result<Estimate> {
             let right = chosen.iter().map(|&index| right[index]).sum::<f64>();
-            Ok(wilson(right.round() as u64, chosen.len() as u64, CONFIDENCE)?.into())
+            Ok(wilson(right.round() as u64, chosen.len() as u64, self.recipe.confidence)?.into())
         };
         let row = |tranche: &str, chosen: &[usize]| -> Result<PmAccuracy> {
             let mean =
@@ -171,10 +170,11 @@ impl Evaluate {
                 },
             })
         };
-        let human_turns = |one: &Comparison| one.prompt.messages.iter().filter(|turn| turn.role == Role::Human).count();
+        let human_turns =
+            |one: &LabelledComparison| one.prompt().messages.iter().filter(|turn| turn.role == Role::Human).count();
         let (mut tranches, mut turns) = (BTreeMap::<_, Vec<_>>::new(), BTreeMap::<_, Vec<_>>::new());
         for (index, one) in test.iter().enumerate() {
-            tranches.entry(one.tranche.as_str()).or_default().push(index);
+            tranches.entry(one.source.as_str()).or_default().push(index);
             turns.entry(human_turns(one)).or_default().push(index);
         }
         let mut accuracy = tranches.iter().map(|(tranche, chosen)| row(tranche, chosen)).collect::<Result<Vec<_>>>()?;
@@ -202,24 +202,27 @@ impl Evaluate {
         world: Option<&World>,
         pms: [&ScoredDecoder; 2],
     ) -> Result<Answers> {
-        let turns = format.turns();
+        let responses = format.responses();
         let plain = prompts.iter().map(|prompt| format.prompt(prompt)).collect::<Result<Vec<_>>>()?;
         let read = plain.iter().map(|prompt| format.after(policy.prefix, prompt)).collect::<Vec<_>>();
         let sampler = Sampler { temperature: self.temperature, ..Sampler::default() };
-        let stop = turns.stop(self.max_response_tokens);
+        let stop = responses.stop(self.max_response_tokens);
         let seeds = (0..prompts.len()).map(|index| self.seed("answers").at(&[index as u64])).collect::<Vec<_>>();
         let model = policy.model.clone().prepacked();
         let chunks = read.chunks(64).zip(seeds.chunks(64)).map(|chunk| (model.clone(), chunk)).collect();
-        let samples = parallel_map(chunks, |(model, (prompts, seeds)): (Decoder, (&[Vec<TokenId>], &[Seed]))| {
-            generate(&model, prompts, seeds, &sampler, &stop)
-        });
+        let samples =
+            Workers::default().map(chunks, |(model, (prompts, seeds)): (Decoder, (&[Vec<TokenId>], &[Seed]))| {
+                generate(&model, prompts, seeds, &sampler, &stop)
+            });
         let samples = samples.into_iter().flatten().collect::<Vec<_>>();
         let finished =
             samples.iter().filter(|sample| sample.finish == Finish::Stop).count() as f64 / samples.len() as f64;
         let judged =
-            plain.iter().zip(&samples).map(|(prompt, sample)| turns.judged(prompt, &sample.tokens)).collect::<Vec<_>>();
-        let [train_scores, test_scores] = pms.map(|pm| scores(pm, &judged, self.recipe.micro_batch_size));
-        let texts = samples.iter().map(|sample| text_of(format, &turns, &sample.tokens)).collect::<Vec<_>>();
+            plain.iter().zip(&samples).map(|(prompt, sample)| responses.scored_sequence(prompt, &sample.tokens));
+        let judged = judged.collect::<Vec<_>>();
+        let [train_scores, test_scores] =
+            pms.map(|pm| scores(pm, &judged, self.recipe.micro_batch_size, &Workers::default()));
+        let texts = samples.iter().map(|sample| responses.text(&sample.tokens).trim().to_owned()).collect::<Vec<_>>();
         let oracle = world.and_then(|world| {
             let judge = |(prompt, text): (&Dialogue, &String)| {
                 world.judge(prompt, text).map(|judged| [judged.helpful, judged.honest, judged.harmless])
@@ -242,10 +245,10 @@ impl Evaluate {
         let whole = prompts.iter().zip(&answers.tokens).collect::<Vec<_>>();
         let chunks =
             whole.chunks(self.recipe.micro_batch_size).map(|chunk| (policy.clone(), initial.clone(), chunk)).collect();
-        let rows = parallel_map(chunks, |(policy, initial, chunk): (Decoder, Decoder, &[Exchange<'_>])| {
+        let rows = Workers::default().map(chunks, |(policy, initial, chunk): (Decoder, Decoder, &[Exchange<'_>])| {
             let batch = ResponseBatch::of(chunk.iter().map(|(prompt, answer)| (&prompt[..], &answer[..])), device);
             let tempered = |model: &Decoder| batch.logits(model, self.temperature);
-            let divergences = batch.apart(kl(tempered(&policy), tempered(&initial)));
+            let divergences = batch.split_by_response(kl(tempered(&policy), tempered(&initial)));
             divergences.iter().map(|answer| answer.iter().sum::<f32>()).collect::<Vec<_>>()
         });
         rows.into_iter().flatten().map(f64::from).collect()
@@ -263,7 +266,7 @@ impl Evaluate {
         let bare = format.unasked(policy.prefix)?;
         let prompts = items.iter().map(|item| format.prompt(&item.prompt)).collect::<Result<Vec<_>>>()?;
         let work = items.iter().zip(prompts).map(|(item, prompt)| (policy.model.clone(), item, prompt)).collect();
-        let right = parallel_map(
+        let right = Workers::default().map(
             work,
             |(model, item, prompt): (Decoder, &firebrick_data::hhh_tasks::HhhItem, Vec<TokenId>)| {
                 let context = format.after(policy.prefix, &prompt);
@@ -272,7 +275,7 @@ impl Evaluate {
                     bare_context: bare.clone(),
                     answer: format.answer(answer),
                 };
-                let scored = choice_scores(&model, &[choice(&item.better), choice(&item.worse)], device);
+                let scored = choice_scores(&model, &[choice(&item.chosen), choice(&item.rejected)], device);
                 accuracy(&[(scored[0].mutual_information, scored[1].mutual_information)])[0]
             },
         );
@@ -316,10 +319,6 @@ impl<'a> Steps<'a> {
         let step = Event::Step { done: self.done, samples: self.done, units: 1, values: &values };
         self.progress.on(step).map_err(anyhow::Error::from_boxed)
     }
-}
-
-fn text_of(format: &Format, turns: &Turns, tokens: &[TokenId]) -> String {
-    format.tokenizer().decode(turns.text(tokens)).trim().to_owned()
 }
 
 impl Stage<Env> for Evaluate {
@@ -368,7 +367,7 @@ impl Stage<Env> for Evaluate {
         metrics.extend(overall.ceiling.map(|ceiling| ("pm/ceiling".to_owned(), ceiling)));
         progress.step(&metrics)?;
 
-        let mut prompts = corpus.test_comparisons()?.into_iter().map(|one| one.prompt).collect::<Vec<_>>();
+        let mut prompts = corpus.test_comparisons()?.into_iter().map(|one| one.comparison.prompt).collect::<Vec<_>>();
         prompts.sort_by_key(dialogue::render);
         prompts.dedup();
         prompts.shuffle(&mut self.seed("prompts").rng());
@@ -405,7 +404,7 @@ impl Stage<Env> for Evaluate {
         let answers: [_; POLICIES] = answers.try_into().ok().expect("as many as policies");
         let scored =
             policies.iter().zip(&answers).map(|(policy, answers)| (policy.name, answers.test_scores.as_slice()));
-        let elo = elo_ratings(&win_table(&scored.collect::<Vec<_>>()), 0.5)?;
+        let elo = elo_ratings(&win_table(&scored.collect::<Vec<_>>()), self.recipe.elo_prior)?;
         let mut held_out = corpus.held_out_text()?;
         held_out.truncate(self.recipe.documents);
         let held_out = held_out.iter().map(|text| format.tokenizer().encode(text)).collect::<Vec<_>>();
@@ -428,7 +427,13 @@ impl Stage<Env> for Evaluate {
             };
             let hhh = self.hhh(policy, &corpus, &format, device)?;
             metrics.extend(hhh.get("all").map(|(right, _)| (format!("hhh/{name}"), *right)));
-            let perplexity = lm::perplexity(policy.model, &held_out, format.end(), self.recipe.micro_batch_size);
+            let perplexity = lm::perplexity(
+                policy.model,
+                &held_out,
+                format.end(),
+                self.recipe.micro_batch_size,
+                &Workers::default(),
+            );
             metrics.insert(format!("perplexity/{name}"), perplexity);
             progress.step(&metrics)?;
             results.push(PolicyResult {
@@ -446,7 +451,8 @@ impl Stage<Env> for Evaluate {
         }
         let [_, _, before, after] = &answers;
         let wins = head_to_head(&after.test_scores, &before.test_scores);
-        let win_rate: Estimate = wilson(wins.iter().sum::<f64>().round() as u64, wins.len() as u64, CONFIDENCE)?.into();
+        let win_rate: Estimate =
+            wilson(wins.iter().sum::<f64>().round() as u64, wins.len() as u64, self.recipe.confidence)?.into();
         let plain = prompts.iter().map(|prompt| format.prompt(prompt)).collect::<Result<Vec<_>>>()?;
         let (plain, _) = fitting(plain.into_iter(), self.model.context, self.max_response_tokens);
         let divergence = self.mean(&self.divergences(&rlhf, &distilled, &plain, after, device), "kl")?;
@@ -478,8 +484,8 @@ impl Stage<Env> for Evaluate {
         let results = Results {
             by_turns: preference.by_turns,
             calibration_curve: preference.curve,
-            chosen_scores: preference.scores.iter().map(|(better, _)| *better).collect(),
-            rejected_scores: preference.scores.iter().map(|(_, worse)| *worse).collect(),
+            chosen_scores: preference.scores.iter().map(|(chosen, _)| *chosen).collect(),
+            rejected_scores: preference.scores.iter().map(|(_, rejected)| *rejected).collect(),
             pm: preference.accuracy,
             policies: results,
             win_rate,

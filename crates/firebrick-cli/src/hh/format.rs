@@ -1,11 +1,13 @@
 //! How conversations become tokens: in the pipeline's dialogue form, or by the template of a checkpoint.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
 use firebrick_data::{Tokenizer, dialogue};
 use firebrick_preference::Pair;
 use firebrick_pretrained::{ChatTemplate, Message};
-use firebrick_rl::ppo::Turns;
-use firebrick_types::{Comparison, Dialogue, Role, TokenId};
+use firebrick_rl::ResponseFormat;
+use firebrick_types::{Dialogue, LabelledComparison, Role, TokenId};
 use serde::{Deserialize, Serialize};
 
 /// What a checkpoint says about conversations.
@@ -99,26 +101,25 @@ impl Format {
         }
     }
 
-    /// Both dialogues of a comparison as a preference model reads them.
-    pub(crate) fn pair(&self, comparison: &Comparison) -> Result<Pair> {
-        let with = |answer: &String| -> Result<Vec<TokenId>> {
-            if self.chat.template.is_some() {
-                let prompt = self.prompt(&comparison.prompt)?;
-                return Ok([prompt.as_slice(), self.answer(answer).as_slice(), &[self.end()]].concat());
-            }
-            let whole = comparison.prompt.with(firebrick_types::Message::assistant(answer.clone()));
-            Ok(self.judged_text(&dialogue::render(&whole)))
-        };
-        Ok(Pair { better: with(&comparison.chosen)?, worse: with(&comparison.rejected)? })
+    /// Both dialogues of a comparison as a preference model reads them; of a tie none.
+    pub(crate) fn pair(&self, comparison: &LabelledComparison) -> Result<Option<Pair>> {
+        let Some((chosen, rejected)) = comparison.chosen_and_rejected() else { return Ok(None) };
+        let [chosen, rejected] =
+            [chosen, rejected].map(|answer| [self.answer(answer).as_slice(), &[self.end()]].concat());
+        let strength = comparison.strength;
+        Ok(Some(Pair { strength, ..Pair::new(self.prompt(comparison.prompt())?, chosen, rejected) }))
     }
 
     /// How a response ends.
-    pub(crate) fn turns(&self) -> Turns {
+    pub(crate) fn responses(&self) -> ResponseFormat {
         let stop: &[&str] = if self.chat.template.is_some() { &[] } else { &[dialogue::STOP, dialogue::SEPARATOR] };
-        Turns {
+        let stop = stop.iter().map(|text| self.tokenizer.encode(text)).collect();
+        let tokenizer = self.tokenizer.clone();
+        ResponseFormat {
             eoc: self.end(),
             ends: self.chat.ends.clone(),
-            stop: stop.iter().map(|text| self.tokenizer.encode(text)).collect(),
+            stop,
+            decode: Arc::new(move |tokens| tokenizer.decode(tokens)),
         }
     }
 
@@ -159,13 +160,9 @@ mod tests {
         Format::new(tokenizer, Some(Chat { template: Some(template), end, ends, eoc: String::new() }))
     }
 
-    fn comparison() -> Comparison {
-        Comparison {
-            prompt: Dialogue::new(vec![Turn::human("What is it?")]),
-            chosen: "It is an oak.".to_owned(),
-            rejected: "Hi there.".to_owned(),
-            tranche: "test".to_owned(),
-        }
+    fn comparison() -> LabelledComparison {
+        let prompt = Dialogue::new(vec![Turn::human("What is it?")]);
+        LabelledComparison::of_chosen(prompt, "It is an oak.", "Hi there.", "test")
     }
 
     #[test]
@@ -178,7 +175,7 @@ mod tests {
         let sampled = text.bytes().flat_map(|byte| tokenizer.encode(&char::from(byte).to_string())).collect::<Vec<_>>();
         assert_eq!(tokenizer.decode(&sampled), text);
         assert_ne!(tokenizer.encode(text), sampled);
-        let judged = format.turns().judged(&prompt, &sampled);
+        let judged = format.responses().scored_sequence(&prompt, &sampled);
         assert_eq!(judged, [&prompt[..], &sampled, &[tokenizer.eoc()]].concat());
     }
 
@@ -186,32 +183,42 @@ mod tests {
     fn a_template_renders_prompts_pairs_and_openings() {
         let format = chat();
         let encode = |text: &str| format.tokenizer().encode_with_special(text);
-        let prompt = format.prompt(&comparison().prompt).unwrap();
+        let prompt = format.prompt(comparison().prompt()).unwrap();
         assert_eq!(prompt, encode("[user]What is it?<|eoc|>[assistant]"));
-        let pair = format.pair(&comparison()).unwrap();
-        assert_eq!(pair.better, [&prompt[..], &format.answer("It is an oak."), &[format.end()]].concat());
+        let pair = format.pair(&comparison()).unwrap().unwrap();
+        assert_eq!(pair.prompt, prompt);
+        assert_eq!(pair.chosen, [&format.answer("It is an oak.")[..], &[format.end()]].concat());
         // What is judged of a sample is what is learnt from a comparison.
-        assert_eq!(format.turns().judged(&prompt, &format.answer("It is an oak.")), pair.better);
+        assert_eq!(
+            format.responses().scored_sequence(&prompt, &format.answer("It is an oak.")),
+            pair.sequences(100)[0]
+        );
         assert_eq!(format.unasked(&[7]).unwrap(), [&[7][..], &encode("[assistant]")].concat());
         assert_eq!(format.passage("\n\nHuman: Hi").unwrap(), encode("[user]Hi<|eoc|>"));
         assert_eq!(format.after(&[7], &[8, 9]), [7, 8, 9]);
         assert_eq!(Format::new(tokenizer(), None).after(&[7], &[8, 9]), [8, 7, 9]);
     }
 
+    /// A prompt and its response are the tokens of the whole dialogue, cut where the response begins.
+    #[test]
+    fn a_dialogue_is_its_prompt_and_its_response() {
+        let format = Format::new(tokenizer(), None);
+        let pair = format.pair(&comparison()).unwrap().unwrap();
+        let whole = comparison().prompt().with(Turn::assistant("It is an oak."));
+        assert_eq!(pair.sequences(100)[0], format.judged_text(&dialogue::render(&whole)));
+    }
+
     #[test]
     fn a_response_ends_with_any_of_the_tokens_and_is_judged_with_one() {
         let format = chat();
-        let turns = format.turns();
+        let responses = format.responses();
         let answer = format.answer("It is an oak.");
         let judged = [&[7], &answer[..], &[format.end()]].concat();
-        assert_eq!(turns.stop(9).tokens.len(), 2);
-        for end in turns.ends.iter().map(|&end| vec![end]).chain([vec![]]) {
+        assert_eq!(responses.stop(9).tokens.len(), 2);
+        for end in responses.ends.iter().map(|&end| vec![end]).chain([vec![]]) {
             let response = [&answer[..], &end].concat();
-            assert_eq!(
-                (turns.text(&response), turns.judged(&[7], &response)),
-                (&answer[..], judged.clone()),
-                "{end:?}"
-            );
+            assert_eq!(responses.text(&response).trim(), "It is an oak.", "{end:?}");
+            assert_eq!(responses.scored_sequence(&[7], &response), judged, "{end:?}");
         }
     }
 

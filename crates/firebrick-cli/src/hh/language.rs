@@ -9,7 +9,7 @@ use firebrick_kernels::Precision;
 use firebrick_models::{Decoder, DecoderConfig, LoraConfig, Positions, save_decoder};
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext, digest};
 use firebrick_pretrained::Checkpoint;
-use firebrick_train::{Checkpoints, distill, lm};
+use firebrick_train::{Checkpoints, Run, distill, lm};
 use firebrick_types::{Seed, TokenId};
 use rand::seq::SliceRandom;
 use serde::Serialize;
@@ -200,6 +200,7 @@ impl Stage<Env> for Pretrain {
         let train = lm::LmConfig {
             batch_size: self.train.batch_size,
             micro_batch_size: self.train.micro_batch_size,
+            passes: self.train.passes,
             fit: self.train.fit(rows),
         };
         let model = lm::pretrain(
@@ -207,9 +208,11 @@ impl Stage<Env> for Pretrain {
             &documents,
             tokenizer.eoc(),
             &train,
-            seed,
-            Some(&mut checkpoints(ctx, env)),
-            &mut Progress::new(ctx.work(), ctx.stage(), env.voice),
+            Run::new(seed).checkpoints(checkpoints(ctx, env)).observer(Progress::new(
+                ctx.work(),
+                ctx.stage(),
+                env.voice,
+            )),
         )?;
         keep_decoder(&model.valid(), &config, ctx)?;
         Ok(())
@@ -278,6 +281,7 @@ impl Stage<Env> for Distill {
         let config = distill::DistillConfig {
             batch_size: self.recipe.train.batch_size,
             micro_batch_size: self.recipe.train.micro_batch_size,
+            passes: self.recipe.train.passes,
             top_k: self.recipe.top_k,
             fit: self.recipe.train.fit(texts.len()),
         };
@@ -288,9 +292,11 @@ impl Stage<Env> for Distill {
             &texts,
             format.end(),
             &config,
-            seed,
-            Some(&mut checkpoints(ctx, env)),
-            &mut Progress::new(ctx.work(), ctx.stage(), env.voice),
+            Run::new(seed).checkpoints(checkpoints(ctx, env)).observer(Progress::new(
+                ctx.work(),
+                ctx.stage(),
+                env.voice,
+            )),
         )?;
         keep_decoder(&model.valid().merged(), &shape, ctx)?;
         Ok(())

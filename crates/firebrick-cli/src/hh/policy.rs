@@ -7,7 +7,8 @@ use burn::module::Module;
 use firebrick_models::LoraConfig;
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
 use firebrick_rl::ppo::{self, PpoConfig};
-use firebrick_train::{Event, Observer, ObserverError};
+use firebrick_rl::{Prompt, RewardModel};
+use firebrick_train::{Event, Observer, ObserverError, Run};
 use firebrick_types::{Seed, TokenId};
 use serde::Serialize;
 
@@ -60,7 +61,7 @@ impl Stage<Env> for Ppo {
         let prompts = corpus
             .train_comparisons()?
             .iter()
-            .map(|one| format.prompt(&one.prompt))
+            .map(|one| format.prompt(one.prompt()))
             .collect::<Result<BTreeSet<_>>>()?;
         let (prompts, dropped) = fitting(prompts.into_iter(), self.model.context, self.recipe.max_response_tokens);
         if prompts.is_empty() {
@@ -71,6 +72,8 @@ impl Stage<Env> for Ppo {
             )
             .into());
         }
+        let prompts = prompts.into_iter().enumerate();
+        let prompts = prompts.map(|(index, tokens)| Prompt::new(index.to_string(), tokens)).collect::<Vec<_>>();
         let training = env.device.clone().autodiff();
         let (policy, shape) = initial.load_with_config(&training)?;
         let critic = pm.load(&training)?;
@@ -78,21 +81,17 @@ impl Stage<Env> for Ppo {
             Some(lora) => critic.with_lora(lora, seed.derive("critic")),
             None => critic,
         };
-        let (policy, _critic) = ppo::train(
-            adapted(policy, self.lora, seed),
-            critic,
-            &pm.load(&env.device)?,
-            &prompts,
-            &format.turns(),
-            &self.recipe,
-            seed,
-            Some(&mut checkpoints(ctx, env)),
-            &mut EntropyWatch {
-                progress: Progress::new(ctx.work(), ctx.stage(), env.voice),
-                iterations: self.recipe.iterations as u64,
-                initial: None,
-            },
-        )?;
+        let responses = format.responses();
+        let observer = EntropyWatch {
+            progress: Progress::new(ctx.work(), ctx.stage(), env.voice),
+            iterations: self.recipe.iterations as u64,
+            initial: None,
+        };
+        let run = Run::new(seed).checkpoints(checkpoints(ctx, env)).observer(observer);
+        let (scorer, micro_batch_size) = (&pm.load(&env.device)?, self.recipe.micro_batch_size);
+        let reward = RewardModel { scorer, format: &responses, micro_batch_size, workers: run.workers };
+        let policy = adapted(policy, self.lora, seed);
+        let (policy, _critic) = ppo::train(policy, critic, &reward, &prompts, &responses, &self.recipe, run)?;
         keep_decoder(&policy.valid().merged(), &shape, ctx)?;
         Ok(())
     }

@@ -6,8 +6,10 @@ use firebrick_data::pmp::{binarize, ranked};
 use firebrick_data::split;
 use firebrick_models::{DecoderConfig, LoraConfig, ScoredDecoder, save_scored};
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
-use firebrick_preference::{Pair, PreferenceConfig, train};
-use firebrick_types::{Comparison, Seed};
+use firebrick_preference::Pair;
+use firebrick_preference::reward_model::{RewardModelConfig, train};
+use firebrick_train::Run;
+use firebrick_types::{LabelledComparison, Seed};
 use serde::Serialize;
 
 use super::artifacts::{Corpus, LanguageModel, PreferenceModel, Used, Vocabulary, write_json};
@@ -24,15 +26,16 @@ fn fit(
     ctx: &StageContext,
     env: &Env,
 ) -> Result<ScoredDecoder> {
-    let config = PreferenceConfig {
+    let config = RewardModelConfig {
         batch_size: recipe.train.batch_size,
         micro_batch_size: recipe.train.micro_batch_size,
+        passes: recipe.train.passes,
         ranked_weight: recipe.ranked_weight,
         lm_weight: recipe.lm_weight,
         fit: recipe.train.fit(pairs.len()),
     };
-    let mut progress = Progress::new(ctx.work(), ctx.stage(), env.voice);
-    Ok(train(model, pairs, &config, seed, Some(&mut checkpoints(ctx, env)), &mut progress)?)
+    let progress = Progress::new(ctx.work(), ctx.stage(), env.voice);
+    Ok(train(model, pairs, &config, Run::new(seed).checkpoints(checkpoints(ctx, env)).observer(progress))?)
 }
 
 fn keep(model: &ScoredDecoder, config: &DecoderConfig, ctx: &StageContext) -> Result<()> {
@@ -77,9 +80,9 @@ impl Stage<Env> for Pmp {
         };
         let pairs = texts
             .iter()
-            .map(|pair| Pair { better: format.judged_text(&pair.better), worse: format.judged_text(&pair.worse) });
+            .map(|pair| Pair::new(Vec::new(), format.judged_text(&pair.chosen), format.judged_text(&pair.rejected)));
         // Cutting a longer sample from the left would cut off its label, and leave nothing to learn.
-        let fits = |pair: &Pair| pair.better.len().max(pair.worse.len()) <= self.model.context;
+        let fits = |pair: &Pair| pair.chosen.len().max(pair.rejected.len()) <= self.model.context;
         let (pairs, too_long): (Vec<_>, Vec<_>) = pairs.partition(fits);
         let used = Used { pairs: pairs.len(), too_long: too_long.len() };
         write_json(&ctx.artifact().join(PreferenceModel::USED), &used)?;
@@ -129,7 +132,7 @@ impl Stage<Env> for Pm {
         env: &Env,
     ) -> Result<(), BoxError> {
         let seed = Seed::new(self.seed).derive("hh/pm");
-        let opening = |one: &Comparison| one.prompt.opening().unwrap_or_default().to_owned();
+        let opening = |one: &LabelledComparison| one.prompt().opening().unwrap_or_default().to_owned();
         let comparisons = corpus.train_comparisons()?;
         let openings = comparisons.iter().map(opening).collect::<Vec<_>>();
         let indexed = openings.iter().zip(comparisons).collect::<Vec<_>>();
@@ -138,7 +141,8 @@ impl Stage<Env> for Pm {
             Half::First => first,
             Half::Second => second,
         };
-        let pairs = half.iter().map(|(_, comparison)| format.pair(comparison)).collect::<Result<Vec<_>>>()?;
+        let pairs = half.iter().filter_map(|(_, comparison)| format.pair(comparison).transpose());
+        let pairs = pairs.collect::<Result<Vec<_>>>()?;
         let used = Used { pairs: pairs.len(), too_long: 0 };
         write_json(&ctx.artifact().join(PreferenceModel::USED), &used)?;
         let (model, config) = pmp.load_with_config(&env.device.clone().autodiff())?;

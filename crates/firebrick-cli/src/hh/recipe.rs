@@ -106,13 +106,13 @@ impl ModelRecipe {
 pub(crate) enum Decay {
     /// Not at all (the papers' preference models).
     Constant,
-    /// Half a cosine to a tenth (GPT-3's pretraining).
-    Cosine,
+    /// Half a cosine to this share of the peak (GPT-3's pretraining: a tenth).
+    Cosine { floor: f64 },
     /// A line to zero (the papers' distillation).
     Linear,
 }
 
-/// How one pass over samples is optimised.
+/// How samples are learnt from.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct TrainRecipe {
@@ -124,6 +124,8 @@ pub(crate) struct TrainRecipe {
     pub(crate) learning_rate: f64,
     /// Samples until it is reached.
     pub(crate) warmup: u64,
+    /// How often all samples are taken.
+    pub(crate) passes: usize,
     /// How it falls.
     pub(crate) decay: Decay,
     /// Gradients longer than this are scaled down to it.
@@ -133,12 +135,12 @@ pub(crate) struct TrainRecipe {
 }
 
 impl TrainRecipe {
-    /// The optimisation of one pass over this many samples.
+    /// The optimisation of all passes over this many samples.
     pub(crate) fn fit(&self, samples: usize) -> FitConfig {
-        let (warmup, total) = (self.warmup, samples as u64);
+        let (warmup, total) = (self.warmup, (self.passes * samples) as u64);
         let schedule = match self.decay {
             Decay::Constant => Schedule::Warmup { warmup },
-            Decay::Cosine => Schedule::Cosine { warmup, total, floor: 0.1 },
+            Decay::Cosine { floor } => Schedule::Cosine { warmup, total, floor },
             Decay::Linear => Schedule::Linear { warmup, total },
         };
         FitConfig { learning_rate: self.learning_rate, schedule, clip_norm: self.clip_norm, adamw: self.adamw }
@@ -191,6 +193,10 @@ pub(crate) struct EvaluateRecipe {
     pub(crate) documents: usize,
     /// Bootstrap resamples of every interval.
     pub(crate) resamples: usize,
+    /// How often intervals hold what they estimate.
+    pub(crate) confidence: f64,
+    /// Wins and losses against each other that every two policies are given before the first, in Elo's fit.
+    pub(crate) elo_prior: f64,
     /// Bins of the calibration curve.
     pub(crate) calibration_bins: usize,
     /// Dialogues shown in the report.
@@ -212,14 +218,18 @@ impl Recipe {
             ("data.threads", self.data.threads),
             ("pretrain.batch_size", self.pretrain.batch_size),
             ("pretrain.micro_batch_size", self.pretrain.micro_batch_size),
+            ("pretrain.passes", self.pretrain.passes),
             ("distill.texts", self.distill.texts),
             ("distill.top_k", self.distill.top_k),
             ("distill.train.batch_size", self.distill.train.batch_size),
             ("distill.train.micro_batch_size", self.distill.train.micro_batch_size),
+            ("distill.train.passes", self.distill.train.passes),
             ("pmp.train.batch_size", self.pmp.pairs.train.batch_size),
             ("pmp.train.micro_batch_size", self.pmp.pairs.train.micro_batch_size),
+            ("pmp.train.passes", self.pmp.pairs.train.passes),
             ("pm.train.batch_size", self.pm.train.batch_size),
             ("pm.train.micro_batch_size", self.pm.train.micro_batch_size),
+            ("pm.train.passes", self.pm.train.passes),
             ("ppo.prompts_per_iteration", self.ppo.prompts_per_iteration),
             ("ppo.samples_per_prompt", self.ppo.samples_per_prompt),
             ("ppo.sequences_per_update", self.ppo.sequences_per_update),

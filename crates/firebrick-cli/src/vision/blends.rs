@@ -4,8 +4,8 @@ use anyhow::Result;
 use burn::tensor::Tensor;
 use firebrick_inference::{Compose, Evidence, Exemplars, GenerativeModel, MapConfig, SweepConfig};
 use firebrick_models::Cnn;
-use firebrick_tensor::Classifier;
-use firebrick_train::parallel_map;
+use firebrick_tensor::{Classifier, Workers};
+
 use firebrick_types::Images;
 
 use super::questions::{CHUNK, all, pairs};
@@ -26,7 +26,7 @@ pub(super) fn blends(
     config: &MapConfig,
 ) -> Result<Ambiguity> {
     let chunks = pairs(test, count).chunks(CHUNK).map(<[_]>::to_vec).collect();
-    let measured = parallel_map(chunks, |chunk: Vec<[usize; 2]>| -> Result<Vec<[Drawn; 3]>> {
+    let measured = Workers::default().map(chunks, |chunk: Vec<[usize; 2]>| -> Result<Vec<[Drawn; 3]>> {
         let sides = [0, 1].map(|side| test.chosen(chunk.iter().map(|pair| pair[side])));
         let pictures = sides.each_ref().map(|side| all(side, model));
         let blend = (pictures[0].clone() + pictures[1].clone()) / 2.0;

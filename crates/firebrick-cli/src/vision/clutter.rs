@@ -5,8 +5,8 @@ use burn::tensor::{Tensor, activation};
 use firebrick_inference::tasks::Clutter;
 use firebrick_inference::{DetectConfig, GenerativeModel};
 use firebrick_models::Cnn;
-use firebrick_tensor::Classifier;
-use firebrick_train::parallel_map;
+use firebrick_tensor::{Classifier, Workers};
+
 use firebrick_types::{Images, Seed};
 
 use super::questions::all;
@@ -61,7 +61,8 @@ pub(super) fn clutter(
     let mut found = Vec::new();
     for (name, finder) in finders {
         let claims = canvases.each_ref().map(|canvases| {
-            parallel_map(canvases.iter().collect(), |canvas: &Canvas| finder(&canvas.pixels))
+            Workers::default()
+                .map(canvases.iter().collect(), |canvas: &Canvas| finder(&canvas.pixels))
                 .into_iter()
                 .collect::<Result<Vec<_>>>()
         });

@@ -11,8 +11,8 @@ use firebrick_inference::{
 };
 use firebrick_models::Cnn;
 use firebrick_stats::top_label_calibration_error;
-use firebrick_tensor::Classifier;
-use firebrick_train::{denoise, parallel_map};
+use firebrick_tensor::{Classifier, Workers};
+use firebrick_train::denoise;
 use firebrick_types::{Images, Seed};
 
 use super::questions::{CHUNK, Learnt, all};
@@ -167,7 +167,7 @@ impl<'a> Ways<'a> {
         for Method { name, pictures, way } in self.methods(test.len()) {
             let chunks = (0..pictures).collect::<Vec<_>>();
             let chunks = chunks.chunks(CHUNK).map(<[usize]>::to_vec).collect::<Vec<_>>();
-            let measured = parallel_map(chunks, |chunk: Vec<usize>| {
+            let measured = Workers::default().map(chunks, |chunk: Vec<usize>| {
                 let part = test.chosen(chunk.iter().copied());
                 let seeds = chunk.iter().map(|&index| seed.at(&[index as u64])).collect::<Vec<_>>();
                 let visible = occluder.masks(height, width, &seeds, &self.model.network().device());

@@ -5,7 +5,8 @@ use burn::tensor::Tensor;
 use firebrick_inference::tasks::{Corruption, Cover};
 use firebrick_inference::{Evidence, Query};
 use firebrick_stats::auroc;
-use firebrick_train::parallel_map;
+use firebrick_tensor::Workers;
+
 use firebrick_types::{Images, Seed};
 
 use super::completion::{Answer, Ways, right};
@@ -39,7 +40,8 @@ pub(super) fn covers(test: &Images, ways: &Ways<'_>, recipe: &UnknownRecipe, see
     let one = |wrong: Wrong| -> Result<Covered> {
         // Debris is of another class.
         let chunks = pairs(test, recipe.pictures).chunks(CHUNK).map(<[_]>::to_vec).collect();
-        let measured = parallel_map(chunks, |chunk: Vec<[usize; 2]>| ask(test, ways, recipe, wrong, &chunk, seed));
+        let measured =
+            Workers::default().map(chunks, |chunk: Vec<[usize; 2]>| ask(test, ways, recipe, wrong, &chunk, seed));
         let measured = measured.into_iter().collect::<Result<Vec<_>>>()?;
         let pictures = recipe.pictures.min(test.len());
         let sum = |of: fn(&Seen) -> usize| share(measured.iter().map(of).sum(), pictures);

@@ -4,8 +4,8 @@ use anyhow::Result;
 use burn::tensor::Tensor;
 use firebrick_inference::metrics::{ink_assignment, intersection_over_union, mean_square, points_at};
 use firebrick_inference::{Compose, Evidence, Exemplars, GenerativeModel, MapConfig, SweepConfig};
-use firebrick_tensor::Classifier;
-use firebrick_train::parallel_map;
+use firebrick_tensor::{Classifier, Workers};
+
 use firebrick_types::Images;
 
 use super::questions::{CHUNK, all, pairs};
@@ -54,7 +54,7 @@ fn searched(
     const CHUNK: usize = 5;
     let pairs = pairs(test, recipe.searched.min(recipe.pairs));
     let count = pairs.len();
-    let right = parallel_map(pairs.chunks(CHUNK).map(<[_]>::to_vec).collect(), |chunk: Vec<[usize; 2]>| {
+    let right = Workers::default().map(pairs.chunks(CHUNK).map(<[_]>::to_vec).collect(), |chunk: Vec<[usize; 2]>| {
         let Laid { labels, evidence, .. } = Laid::of(test, &chunk, model);
         let found = model.pair_search(&evidence, None, recipe.candidates, Compose::Max, sweep, config)?.labels;
         let is = |&index: &usize| same([found[0][index], found[1][index]], [labels[0][index], labels[1][index]]);
@@ -83,7 +83,7 @@ pub(super) fn overlaps(
     config: &MapConfig,
 ) -> Result<Overlap> {
     let chunks = pairs(test, recipe.pairs).chunks(CHUNK).map(<[_]>::to_vec).collect();
-    let measured = parallel_map(chunks, |chunk: Vec<[usize; 2]>| -> Result<Taken> {
+    let measured = Workers::default().map(chunks, |chunk: Vec<[usize; 2]>| -> Result<Taken> {
         let Laid { pictures, labels, evidence } = Laid::of(test, &chunk, model);
         let both = evidence.images.clone();
         let [batch, _, width, _] = both.dims();

@@ -1,5 +1,6 @@
 //! Stage `questions`: what the model answers, beside simple ways.
 
+use firebrick_tensor::Workers;
 use std::collections::BTreeMap;
 
 use anyhow::Result;
@@ -8,8 +9,8 @@ use firebrick_inference::tasks::Occluder;
 use firebrick_inference::{Evidence, Exemplars, GenerativeModel, ImputeConfig, MapConfig, Query, SweepConfig};
 use firebrick_models::Cnn;
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
+
 use firebrick_train::classify::pixels;
-use firebrick_train::parallel_map;
 use firebrick_types::{Images, Seed};
 use serde::Serialize;
 
@@ -153,17 +154,18 @@ impl Ask {
         let work = Occluder::ALL
             .iter()
             .flat_map(|&occluder| indices.chunks(CHUNK).map(move |chunk| (occluder, chunk.to_vec())));
-        let counted = parallel_map(work.collect(), |(occluder, chunk): (Occluder, Vec<usize>)| -> Result<_> {
-            let part = validation.chosen(chunk.iter().copied());
-            let seeds = chunk.iter().map(|&index| seed.at(&[index as u64])).collect::<Vec<_>>();
-            let visible = occluder.masks(height, width, &seeds, &model.network().device());
-            let evidence = Evidence { images: all(&part, model), visible };
-            let counted = |temperature: f64| -> Result<usize> {
-                let config = ImputeConfig { temperature, ..self.complete.impute() };
-                Ok(right(&model.impute(&evidence, exemplars, &Query::Free, &config)?.labels, &part))
-            };
-            CHOICES.iter().map(|&temperature| counted(temperature)).collect::<Result<Vec<_>>>()
-        });
+        let counted =
+            Workers::default().map(work.collect(), |(occluder, chunk): (Occluder, Vec<usize>)| -> Result<_> {
+                let part = validation.chosen(chunk.iter().copied());
+                let seeds = chunk.iter().map(|&index| seed.at(&[index as u64])).collect::<Vec<_>>();
+                let visible = occluder.masks(height, width, &seeds, &model.network().device());
+                let evidence = Evidence { images: all(&part, model), visible };
+                let counted = |temperature: f64| -> Result<usize> {
+                    let config = ImputeConfig { temperature, ..self.complete.impute() };
+                    Ok(right(&model.impute(&evidence, exemplars, &Query::Free, &config)?.labels, &part))
+                };
+                CHOICES.iter().map(|&temperature| counted(temperature)).collect::<Result<Vec<_>>>()
+            });
         let counted = counted.into_iter().collect::<Result<Vec<_>>>()?;
         let right = |choice: usize| counted.iter().map(|counts| counts[choice]).sum::<usize>();
         // Of choices that are right as often the first.

@@ -11,6 +11,8 @@ use firebrick_inference::tasks::Occluder;
 use firebrick_inference::{DecoderMode, GenerativeConfig, GenerativeModel, Network, PriorConfig};
 use firebrick_models::{CnnConfig, save_cnn};
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext, digest};
+use firebrick_tensor::Workers;
+use firebrick_train::Run;
 use firebrick_train::classify::{self, ClassifyConfig, accuracy};
 use firebrick_train::{AdamWConfig, FitConfig, Schedule, denoise};
 use firebrick_types::{Images, Seed};
@@ -207,11 +209,13 @@ impl Stage<Env> for Train {
         // What cannot be modelled is not worth training.
         let told = || format!("pictures of {height} x {width} pixels");
         Network::of(cnn.valid()).with_context(told)?;
-        let mut progress = Progress::new(ctx.work(), ctx.stage(), env.voice);
-        let cnn = classify::train(cnn, &train, &config, seed, Some(&mut checkpoints(ctx, env)), &mut progress)?.valid();
+        let progress = Progress::new(ctx.work(), ctx.stage(), env.voice);
+        let run = Run::new(seed).checkpoints(checkpoints(ctx, env)).observer(progress);
+        let cnn = classify::train(cnn, &train, &config, run)?.valid();
         save_cnn(&cnn, ctx.artifact())?;
         keep_metrics(ctx)?;
-        write_json(&ctx.artifact().join(Classifier::ACCURACY), &accuracy(&cnn, &test, self.cnn.micro_batch_size))?;
+        let accuracy = accuracy(&cnn, &test, self.cnn.micro_batch_size, &Workers::default());
+        write_json(&ctx.artifact().join(Classifier::ACCURACY), &accuracy)?;
         Ok(())
     }
 }
@@ -243,13 +247,13 @@ impl Stage<Env> for Denoise {
         let epochs = 2 * self.cnn.epochs;
         let config = self.cnn.config(epochs, epochs * train.len() as u64);
         let model = plan.init(seed, &env.device.clone().autodiff()).context("`cnn` does not fit the pictures")?;
-        let mut progress = Progress::new(ctx.work(), ctx.stage(), env.voice);
+        let progress = Progress::new(ctx.work(), ctx.stage(), env.voice);
         let mask = |seed: Seed| {
             let family = seed.derive("family").rng().random_range(0..Occluder::ALL.len());
             Occluder::ALL[family].mask(height, width, seed)
         };
-        let mut kept = checkpoints(ctx, env);
-        let model = denoise::train(model, &train, mask, &config, seed, Some(&mut kept), &mut progress)?.valid();
+        let run = Run::new(seed).checkpoints(checkpoints(ctx, env)).observer(progress);
+        let model = denoise::train(model, &train, mask, &config, run)?.valid();
         save_cnn(&model, ctx.artifact())?;
         keep_metrics(ctx)?;
         Ok(())

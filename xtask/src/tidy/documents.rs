@@ -1,5 +1,6 @@
-//! Rules of the Markdown pages: links lead somewhere, and the book lists every page.
+//! Rules of the Markdown pages: links lead somewhere, and the book lists every page by its title.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use super::{Problem, Tree};
@@ -57,15 +58,41 @@ fn resolve(page: &Path, relative: &str) -> PathBuf {
     path
 }
 
+/// Pages that the book's summary does not list, or lists under another title than their own.
 fn unlisted_pages(tree: &Tree) -> Vec<Problem> {
     let summary = Path::new(BOOK).join("SUMMARY.md");
     let Some(Some(text)) = tree.get(&summary) else {
         return vec![Problem::new(summary, 1, "the book has no summary")];
     };
-    let listed = markdown::links(text).into_iter().map(|(_, target)| resolve(&summary, &target)).collect::<Vec<_>>();
+    let listed = titles(text).map(|(line, title, target)| (resolve(&summary, target), (line, title)));
+    let listed = listed.collect::<BTreeMap<_, _>>();
     let is_page = |path: &Path| path.starts_with(BOOK) && path.extension().is_some_and(|extension| extension == "md");
-    let unlisted = tree.keys().filter(|path| is_page(path) && **path != summary && !listed.contains(path));
-    unlisted.map(|path| Problem::new(path, 1, format!("{} does not list this page", summary.display()))).collect()
+    let mut found = Vec::new();
+    for (path, page) in tree.iter().filter(|(path, _)| is_page(path) && **path != summary) {
+        let own = page.iter().flat_map(|page| page.lines()).find_map(|line| line.strip_prefix("# "));
+        match (listed.get(path), own) {
+            (None, _) => {
+                let message = format!("{} does not list this page", summary.display());
+                found.push(Problem::new(path, 1, message));
+            }
+            (Some(_), None) => found.push(Problem::new(path, 1, "a page without a title, `# …`")),
+            (Some(&(line, title)), Some(own)) if title != own => {
+                let message =
+                    format!("{} is titled \"{own}\", not \"{title}\"; use one of them in both", path.display());
+                found.push(Problem::new(&summary, line, message));
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// The line, title and target of every entry of a summary, `- [title](target)`.
+fn titles(summary: &str) -> impl Iterator<Item = (usize, &str, &str)> {
+    (1..).zip(summary.lines()).filter_map(|(number, line)| {
+        let (title, target) = line.trim_start().strip_prefix("- [")?.rsplit_once("](")?;
+        Some((number, title, target.strip_suffix(')')?))
+    })
 }
 
 #[cfg(test)]
@@ -99,12 +126,21 @@ mod tests {
     }
 
     #[test]
-    fn the_book_lists_every_page() {
-        let summary = ("docs/book/src/SUMMARY.md", "- [One](one.md)\n- [Two](deep/two.md)\n");
-        let pages = [summary, ("docs/book/src/one.md", ""), ("docs/book/src/deep/two.md", "")];
+    fn the_book_lists_every_page_by_its_title() {
+        let summary = ("docs/book/src/SUMMARY.md", "# Summary\n\n- [One](one.md)\n  - [Two of `x`](deep/two.md)\n");
+        let pages = [
+            summary,
+            ("docs/book/src/one.md", "# One\n"),
+            ("docs/book/src/deep/two.md", "Note\n# Two of `x`\n# Not this\n"),
+        ];
         assert_eq!(unlisted_pages(&tree(&pages)), []);
         let more = [&pages[..], &[("docs/book/src/three.md", "")]].concat();
         assert_eq!(unlisted_pages(&tree(&more))[0].path, Path::new("docs/book/src/three.md"));
         assert_eq!(unlisted_pages(&tree(&[]))[0].message, "the book has no summary");
+        let renamed = unlisted_pages(&tree(&[summary, ("docs/book/src/one.md", "# First\n"), pages[2]]));
+        let message = "docs/book/src/one.md is titled \"First\", not \"One\"; use one of them in both";
+        assert_eq!(renamed, [Problem::new("docs/book/src/SUMMARY.md", 3, message)]);
+        let untitled = unlisted_pages(&tree(&[summary, ("docs/book/src/one.md", "One\n"), pages[2]]));
+        assert_eq!(untitled, [Problem::new("docs/book/src/one.md", 1, "a page without a title, `# …`")]);
     }
 }

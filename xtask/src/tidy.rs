@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::process::workspace_root;
 
+mod command;
 mod crates;
 mod documents;
 mod sources;
@@ -61,6 +62,7 @@ fn problems(tree: &Tree) -> Result<Vec<Problem>> {
     let mut found = sources::problems(tree);
     found.extend(documents::problems(tree));
     found.extend(crates::problems(&packages, tree));
+    found.extend(command::problems(tree));
     Ok(found)
 }
 

@@ -12,6 +12,7 @@ use crate::process::workspace_root;
 mod command;
 mod crates;
 mod documents;
+mod duplicates;
 mod sources;
 
 /// A broken rule and its place.
@@ -63,6 +64,7 @@ fn problems(tree: &Tree) -> Result<Vec<Problem>> {
     found.extend(documents::problems(tree));
     found.extend(crates::problems(&packages, tree));
     found.extend(command::problems(tree));
+    found.extend(duplicates::problems(tree));
     Ok(found)
 }
 

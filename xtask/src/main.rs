@@ -14,6 +14,7 @@ use anyhow::{Result, anyhow, bail};
 
 mod bench;
 mod ci;
+mod ids;
 mod markdown;
 mod miri;
 mod pipeline;
@@ -34,7 +35,8 @@ Commands:
   bench peers [OPTIONS]       Run the same work beside PyTorch; `bench --help` tells the options
   miri                        Run the matrix product's tests under Miri, which finds undefined behaviour
   ci                          Run all that CI runs, in its order, and stop at the first failure
-  tidy                        Check what compilers do not: crate graph, headers, links, white space
+  tidy                        Check what compilers do not: crate graph, headers, links, ids, duplicates, white space
+  ids                         Write the book's page of ids from docs/ids.toml
   help                        Show this text
 
 Options of `test`:
@@ -67,7 +69,9 @@ fn arguments() -> Result<Vec<String>> {
 
 fn dispatch(arguments: &[&str]) -> Result<()> {
     match arguments {
-        [] | ["help" | "--help" | "-h", ..] | ["pipeline" | "test" | "miri" | "ci" | "tidy", "--help" | "-h", ..] => {
+        []
+        | ["help" | "--help" | "-h", ..]
+        | ["pipeline" | "test" | "miri" | "ci" | "tidy" | "ids", "--help" | "-h", ..] => {
             print!("{HELP}");
             Ok(())
         }
@@ -77,7 +81,8 @@ fn dispatch(arguments: &[&str]) -> Result<()> {
         ["miri"] => miri::run(),
         ["ci"] => ci::run(),
         ["tidy"] => tidy::run(),
-        [command @ ("miri" | "ci" | "tidy"), argument, ..] => {
+        ["ids"] => ids::run(),
+        [command @ ("miri" | "ci" | "tidy" | "ids"), argument, ..] => {
             bail!("`{command}` takes no arguments, but was given `{argument}`")
         }
         [command, ..] => bail!("there is no command `{command}`; `cargo xtask help` lists them"),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::ids;
 use crate::process::workspace_root;
 
 mod command;
@@ -17,14 +18,14 @@ mod sources;
 
 /// A broken rule and its place.
 #[derive(Debug, PartialEq, Eq)]
-struct Problem {
-    path: PathBuf,
-    line: usize,
-    message: String,
+pub(crate) struct Problem {
+    pub(crate) path: PathBuf,
+    pub(crate) line: usize,
+    pub(crate) message: String,
 }
 
 impl Problem {
-    fn new(path: impl Into<PathBuf>, line: usize, message: impl Into<String>) -> Self {
+    pub(crate) fn new(path: impl Into<PathBuf>, line: usize, message: impl Into<String>) -> Self {
         Self { path: path.into(), line, message: message.into() }
     }
 }
@@ -36,7 +37,7 @@ impl fmt::Display for Problem {
 }
 
 /// Every file of the workspace by its path from the root; `None` where it is no text.
-type Tree = BTreeMap<PathBuf, Option<String>>;
+pub(crate) type Tree = BTreeMap<PathBuf, Option<String>>;
 
 pub(crate) fn run() -> Result<()> {
     let tree = read_tree(workspace_root())?;
@@ -54,7 +55,7 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-fn count(number: usize, noun: &str) -> String {
+pub(crate) fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
@@ -65,11 +66,12 @@ fn problems(tree: &Tree) -> Result<Vec<Problem>> {
     found.extend(crates::problems(&packages, tree));
     found.extend(command::problems(tree));
     found.extend(duplicates::problems(tree));
+    found.extend(ids::problems(tree));
     Ok(found)
 }
 
 /// Reads every file under the root except what builds and runs leave there.
-fn read_tree(root: &Path) -> Result<Tree> {
+pub(crate) fn read_tree(root: &Path) -> Result<Tree> {
     let mut tree = Tree::new();
     let mut folders = vec![root.to_path_buf()];
     while let Some(folder) = folders.pop() {

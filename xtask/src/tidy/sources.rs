@@ -51,7 +51,7 @@ fn local_folder(line: &str) -> Option<&'static str> {
     LOCAL_FOLDERS.into_iter().find(|folder| line.match_indices(folder).any(|(at, _)| begins_word(at)))
 }
 
-/// The names of all tests of a trap of the papers' specification, `t15_…`.
+/// The names of all tests of a trap, `t15_…`.
 pub(super) fn trap_tests(tree: &Tree) -> Vec<&str> {
     let rust = tree.iter().filter(|(path, _)| path.extension().is_some_and(|extension| extension == "rs"));
     rust.filter_map(|(_, text)| text.as_deref()).flat_map(trap_names).collect()

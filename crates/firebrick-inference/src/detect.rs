@@ -51,7 +51,7 @@ impl GenerativeModel {
     /// ```
     ///
     /// The window of the greatest gain is an instance; the ink that it explains does not count any more, and the search goes on until no
-    /// window gains enough. (Specification 4.2, T6: explaining away, greedily.)
+    /// window gains enough: explaining away, greedily. Spec: C-22.
     ///
     /// # Errors
     /// If the canvas has other channels than the classifier's images, or is smaller.

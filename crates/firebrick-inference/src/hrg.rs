@@ -19,7 +19,7 @@ use crate::sweep::{Evidence, Query};
 /// zₗ ← ReLU(Wₗ zₗ₋₁ + bₗ + Wₗ₊₁ᵀ zₗ₊₁)          a pool's switches: the greatest of each window
 /// ```
 ///
-/// After Hu and Ramanan 2016, *Bottom-up and top-down reasoning with hierarchical rectified Gaussians* (specification 1.9). One pass up is
+/// After Hu and Ramanan 2016, *Bottom-up and top-down reasoning with hierarchical rectified Gaussians*. Spec: C-13. One pass up is
 /// the classifier; every pass after it hears the layer above too. A pass that goes up and down updates each layer exactly with the others
 /// held, so that the energy never rises, and as weights are scaled to a norm of at most ½ it has a least one. Hidden pixels are
 /// latent as well, held to [0, 1].

@@ -20,7 +20,7 @@ use crate::sweep::{Evidence, Query};
 /// conv: P(child on) = 1 − (1 − leak) Π_parents (1 − w)^γ
 /// ```
 ///
-/// The binary model nearest to *hierarchical compositional networks* (Lázaro-Gredilla, Liu, Phoenix and George 2016; specification 1.9):
+/// The binary model nearest to *hierarchical compositional networks* (Lázaro-Gredilla, Liu, Phoenix and George 2016; C-14):
 /// noisy-OR layers, pools of which one wins. w is the causal strength of Cheng 1997, *From covariation to causation*, counted in images:
 /// how much more often a child is on with its parent than without. Parents go together, which noisy-OR does not know; γ takes that back,
 /// so that children are on as often as they are.

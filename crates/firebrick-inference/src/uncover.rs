@@ -47,7 +47,8 @@ impl GenerativeModel {
     /// w = σ(log (1 − ε)/ε + log N(x; μ + U z, ψ) + J Σ_beside (2 w − 1))
     /// ```
     ///
-    /// For each component of the prior the factors are read from the pixels it explains, and the pixels chosen anew, in turn. (Specification 1.2 and 1.5, the robust pixel term; the coherence is a mean field of an Ising model.)
+    /// For each component of the prior the factors are read from the pixels it explains, and the pixels chosen anew, in turn. Spec: C-20;
+    /// the coherence is a mean field of an Ising model.
     ///
     /// # Errors
     /// If images or mask are of another size.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 fn firebrick(out: &Path, args: &[&str]) -> Command {
-    pipeline("hh", "smoke", out, args)
+    pipeline("rlhf", "smoke", out, args)
 }
 
 fn pipeline(name: &str, recipe: &str, out: &Path, args: &[&str]) -> Command {
@@ -210,7 +210,7 @@ fn bad_words_are_answered_with_the_fix() {
 #[test]
 fn a_closed_output_is_no_panic() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_firebrick"));
-    command.args(["pipeline", "run", "hh", "--plan"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(["pipeline", "run", "rlhf", "--plan"]).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the binary was built");
     drop(child.stdout.take());
     let output = child.wait_with_output().expect("a child can be waited for");

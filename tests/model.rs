@@ -144,7 +144,7 @@ fn a_stage_of_a_run_is_a_checkpoint() {
     succeed(&[
         "pipeline",
         "run",
-        "hh",
+        "rlhf",
         "--recipe",
         "smoke",
         "--until",

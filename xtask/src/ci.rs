@@ -78,7 +78,7 @@ fn readme_test() -> Result<()> {
 /// Runs the built-in pipeline at its smallest and holds its numbers to their bands. A failed run is kept to be looked at.
 fn smoke() -> Result<()> {
     let folder = env::temp_dir().join(format!("firebrick-smoke-{}", process::id()));
-    let mut command = pipeline::firebrick(&["pipeline", "run", "hh", "--recipe", "smoke", "--check-bands", "--out"]);
+    let mut command = pipeline::firebrick(&["pipeline", "run", "rlhf", "--recipe", "smoke", "--check-bands", "--out"]);
     run_command(command.arg(&folder)).with_context(|| format!("the run is in {}", folder.display()))?;
     fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))
 }

@@ -45,8 +45,8 @@ Options of `test`:
 With arguments, `test` leaves the doctests to `cargo test`; without `-p` it takes the whole workspace.
 
 Examples:
-  cargo xtask pipeline hh --recipe smoke --out runs/smoke
-  cargo xtask pipeline hh --plan
+  cargo xtask pipeline rlhf --recipe smoke --out runs/smoke
+  cargo xtask pipeline rlhf --plan
   cargo xtask test
   cargo xtask test -p firebrick-rl gae
   cargo xtask ci

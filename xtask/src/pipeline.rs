@@ -33,8 +33,8 @@ mod tests {
     #[test]
     fn a_name_runs_and_everything_after_it_is_passed_on() {
         assert_eq!(
-            command_line(&["hh", "--plan", "--", "-x"]).unwrap(),
-            ["pipeline", "run", "hh", "--plan", "--", "-x"]
+            command_line(&["rlhf", "--plan", "--", "-x"]).unwrap(),
+            ["pipeline", "run", "rlhf", "--plan", "--", "-x"]
         );
         assert_eq!(command_line(&["list"]).unwrap(), ["pipeline", "list"]);
     }
@@ -42,6 +42,6 @@ mod tests {
     #[test]
     fn a_missing_name_is_an_error() {
         assert!(command_line(&[]).is_err());
-        assert!(command_line(&["--plan", "hh"]).unwrap_err().to_string().contains("--plan"));
+        assert!(command_line(&["--plan", "rlhf"]).unwrap_err().to_string().contains("--plan"));
     }
 }

@@ -17,7 +17,7 @@ use firebrick_tensor::Classifier;
 use crate::device::On;
 use crate::picture;
 use crate::say::say;
-use crate::vision::{Pictures, all};
+use firebrick_stages::vision::{Pictures, all};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   firebrick infer complete  --model runs/vision-mnist --image in.png --mask mask.png --out done.png

@@ -1,20 +1,16 @@
 #![doc = include_str!("../README.md")]
 
-mod bands;
 mod chat;
 mod device;
-mod env;
 mod generate;
-mod hh;
 mod infer;
+mod log;
 mod model;
 mod picture;
 mod pipeline;
 mod progress;
-mod recipe;
 mod say;
 mod serve;
-mod vision;
 
 use std::process::ExitCode;
 
@@ -54,6 +50,10 @@ enum Command {
 
 fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
+    log::show(match &command {
+        Command::Pipeline(pipeline::Command::Run(run)) => run.voice(),
+        _ => log::Voice::Normal,
+    });
     firebrick_kernels::keep_freed_memory();
     if matches!(command, Command::Pipeline(_)) {
         // Micro-batches keep the cores busy: operations that split themselves as well would wait for each other.

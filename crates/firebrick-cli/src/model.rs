@@ -35,13 +35,13 @@ pub(crate) enum Command {
 
 const INFO: &str = "Examples:
   firebrick model info SmolLM2-135M-Instruct.Q4_1.gguf       a GGUF file
-  firebrick model info runs/hh-world/08-ppo                  what a stage of a run has made
+  firebrick model info runs/rlhf-world/08-ppo                  what a stage of a run has made
   firebrick model info hub:HuggingFaceTB/SmolLM2-135M        from the Hugging Face Hub
   firebrick model info ./gpt2 --lora-rank 64                 memory with adapters of another rank";
 
 const CONVERT: &str = "Examples:
   firebrick model convert SmolLM2-135M-Instruct.Q4_1.gguf smollm2    from GGUF, its numbers widened to 32 bits
-  firebrick model convert runs/hh-world/08-ppo aligned                what a run has made
+  firebrick model convert runs/rlhf-world/08-ppo aligned                what a run has made
   firebrick model convert hub:openai-community/gpt2 gpt2             from the Hugging Face Hub
 Then, in Python:
   AutoModelForCausalLM.from_pretrained(\"smollm2\"), AutoTokenizer.from_pretrained(\"smollm2\")";
@@ -49,7 +49,7 @@ Then, in Python:
 const LOGPROBS: &str = "Examples:
   firebrick model logprobs ./gpt2 --text 'The capital of France is Paris'
   firebrick model logprobs model.gguf --ids 504,3575,282,4649,314
-  firebrick model logprobs runs/hh-world/08-ppo --file answer.txt
+  firebrick model logprobs runs/rlhf-world/08-ppo --file answer.txt
 The first token has no log-probability: nothing stands before it.
 Names of special tokens in a text count as these tokens. A text begins as the tokenizer has it, for instance with <s>.";
 

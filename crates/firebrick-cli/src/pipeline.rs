@@ -1,24 +1,22 @@
 //! `firebrick pipeline …`
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use firebrick_data::hub;
-use firebrick_pipeline::{Event, Options, Pipeline, open, read_record};
+use firebrick_pipeline::{Event, Options, Pipeline, read_record};
+use firebrick_stages::bands::Bands;
+use firebrick_stages::pipelines::{self, Entry};
+use firebrick_stages::{Env, Speed};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::bands::Bands;
 use crate::device::On;
-use crate::env::{Env, Voice};
-use crate::hh::{self, Evaluation, Recipe, Report};
-use crate::progress::Speed;
-use crate::recipe;
+use crate::log::{self, Voice};
+use crate::progress::Progress;
 use crate::say::{remark, say};
-use crate::vision::{self, Answers};
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -36,20 +34,20 @@ pub(crate) enum Command {
 }
 
 const EXAMPLES: &str = "Examples:
-  firebrick pipeline run hh                                      the built-in world
-  firebrick pipeline run hh --recipe tiny --data ../data         comparisons, questions and text from a folder
-  firebrick pipeline run hh --data hub:Anthropic/hh-rlhf         from the Hugging Face Hub
+  firebrick pipeline run rlhf                                  the built-in world
+  firebrick pipeline run rlhf --recipe tiny --data ../data         comparisons, questions and text from a folder
+  firebrick pipeline run rlhf --data hub:Anthropic/hh-rlhf         from the Hugging Face Hub
   firebrick pipeline run vision --data hub:ylecun/mnist          the same of pictures
-  firebrick pipeline run hh --plan --set ppo.kl_coefficient=0.01 what would be run
-  firebrick pipeline run hh --rebuild ppo                        make a stage again, and what depends on it
+  firebrick pipeline run rlhf --plan --set ppo.kl_coefficient=0.01 what would be run
+  firebrick pipeline run rlhf --rebuild ppo                        make a stage again, and what depends on it
   firebrick pipeline run vision                                  built-in pictures
   firebrick pipeline run vision --data ../mnist                  pictures from a folder of IDX files";
 
 #[derive(Args)]
 pub(crate) struct Run {
-    /// Which pipeline: hh or vision.
+    /// Which pipeline: rlhf or vision.
     pipeline: String,
-    /// A built-in recipe or a .toml file; default: of hh world, or tiny with --data; of vision glyphs, or mnist with --data.
+    /// A built-in recipe or a .toml file; default: of rlhf world, or tiny with --data; of vision glyphs, or mnist with --data.
     #[arg(long)]
     recipe: Option<String>,
     /// Lay one number over the recipe, for instance ppo.iterations=10; may be repeated.
@@ -91,12 +89,10 @@ pub(crate) struct Run {
 pub(crate) fn execute(command: Command) -> Result<ExitCode> {
     match command {
         Command::List => {
-            say("hh  from raw preference data to an aligned policy and its report");
-            let names = hh::RECIPES.iter().map(|(name, _)| *name).collect::<Vec<_>>();
-            say(format_args!("    recipes: {}", names.join(", ")));
-            say("vision  from pictures to a classifier, a generative model of its activations, and what it answers");
-            let names = vision::RECIPES.iter().map(|(name, _)| *name).collect::<Vec<_>>();
-            say(format_args!("    recipes: {}", names.join(", ")));
+            for entry in pipelines::ALL {
+                say(format_args!("{}  {}", entry.name, entry.about));
+                say(format_args!("    recipes: {}", names(entry.built_in)));
+            }
             Ok(ExitCode::SUCCESS)
         }
         Command::Run(run) => execute_run(&run),
@@ -107,38 +103,53 @@ pub(crate) fn execute(command: Command) -> Result<ExitCode> {
     }
 }
 
+/// The names of recipes, for a sentence.
+fn names(recipes: &[(&str, &str)]) -> String {
+    recipes.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+}
+
 fn execute_run(run: &Run) -> Result<ExitCode> {
-    match run.pipeline.as_str() {
-        "hh" => execute_hh(run),
-        "vision" => execute_vision(run),
-        other => bail!("no pipeline `{other}`; there are hh and vision (see `firebrick pipeline list`)"),
+    let Some(entry) = pipelines::named(&run.pipeline) else {
+        let names = pipelines::ALL.iter().map(|entry| entry.name).collect::<Vec<_>>().join(" and ");
+        bail!("no pipeline `{}`; there are {names} (see `firebrick pipeline list`)", run.pipeline)
+    };
+    // The recipe's name: the one that was asked for, or what is usual with or without data.
+    let name = run.recipe.as_deref().unwrap_or(entry.usual[usize::from(run.data.is_some())]);
+    let recipe = entry.load(name, &run.set)?;
+    let (out, env) = (run.place(name), run.env(entry.data)?);
+    let pipeline = recipe.pipeline(&env)?;
+    if run.plan {
+        say(pipeline.plan(&out, &env)?.to_string().trim_end());
+        say(format_args!("\n{}", [recipe.derived().join("\n"), recipe.to_toml()?].join("\n\n").trim()));
+        return Ok(ExitCode::SUCCESS);
     }
+    let _log = log::to_file(&out.join("run.log.jsonl"))?;
+    let Some(stages) = run.carry_out(&pipeline, &out, &env)? else { return Ok(ExitCode::SUCCESS) };
+    run.conclude(entry, name, &out, &stages)
 }
 
 impl Run {
-    /// The recipe's name: the one that was asked for, or what is usual with or without data.
-    fn recipe_or<'a>(&'a self, builtin: &'a str, with_data: &'a str) -> &'a str {
-        self.recipe.as_deref().unwrap_or(if self.data.is_some() { with_data } else { builtin })
-    }
-
     /// Where the run lives.
     fn place(&self, recipe: &str) -> PathBuf {
         let stem = Path::new(recipe).file_stem().unwrap_or_default().to_string_lossy();
         self.out.clone().unwrap_or_else(|| Path::new("runs").join(format!("{}-{stem}", self.pipeline)))
     }
 
-    fn env(&self, wanted: hub::Wanted) -> Result<Env> {
-        let voice = match (self.quiet, self.verbose) {
+    /// How much is said.
+    pub(crate) fn voice(&self) -> Voice {
+        match (self.quiet, self.verbose) {
             (true, _) => Voice::Quiet,
             (_, true) => Voice::Verbose,
             _ => Voice::Normal,
-        };
-        Ok(Env {
-            device: self.on.device.clone(),
-            data: self.data.as_deref().map(|data| folder(data, wanted, voice)).transpose()?,
-            checkpoint_every: Duration::from_secs_f64(self.checkpoint_every.max(0.0)),
-            voice,
-        })
+        }
+    }
+
+    fn env(&self, wanted: hub::Wanted) -> Result<Env> {
+        let voice = self.voice();
+        let mut env = Env::new(self.on.device.clone()).display(move |stage| Box::new(Progress::new(stage, voice)));
+        env.data = self.data.as_deref().map(|data| folder(data, wanted, voice)).transpose()?;
+        env.checkpoint_every = Duration::from_secs_f64(self.checkpoint_every.max(0.0));
+        Ok(env)
     }
 
     /// Runs the stages; their names once the last of them is done, none if the run stops before.
@@ -154,74 +165,33 @@ impl Run {
             if let Event::Planned(plan) = event {
                 stages = plan.stages.iter().map(|stage| stage.name.clone()).collect();
             }
-            tell(&event, env.voice);
+            tell(&event, self.voice());
         })?;
         Ok(self.until.as_deref().is_none_or(|stage| stage == "report").then_some(stages))
     }
 
     /// Tells the results and where the report is, and holds the metrics against the recipe's bands if that was asked for.
-    fn conclude(
-        &self,
-        out: &Path,
-        recipe: &str,
-        stages: &[String],
-        summary: &str,
-        bands: &[(&str, &str)],
-        metrics: &BTreeMap<String, f64>,
-    ) -> Result<ExitCode> {
+    fn conclude(&self, entry: &Entry, recipe: &str, out: &Path, stages: &[String]) -> Result<ExitCode> {
+        let results = entry.results(out)?;
         if !self.quiet {
-            say(format_args!("\n{summary}\n{}", times(out, stages)?));
+            say(format_args!("\n{}\n{}", results.summary, times(out, stages)?));
         }
-        say(format_args!("report: {}", stage_folder(out, "report")?.join("artifact").join(Report::FILE).display()));
+        say(format_args!("report: {}", stage_folder(out, "report")?.join("artifact/report.html").display()));
         if self.check_bands {
-            let Some((_, text)) = bands.iter().find(|(known, _)| *known == recipe) else {
-                let known = bands.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-                bail!("recipe `{recipe}` has no bands; they exist for {known}");
-            };
-            if !Bands::parse(text)?.check(metrics) {
+            let text = entry.bands.iter().find(|(known, _)| *known == recipe).map(|(_, text)| *text);
+            let text = text.with_context(|| match entry.bands {
+                [] => format!("pipeline `{}` has no bands", entry.name),
+                known => format!("recipe `{recipe}` has no bands; they exist for {}", names(known)),
+            })?;
+            let (table, within) = Bands::parse(text)?.check(&results.metrics);
+            say(format_args!("\n{table}"));
+            if !within {
                 remark("error: a metric lies outside its band");
                 return Ok(ExitCode::FAILURE);
             }
         }
         Ok(ExitCode::SUCCESS)
     }
-}
-
-fn execute_hh(run: &Run) -> Result<ExitCode> {
-    let name = run.recipe_or("world", "tiny");
-    let recipe: Recipe = recipe::load(name, hh::RECIPES, &run.set)?;
-    recipe.validate()?;
-    let (out, env) = (run.place(name), run.env(hub::Wanted::Comparisons)?);
-    let (pipeline, _, _) = hh::pipeline(&recipe, env.data.is_some())?;
-    if run.plan {
-        say(pipeline.plan(&out, &env)?.to_string().trim_end());
-        let per_iteration = recipe.ppo.samples_per_iteration();
-        let in_all = per_iteration * recipe.ppo.iterations;
-        say(format_args!("\nderived: {per_iteration} samples a PPO iteration, {in_all} in all"));
-        let parameters = recipe.model.config(1).non_embedding_parameters();
-        say(format_args!("non-embedding parameters of each model: {parameters}"));
-        say(format_args!("\n{}", toml::to_string(&recipe)?.trim_end()));
-        return Ok(ExitCode::SUCCESS);
-    }
-    let Some(stages) = run.carry_out(&pipeline, &out, &env)? else { return Ok(ExitCode::SUCCESS) };
-    let Evaluation(results) = open(&out, "evaluate")?;
-    run.conclude(&out, name, &stages, &summary(&results), hh::BANDS, &results.metrics)
-}
-
-fn execute_vision(run: &Run) -> Result<ExitCode> {
-    let name = run.recipe_or("glyphs", "mnist");
-    let recipe: vision::Recipe = recipe::load(name, vision::RECIPES, &run.set)?;
-    recipe.validate()?;
-    let (out, env) = (run.place(name), run.env(hub::Wanted::Images)?);
-    let pipeline = vision::pipeline(&recipe);
-    if run.plan {
-        say(pipeline.plan(&out, &env)?.to_string().trim_end());
-        say(format_args!("\n{}", toml::to_string(&recipe)?.trim_end()));
-        return Ok(ExitCode::SUCCESS);
-    }
-    let Some(stages) = run.carry_out(&pipeline, &out, &env)? else { return Ok(ExitCode::SUCCESS) };
-    let Answers(results) = open(&out, "questions")?;
-    run.conclude(&out, name, &stages, &results.summary(), &[], &results.metrics)
 }
 
 /// The folder of data that an argument means, downloaded if need be.
@@ -287,43 +257,4 @@ fn tell(event: &Event<'_>, voice: Voice) {
         }
         _ => {}
     }
-}
-
-fn summary(results: &hh::Results) -> String {
-    let mut lines = vec![format!("{:12} {:>24} {:>24} {:>8} {:>24}", "policy", "train PM", "test PM", "Elo", "oracle")];
-    for one in &results.policies {
-        let oracle = one.oracle.map_or("–".to_owned(), |oracle| oracle.score.show(3));
-        lines.push(format!(
-            "{:12} {:>24} {:>24} {:>8.0} {:>24}",
-            one.name,
-            one.train_pm.show(2),
-            one.test_pm.show(2),
-            one.elo,
-            oracle
-        ));
-    }
-    lines.push(String::new());
-    lines.push(format!(
-        "{:30} {:>6} {:>22} {:>22} {:>8} {:>8}",
-        "preference model on", "pairs", "accuracy", "length only", "ceiling", "clean"
-    ));
-    for one in &results.pm {
-        let show = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.3}"));
-        lines.push(format!(
-            "{:30} {:>6} {:>22} {:>22} {:>8} {:>8}  {}",
-            one.tranche,
-            one.pairs,
-            one.train_pm.show(3),
-            one.length.show(3),
-            show(one.ceiling),
-            show(one.clean),
-            one.verdict().text()
-        ));
-    }
-    lines.push(format!(
-        "\nthe final policy is preferred on {} of held-out prompts; KL {} nats",
-        results.win_rate.show(3),
-        results.kl.show(2)
-    ));
-    lines.join("\n")
 }

@@ -1,0 +1,269 @@
+//! What stages leave behind: typed folders.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use burn::tensor::Device;
+use firebrick_data::hhh_tasks::HhhItem;
+use firebrick_data::pmp::RankedPair;
+use firebrick_data::synthetic::{World, WorldConfig};
+use firebrick_data::{Tokenizer, store};
+use firebrick_models::{Decoder, DecoderConfig, ScoredDecoder, open_decoder, open_scored};
+use firebrick_pipeline::{Artifact, BoxError};
+use firebrick_report::metrics::{self, Metrics};
+use firebrick_types::{LabelledComparison, Seed};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::format::{Chat, Format};
+use crate::results::Results;
+
+/// Reads a JSON file of an artifact.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    serde_json::from_slice(&bytes).with_context(|| format!("{} is not as it was written", path.display()))
+}
+
+/// Writes a JSON file of an artifact.
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let json = serde_json::to_vec_pretty(value).context("plain data can be written as JSON")?;
+    fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Text, comparisons and evaluation items, split by conversation.
+pub struct Corpus(PathBuf);
+
+/// Where the data came from, how much there is, and what was dropped.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Summary {
+    /// The source in words.
+    pub source: String,
+    /// Counts of what is kept, by name.
+    pub kept: Vec<(String, usize)>,
+    /// What happened to each file, a line each.
+    pub notes: Vec<String>,
+    /// The built-in world, if the data is of it.
+    pub world: Option<(WorldConfig, u64)>,
+}
+
+impl Corpus {
+    pub(crate) const TRAIN_TEXT: &str = "text_train.parquet";
+    pub(crate) const HELD_OUT_TEXT: &str = "text_held_out.parquet";
+    pub(crate) const DIALOGUES: &str = "dialogues.parquet";
+    pub(crate) const TRAIN_COMPARISONS: &str = "comparisons_train.parquet";
+    pub(crate) const TEST_COMPARISONS: &str = "comparisons_test.parquet";
+    pub(crate) const TEST_PROBABILITIES: &str = "comparisons_test_probabilities.json";
+    pub(crate) const RANKED_PAIRS: &str = "ranked_pairs.parquet";
+    pub(crate) const HHH_ITEMS: &str = "hhh_items.json";
+    pub(crate) const PROMPT: &str = "hhh_prompt.txt";
+    pub(crate) const SUMMARY: &str = "summary.json";
+
+    fn rows<T: store::Table>(&self, name: &str) -> Result<Vec<T>> {
+        Ok(store::read(&self.0.join(name))?)
+    }
+
+    /// Documents to learn from.
+    pub fn train_text(&self) -> Result<Vec<String>> {
+        self.rows(Self::TRAIN_TEXT)
+    }
+
+    /// Documents to measure on.
+    pub fn held_out_text(&self) -> Result<Vec<String>> {
+        self.rows(Self::HELD_OUT_TEXT)
+    }
+
+    /// Rendered dialogues to distil on.
+    pub fn dialogues(&self) -> Result<Vec<String>> {
+        self.rows(Self::DIALOGUES)
+    }
+
+    /// Comparisons to learn from.
+    pub fn train_comparisons(&self) -> Result<Vec<LabelledComparison>> {
+        self.rows(Self::TRAIN_COMPARISONS)
+    }
+
+    /// Comparisons to measure on.
+    pub fn test_comparisons(&self) -> Result<Vec<LabelledComparison>> {
+        self.rows(Self::TEST_COMPARISONS)
+    }
+
+    /// The probability of each test comparison's outcome, where the annotators are simulated.
+    pub fn test_probabilities(&self) -> Result<Option<Vec<f64>>> {
+        let path = self.0.join(Self::TEST_PROBABILITIES);
+        path.exists().then(|| read_json(&path)).transpose()
+    }
+
+    /// Pairs of answers, one of them chosen by its readers' votes.
+    pub fn ranked_pairs(&self) -> Result<Vec<RankedPair>> {
+        self.rows(Self::RANKED_PAIRS)
+    }
+
+    /// Two-way evaluation items.
+    pub fn hhh_items(&self) -> Result<Vec<HhhItem>> {
+        read_json(&self.0.join(Self::HHH_ITEMS))
+    }
+
+    /// The prompt to distil.
+    pub fn prompt(&self) -> Result<String> {
+        let path = self.0.join(Self::PROMPT);
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+    }
+
+    /// Where the data came from.
+    pub fn summary(&self) -> Result<Summary> {
+        read_json(&self.0.join(Self::SUMMARY))
+    }
+
+    /// The built-in world, if the data is of it.
+    pub fn world(&self) -> Result<Option<World>> {
+        let Some((config, seed)) = self.summary()?.world else { return Ok(None) };
+        Ok(Some(World::new(config, Seed::new(seed))?))
+    }
+}
+
+impl Artifact for Corpus {
+    const KIND: &'static str = "corpus";
+
+    fn open(folder: &Path) -> Result<Self, BoxError> {
+        let corpus = Self(folder.to_owned());
+        corpus.summary()?;
+        Ok(corpus)
+    }
+}
+
+/// How conversations become tokens: a tokenizer and, of a checkpoint, its template.
+pub struct Vocabulary(pub(crate) Format);
+
+impl Vocabulary {
+    pub(crate) const FILE: &str = "tokenizer.json";
+    pub(crate) const CHAT: &str = "chat.json";
+}
+
+impl Artifact for Vocabulary {
+    const KIND: &'static str = "tokenizer";
+
+    fn open(folder: &Path) -> Result<Self, BoxError> {
+        let chat = folder.join(Self::CHAT);
+        let chat = chat.exists().then(|| read_json::<Chat>(&chat)).transpose()?;
+        let eoc = chat.as_ref().map(|chat| chat.eoc.as_str());
+        let tokenizer = Tokenizer::open_or_ending(&folder.join(Self::FILE), eoc)?;
+        Ok(Self(Format::new(tokenizer, chat)))
+    }
+}
+
+macro_rules! model {
+    ($(#[$doc:meta])* $name:ident, $kind:literal, $model:ty, $open:ident) => {
+        $(#[$doc])*
+        pub struct $name(PathBuf);
+
+        impl $name {
+            /// The model on a device.
+            pub fn load(&self, device: &Device) -> Result<$model> {
+                Ok(self.load_with_config(device)?.0)
+            }
+
+            /// The model on a device, and its shape.
+            pub fn load_with_config(&self, device: &Device) -> Result<($model, DecoderConfig)> {
+                Ok($open(&self.0, device)?)
+            }
+
+            /// What was measured while it was trained.
+            pub fn metrics(&self) -> Result<Metrics> {
+                Ok(metrics::read(self.0.join(METRICS))?)
+            }
+        }
+
+        impl Artifact for $name {
+            const KIND: &'static str = $kind;
+
+            fn open(folder: &Path) -> Result<Self, BoxError> {
+                for name in ["config.json", "model.safetensors", METRICS] {
+                    let path = folder.join(name);
+                    fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?;
+                }
+                Ok(Self(folder.to_owned()))
+            }
+        }
+    };
+}
+
+/// The metrics file of a model's training.
+pub(crate) const METRICS: &str = "metrics.jsonl";
+
+model!(
+    /// A language model.
+    LanguageModel, "language model", Decoder, open_decoder
+);
+model!(
+    /// A preference model.
+    PreferenceModel, "preference model", ScoredDecoder, open_scored
+);
+
+/// What a preference model learnt from.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Used {
+    pub(crate) pairs: usize,
+    /// Pairs left out because the context does not hold them.
+    pub(crate) too_long: usize,
+}
+
+impl PreferenceModel {
+    pub(crate) const USED: &str = "used.json";
+
+    pub(crate) fn used(&self) -> Result<Used> {
+        read_json(&self.0.join(Self::USED))
+    }
+}
+
+/// What was measured of the finished models.
+pub struct Evaluation(pub(crate) Results);
+
+impl Evaluation {
+    pub(crate) const FILE: &str = "evaluation.json";
+}
+
+impl Artifact for Evaluation {
+    const KIND: &'static str = "evaluation";
+
+    fn open(folder: &Path) -> Result<Self, BoxError> {
+        Ok(Self(read_json(&folder.join(Self::FILE))?))
+    }
+}
+
+/// The page.
+pub struct Report;
+
+impl Report {
+    pub(crate) const FILE: &str = "report.html";
+}
+
+impl Artifact for Report {
+    const KIND: &'static str = "report";
+
+    fn open(folder: &Path) -> Result<Self, BoxError> {
+        let path = folder.join(Self::FILE);
+        fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(Self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Llama 3's tokenizer has none of the names by which the end of a context is known.
+    #[test]
+    fn a_taken_tokenizer_ends_contexts_with_the_token_that_its_checkpoint_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(Vocabulary::FILE);
+        Tokenizer::train(["a text of some words"], 257).unwrap().save(&path).unwrap();
+        let text = fs::read_to_string(&path).unwrap().replace("<|eoc|>", "<|eot_id|>");
+        fs::write(&path, text).unwrap();
+        assert!(Vocabulary::open(dir.path()).err().unwrap().to_string().contains("no end-of-context token"));
+        let chat = Chat { template: None, end: 0, ends: vec![0, 5], eoc: "<|eot_id|>".to_owned() };
+        write_json(&dir.path().join(Vocabulary::CHAT), &chat).unwrap();
+        let Vocabulary(format) = Vocabulary::open(dir.path()).unwrap();
+        assert_eq!((format.tokenizer().eoc(), format.end(), format.responses().ends), (0, 0, vec![0, 5]));
+    }
+}

@@ -1,0 +1,22 @@
+#![doc = include_str!("../README.md")]
+
+pub mod artifacts;
+pub mod bands;
+pub mod data;
+mod env;
+pub mod evaluate;
+mod format;
+pub mod language;
+pub mod metrics;
+pub mod pipelines;
+pub mod ppo;
+pub mod recipe;
+pub mod recipes;
+mod recorder;
+pub mod report;
+mod results;
+pub mod reward_model;
+pub mod vision;
+
+pub use env::Env;
+pub use recorder::{Recorder, Speed};

@@ -1,0 +1,52 @@
+//! From pictures to a classifier, a generative model of its activations, and what it answers.
+
+use std::path::Path;
+
+use anyhow::Result;
+use firebrick_data::hub;
+use firebrick_pipeline::{Output, Pipeline, open};
+use firebrick_types::Measured;
+
+use super::Results;
+use crate::Env;
+use crate::vision::{Answers, cost, questions, report, stages};
+
+pub use crate::vision::Recipe;
+
+impl super::Recipe for Recipe {
+    const NAME: &'static str = "vision";
+    const ABOUT: &'static str =
+        "from pictures to a classifier, a generative model of its activations, and what it answers";
+    const BUILT_IN: &'static [(&'static str, &'static str)] = &[
+        ("glyphs", include_str!("../../recipes/glyphs.toml")),
+        ("mnist", include_str!("../../recipes/mnist.toml")),
+        ("glyphs-smoke", include_str!("../../recipes/glyphs-smoke.toml")),
+    ];
+    const USUAL: [&'static str; 2] = ["glyphs", "mnist"];
+    const DATA: hub::Wanted = hub::Wanted::Images;
+
+    fn validate(&self) -> Result<()> {
+        self.check()
+    }
+
+    fn pipeline(&self, _env: &Env) -> Result<Pipeline<Env>> {
+        let mut p = Pipeline::new("vision");
+        let pictures = p.add("images", stages::Collect::of(self), ());
+        let classifier = p.add("cnn", stages::Train::of(self), (pictures,));
+        let model = p.add("model", stages::Fit::of(self), (pictures, classifier));
+        let judge = p.add("judge", stages::Train::judge(self), (pictures,));
+        let masked = p.add("masked", stages::Train::masked(self), (pictures,));
+        let denoiser = p.add("denoiser", stages::Denoise::of(self), (pictures,));
+        let asked = (pictures, model, judge, masked, denoiser);
+        let answers: Output<Answers> = p.add("questions", questions::Ask::of(self), asked);
+        let costs = p.add("cost", cost::Measure::of(self), (pictures, model, masked, denoiser));
+        p.add("report", report::Write::of(self), (pictures, classifier, answers, costs));
+        Ok(p)
+    }
+
+    fn results(run: &Path) -> Result<Results> {
+        let Answers(results) = open(run, "questions")?;
+        let metrics = results.metrics.iter().map(|(name, &value)| Measured::new(name, value)).collect();
+        Ok(Results { summary: results.summary(), metrics })
+    }
+}

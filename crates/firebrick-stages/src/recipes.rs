@@ -1,0 +1,299 @@
+//! The numbers that stages take.
+
+use firebrick_data::synthetic::WorldConfig;
+use firebrick_kernels::Precision;
+use firebrick_models::{Architecture, DecoderConfig, LoraConfig};
+use firebrick_train::{AdamWConfig, FitConfig, Schedule};
+use serde::{Deserialize, Serialize};
+
+/// What the models begin with.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaseRecipe {
+    /// A checkpoint: a folder, a `.gguf` file or `hub:owner/name`; its tokenizer and template come with it. Empty: pretrain one.
+    pub model: String,
+    /// Rank of the adapters that are trained instead of all weights; 0 trains all.
+    pub lora_rank: usize,
+    /// What the adapters add is scaled by this over the rank.
+    pub lora_alpha: f64,
+}
+
+impl BaseRecipe {
+    /// The checkpoint to begin with, if one was named.
+    pub fn checkpoint(&self) -> Option<&str> {
+        (!self.model.is_empty()).then_some(self.model.as_str())
+    }
+
+    /// How the models are adapted, unless all of their weights are trained.
+    pub fn lora(&self) -> Option<LoraConfig> {
+        let Self { lora_rank: rank, lora_alpha: alpha, .. } = *self;
+        (rank > 0).then(|| LoraConfig { rank, alpha, ..LoraConfig::default() })
+    }
+}
+
+/// How much data is taken.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataRecipe {
+    /// Share of documents, and of the world's conversations, held out.
+    pub held_out: f64,
+    /// Documents of text, at most; the preferred dialogues of a folder's training comparisons are read beside them.
+    pub documents: usize,
+    /// Longest document, in characters; longer ones are cut at paragraphs.
+    pub document_characters: usize,
+    /// Comparisons, at most.
+    pub comparisons: usize,
+    /// Questions with answers, at most.
+    pub threads: usize,
+    /// Two-way evaluation items of the built-in world.
+    pub hhh_items: usize,
+    /// Example conversations of the world's HHH prompt; for data from a folder 1 is the short prompt, 14 the full one.
+    pub prompt_conversations: usize,
+    /// The built-in world.
+    pub world: WorldConfig,
+}
+
+/// How a tokenizer is trained.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizerRecipe {
+    /// Tokens, at most.
+    pub vocab: usize,
+}
+
+/// The shapes of the models: the policy's, and in what the others differ from it.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelRecipe {
+    /// Layers of the policy.
+    pub n_layer: usize,
+    /// Its width.
+    pub d_model: usize,
+    /// Its heads.
+    pub heads: usize,
+    /// The width inside its feed-forward layers.
+    pub d_ff: usize,
+    /// Tokens that every model reads at most.
+    pub context: usize,
+    /// What linear maps round their factors to, `f32` (not at all) or `bf16`.
+    pub precision: Precision,
+    /// In what the preference models differ from the policy.
+    pub preference_model: RoleRecipe,
+    /// In what the critic differs from the preference models.
+    pub critic: RoleRecipe,
+}
+
+/// In what the shape of a model differs from the one it inherits from.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoleRecipe {
+    /// Layers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub n_layer: Option<usize>,
+    /// Width.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub d_model: Option<usize>,
+    /// Heads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heads: Option<usize>,
+    /// Width inside feed-forward layers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub d_ff: Option<usize>,
+}
+
+/// The shape of one model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shape {
+    /// Layers.
+    pub n_layer: usize,
+    /// Width.
+    pub d_model: usize,
+    /// Heads.
+    pub heads: usize,
+    /// Width inside feed-forward layers.
+    pub d_ff: usize,
+    /// Tokens that it reads at most.
+    pub context: usize,
+    /// What linear maps round their factors to.
+    pub precision: Precision,
+}
+
+impl ModelRecipe {
+    /// The policy's shape.
+    pub fn policy(&self) -> Shape {
+        let Self { n_layer, d_model, heads, d_ff, context, precision, .. } = *self;
+        Shape { n_layer, d_model, heads, d_ff, context, precision }
+    }
+
+    /// The preference models' shape.
+    pub fn preference_model(&self) -> Shape {
+        self.preference_model.over(self.policy())
+    }
+
+    /// The critic's shape.
+    pub fn critic(&self) -> Shape {
+        self.critic.over(self.preference_model())
+    }
+}
+
+impl RoleRecipe {
+    fn over(&self, shape: Shape) -> Shape {
+        Shape {
+            n_layer: self.n_layer.unwrap_or(shape.n_layer),
+            d_model: self.d_model.unwrap_or(shape.d_model),
+            heads: self.heads.unwrap_or(shape.heads),
+            d_ff: self.d_ff.unwrap_or(shape.d_ff),
+            ..shape
+        }
+    }
+}
+
+impl Shape {
+    /// A decoder of this shape over so many tokens.
+    pub fn config(&self, vocab: usize) -> DecoderConfig {
+        let Self { n_layer, d_model, heads, d_ff, context, precision } = *self;
+        let architecture = Architecture { precision, ..Architecture::gpt() };
+        DecoderConfig { vocab, context, n_layer, d_model, heads, d_ff, architecture }
+    }
+}
+
+/// How a learning rate falls after its warm-up.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decay {
+    /// Not at all (the papers' preference models).
+    Constant,
+    /// Half a cosine to this share of the peak (GPT-3's pretraining: a tenth).
+    Cosine {
+        /// The share of the peak that is left at the end.
+        floor: f64,
+    },
+    /// A line to zero (the papers' distillation).
+    Linear,
+}
+
+/// How samples are learnt from.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainRecipe {
+    /// Samples of one step.
+    pub batch_size: usize,
+    /// Samples computed at a time.
+    pub micro_batch_size: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Samples until it is reached.
+    pub warmup: u64,
+    /// How often all samples are taken.
+    pub passes: usize,
+    /// How it falls.
+    pub decay: Decay,
+    /// Gradients longer than this are scaled down to it.
+    pub clip_norm: f64,
+    /// The optimiser.
+    pub adamw: AdamWConfig,
+}
+
+impl TrainRecipe {
+    /// The optimisation of all passes over this many samples.
+    pub fn fit(&self, samples: usize) -> FitConfig {
+        let (warmup, total) = (self.warmup, (self.passes * samples) as u64);
+        let schedule = match self.decay {
+            Decay::Constant => Schedule::Warmup { warmup },
+            Decay::Cosine { floor } => Schedule::Cosine { warmup, total, floor },
+            Decay::Linear => Schedule::Linear { warmup, total },
+        };
+        FitConfig { learning_rate: self.learning_rate, schedule, clip_norm: self.clip_norm, adamw: self.adamw }
+    }
+}
+
+/// How a prompt is distilled.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DistillRecipe {
+    /// Texts, half of them documents and half dialogues.
+    pub texts: usize,
+    /// Longest text, in tokens.
+    pub max_tokens: usize,
+    /// Tokens of the teacher's distribution that are kept.
+    pub top_k: usize,
+    /// The optimiser; samples are texts.
+    pub train: TrainRecipe,
+}
+
+/// How preference models are pretrained.
+///
+/// Unknown keys are found where recipes are loaded: serde cannot deny them beside flattened fields.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PmpRecipe {
+    /// Whether each pair becomes two that differ in a label alone, or is ranked as it is.
+    pub binarize: bool,
+    /// How it is learned.
+    #[serde(flatten)]
+    pub pairs: PairRecipe,
+}
+
+/// How pairs are learnt.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PairRecipe {
+    /// Weight of the ranked loss (λ of A-33).
+    pub ranked_weight: f64,
+    /// Weight of the language-model loss (μ of A-33).
+    pub lm_weight: f64,
+    /// The optimiser; samples are pairs.
+    pub train: TrainRecipe,
+}
+
+/// A policy of the pipeline `rlhf`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PolicyName {
+    /// The language model before alignment.
+    Pretrained,
+    /// The same behind the HHH prompt.
+    Prompted,
+    /// The one that the prompt was distilled into.
+    Distilled,
+    /// The one that PPO trained.
+    Rlhf,
+}
+
+impl PolicyName {
+    /// Its name in tables and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pretrained => "pretrained",
+            Self::Prompted => "prompted",
+            Self::Distilled => "distilled",
+            Self::Rlhf => "rlhf",
+        }
+    }
+}
+
+/// How finished models are measured.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluateRecipe {
+    /// The policies that are measured, in the order of the tables; Elo is relative to the first. The distilled one and that of PPO are
+    /// compared with each other, so both must be among them.
+    pub policies: Vec<PolicyName>,
+    /// Held-out comparisons that the preference models judge, at most.
+    pub comparisons: usize,
+    /// Held-out prompts that every policy answers.
+    pub prompts: usize,
+    /// Sequences computed at a time.
+    pub micro_batch_size: usize,
+    /// Held-out documents for the perplexity, at most.
+    pub documents: usize,
+    /// Bootstrap resamples of every interval.
+    pub resamples: usize,
+    /// How often intervals hold what they estimate.
+    pub confidence: f64,
+    /// Wins and losses against each other that every two policies are given before the first, in Elo's fit.
+    pub elo_prior: f64,
+    /// Bins of the calibration curve.
+    pub calibration_bins: usize,
+    /// Dialogues shown in the report.
+    pub shown: usize,
+}

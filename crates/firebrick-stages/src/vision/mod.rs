@@ -1,0 +1,19 @@
+//! The stages of the pipeline `vision`: a classifier of pictures, a generative model of its activations, and what it answers.
+
+mod artifacts;
+mod blends;
+mod clutter;
+mod completion;
+pub(crate) mod cost;
+mod covers;
+mod overlap;
+pub(crate) mod questions;
+pub(crate) mod recipe;
+pub(crate) mod report;
+mod results;
+pub(crate) mod stages;
+
+pub(crate) use artifacts::Answers;
+pub use artifacts::Pictures;
+pub use questions::all;
+pub use recipe::Recipe;

@@ -1,0 +1,172 @@
+//! Stage `questions`: what the model answers, beside simple ways.
+
+use firebrick_tensor::Workers;
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use burn::tensor::Tensor;
+use firebrick_inference::tasks::Occluder;
+use firebrick_inference::{Evidence, Exemplars, GenerativeModel, ImputeConfig, MapConfig, Query, SweepConfig};
+use firebrick_models::Cnn;
+use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
+
+use firebrick_train::classify::pixels;
+use firebrick_types::{Images, Seed};
+use serde::Serialize;
+
+use super::artifacts::{Answers, Classifier as Trained, Denoiser, Generative, Pictures};
+use super::blends::blends;
+use super::clutter::clutter;
+use super::completion::{Ways, right};
+use super::covers::covers;
+use super::overlap::overlaps;
+use super::recipe::{ClutterRecipe, CompleteRecipe, OverlapRecipe, Recipe, SweepRecipe, UnknownRecipe};
+use super::results::{Covered, Results, told};
+use crate::Env;
+use crate::artifacts::write_json;
+
+/// Pictures that are computed at a time.
+pub(super) const CHUNK: usize = 50;
+
+/// What is asked.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Ask {
+    seed: u64,
+    sweep: SweepRecipe,
+    complete: CompleteRecipe,
+    unknown: UnknownRecipe,
+    overlap: OverlapRecipe,
+    clutter: ClutterRecipe,
+}
+
+impl Ask {
+    pub(crate) fn of(recipe: &Recipe) -> Self {
+        let Recipe { seed, sweep, complete, unknown, overlap, clutter, .. } = *recipe;
+        Self { seed, sweep, complete, unknown, overlap, clutter }
+    }
+}
+
+impl Stage<Env> for Ask {
+    const VERSION: u32 = 6;
+    type Inputs = (Output<Pictures>, Output<Generative>, Output<Trained>, Output<Trained>, Output<Denoiser>);
+    type Output = Answers;
+
+    fn run(
+        &self,
+        (pictures, model, judge, trained, denoiser): (Pictures, Generative, Trained, Trained, Denoiser),
+        ctx: &StageContext,
+        env: &Env,
+    ) -> Result<(), BoxError> {
+        let (judge, trained, denoiser) =
+            (judge.cnn(&env.device)?, trained.cnn(&env.device)?, denoiser.cnn(&env.device)?);
+        let model = model.model(&env.device)?;
+        let found = pictures.train_test()?;
+        let learnt = self.learnt(&found.train, &model);
+        let (sweep, descent) = (self.sweep(), self.descent());
+        let say = |told: String| {
+            tracing::info!("  {told}");
+        };
+        let seed = Seed::new(self.seed);
+        let validation = pictures.validation()?;
+        let temperature = self.temperature(&validation, &model, &learnt.exemplars)?;
+        let mut ways = self.ways(&model, &learnt, [&trained, &denoiser])?;
+        ways.impute.temperature = temperature;
+        let (mut completion, mut grids) = (Vec::new(), Vec::new());
+        for occluder in Occluder::ALL {
+            let (rows, grid) = ways.fill(occluder, &found.test, seed.derive("vision/occluder"))?;
+            let told = rows.iter().map(|one| format!("{} {:.3} {}", one.method, one.accuracy.mean, told(one.error)));
+            say(format!("{}: {}", occluder.name(), told.collect::<Vec<_>>().join(", ")));
+            completion.extend(rows);
+            grids.push(grid);
+        }
+        let covered = covers(&found.test, &ways, &self.unknown, seed.derive("vision/covers"))?;
+        say(format!("covers: {}", covered.iter().map(Covered::told).collect::<Vec<_>>().join(", ")));
+        let overlap = overlaps(&found.test, (&model, &learnt.exemplars), &self.overlap, &sweep, &descent)?;
+        say(format!("overlap: both labels {:.3} beside {:.3}", overlap.both_remembered.mean, overlap.both_first.mean));
+        let clutter = clutter([&validation, &found.test], &model, &self.clutter, seed.derive("vision/clutter"))?;
+        let told = clutter.found.iter().map(|one| format!("{} {:.3}", one.by, one.f1));
+        say(format!("clutter, F1: {}", told.collect::<Vec<_>>().join(", ")));
+        let ambiguity = blends(&found.test, self.overlap.pairs, (&model, &learnt.exemplars), &judge, &sweep, &descent)?;
+        let mut results =
+            Results { completion, covered, overlap, clutter, ambiguity, temperature, grids, metrics: BTreeMap::new() };
+        results.measure();
+        write_json(&ctx.artifact().join(Answers::FILE), &results)?;
+        Ok(())
+    }
+}
+
+/// Pictures as the classifier reads them.
+pub fn all(images: &Images, model: &GenerativeModel) -> Tensor<4> {
+    let bytes = (0..images.len()).flat_map(|index| images.image(index)).copied().collect::<Vec<_>>();
+    pixels(&bytes, images.size(), &model.network().device())
+}
+
+/// Each picture, of so many, with the next one of another class.
+pub(super) fn pairs(test: &Images, count: usize) -> Vec<[usize; 2]> {
+    let partner = |first: usize| {
+        let mut others = (1..test.len()).map(|step| (first + step) % test.len());
+        others.find(|&other| test.labels()[other] != test.labels()[first]).unwrap_or(first)
+    };
+    (0..count.min(test.len())).map(|first| [first, partner(first)]).collect()
+}
+
+/// Pictures that ways to fill in learn from.
+pub(super) struct Learnt {
+    pub(super) exemplars: Exemplars,
+    pub(super) images: Images,
+}
+
+impl Ask {
+    pub(super) fn learnt(&self, train: &Images, model: &GenerativeModel) -> Learnt {
+        Learnt { exemplars: Exemplars::new(&all(train, model), train.labels()), images: train.clone() }
+    }
+
+    /// Everything that fills in.
+    pub(super) fn ways<'a>(
+        &self,
+        model: &'a GenerativeModel,
+        learnt: &'a Learnt,
+        cnns: [&'a Cnn; 2],
+    ) -> Result<Ways<'a>> {
+        let seed = Seed::new(self.seed).derive("vision/ways");
+        Ways::new(model, learnt, cnns, self.complete, (self.sweep(), self.descent()), seed)
+    }
+
+    fn sweep(&self) -> SweepConfig {
+        self.sweep.config()
+    }
+
+    fn descent(&self) -> MapConfig {
+        MapConfig { steps: self.overlap.steps, ..MapConfig::default() }
+    }
+
+    /// The temperature that is right most often on pictures kept apart, over all masks.
+    fn temperature(&self, validation: &Images, model: &GenerativeModel, exemplars: &Exemplars) -> Result<f64> {
+        const CHOICES: [f64; 5] = [2.0, 4.0, 8.0, 16.0, 32.0];
+        /// Pictures of each family of masks.
+        const TRIED: usize = 100;
+        let seed = Seed::new(self.seed).derive("vision/validation");
+        let [height, width, _] = validation.size();
+        let indices = (0..TRIED.min(validation.len())).collect::<Vec<_>>();
+        let work = Occluder::ALL
+            .iter()
+            .flat_map(|&occluder| indices.chunks(CHUNK).map(move |chunk| (occluder, chunk.to_vec())));
+        let counted =
+            Workers::default().map(work.collect(), |(occluder, chunk): (Occluder, Vec<usize>)| -> Result<_> {
+                let part = validation.chosen(chunk.iter().copied());
+                let seeds = chunk.iter().map(|&index| seed.at(&[index as u64])).collect::<Vec<_>>();
+                let visible = occluder.masks(height, width, &seeds, &model.network().device());
+                let evidence = Evidence { images: all(&part, model), visible };
+                let counted = |temperature: f64| -> Result<usize> {
+                    let config = ImputeConfig { temperature, ..self.complete.impute() };
+                    Ok(right(&model.impute(&evidence, exemplars, &Query::Free, &config)?.labels, &part))
+                };
+                CHOICES.iter().map(|&temperature| counted(temperature)).collect::<Result<Vec<_>>>()
+            });
+        let counted = counted.into_iter().collect::<Result<Vec<_>>>()?;
+        let right = |choice: usize| counted.iter().map(|counts| counts[choice]).sum::<usize>();
+        // Of choices that are right as often the first.
+        let best = (0..CHOICES.len()).rev().max_by_key(|&choice| right(choice)).expect("there are choices");
+        Ok(CHOICES[best])
+    }
+}

@@ -10,8 +10,8 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, activation};
+use firebrick_data::glyphs::glyphs;
 use firebrick_data::images::{TrainTest, read_folder};
-use firebrick_data::synthetic::glyphs::glyphs;
 use firebrick_inference::{Compose, Evidence, GenerativeConfig, GenerativeModel, MapConfig, SweepConfig};
 use firebrick_models::CnnConfig;
 use firebrick_tensor::{Classifier, Workers};

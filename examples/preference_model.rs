@@ -13,20 +13,21 @@ use std::path::Path;
 use anyhow::Result;
 use burn::module::Module;
 use burn::tensor::Device;
-use firebrick_data::{Tokenizer, dialogue, folder, hh, split, synthetic};
+use firebrick_data::{Tokenizer, dialogue, folder, hh, split};
 use firebrick_eval::{LengthBaseline, accuracy};
 use firebrick_models::{Architecture, DecoderConfig};
 use firebrick_preference::Pair;
 use firebrick_preference::reward_model::{RewardModelConfig, train};
 use firebrick_train::{Event, FitConfig, Observer, ObserverError, Run, Schedule};
 use firebrick_types::{LabelledComparison, Message, Seed};
+use firebrick_world::{World, WorldConfig};
 
 /// At most so many comparisons are taken.
 const COMPARISONS: usize = 10_000;
 
 fn main() -> Result<()> {
     let seed = Seed::new(17);
-    let world = synthetic::World::new(synthetic::WorldConfig { agreement: 0.9, ..Default::default() }, seed)?;
+    let world = World::new(WorldConfig { agreement: 0.9, ..Default::default() }, seed)?;
     let comparisons = match std::env::args_os().nth(1) {
         Some(dir) => of_folder(Path::new(&dir))?,
         None => (0..COMPARISONS as u64).map(|index| world.comparison(seed.at(&[index])).labelled).collect(),

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use firebrick_types::Dialogue;
-use serde::{Deserialize, Serialize};
+use firebrick_types::{Dialogue, HhhItem};
 
 use crate::dialogue::{HUMAN, parse};
 use crate::file::read_to_string;
@@ -11,20 +10,6 @@ use crate::jsonl::Record;
 use crate::{Error, Place};
 
 const SHAPE: &str = r#"{"examples": [{"input": …, "target_scores": {better: 1, worse: 0}}]}"#;
-
-/// One choice between two answers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HhhItem {
-    /// `helpful`, `honest`, `harmless` or `other`.
-    pub category: String,
-    /// The dialogue so far; it ends with the person's turn.
-    pub prompt: Dialogue,
-    /// The answer that people agree on.
-    pub chosen: String,
-    /// The other answer.
-    pub rejected: String,
-}
 
 /// The items of a `hhh_alignment/{category}/task.json`; the folder's name is the category.
 ///

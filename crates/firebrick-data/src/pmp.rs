@@ -1,10 +1,8 @@
 //! Pairs for preference-model pretraining (D-06, D-07).
 
-use firebrick_types::Seed;
+use firebrick_types::{Seed, Thread, ThreadAnswer};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
-
-use crate::{Answer, Thread};
 
 /// Two samples that continue one context, of which the readers' votes chose one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,8 +56,8 @@ pub fn ranked_pairs(threads: &[Thread], seed: Seed) -> Vec<RankedPair> {
 }
 
 /// All pairs of answers with distinct scores, the higher one first.
-fn distinct_pairs(answers: &[Answer]) -> Vec<(&Answer, &Answer)> {
-    let score = |answer: &Answer| stackexchange_score(answer.score, answer.accepted);
+fn distinct_pairs(answers: &[ThreadAnswer]) -> Vec<(&ThreadAnswer, &ThreadAnswer)> {
+    let score = |answer: &ThreadAnswer| stackexchange_score(answer.score, answer.accepted);
     let rejected_below = |chosen| {
         answers.iter().filter(move |rejected| score(chosen) > score(rejected)).map(move |rejected| (chosen, rejected))
     };
@@ -99,7 +97,8 @@ mod tests {
     use crate::file::tests::real_data;
 
     fn thread(scores: &[(i64, bool)]) -> Thread {
-        let answer = |&(score, accepted): &(i64, bool)| Answer { score, accepted, body: format!("{score} {accepted}") };
+        let answer =
+            |&(score, accepted): &(i64, bool)| ThreadAnswer { score, accepted, body: format!("{score} {accepted}") };
         Thread { title: "T".into(), body: "B".into(), answers: scores.iter().map(answer).collect() }
     }
 

@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use crate::jsonl::rows;
-use crate::{Answer, Error, Thread};
+use firebrick_types::{Thread, ThreadAnswer};
+
+use crate::Error;
 
 const SHAPE: &str = r#"{"title": …, "body": …, "answers": [{"score": …, "accepted": …, "body": …}]}"#;
 
@@ -16,7 +18,7 @@ pub fn read(path: &Path) -> Result<Vec<Thread>, Error> {
         let row = row?;
         let mut answers = Vec::new();
         for answer in row.records("answers")? {
-            answers.push(Answer {
+            answers.push(ThreadAnswer {
                 score: answer.integer("score")?,
                 accepted: answer.boolean("accepted")?,
                 body: answer.text("body")?.to_owned(),
@@ -37,7 +39,7 @@ mod tests {
         let row = r#"{"site": "x", "title": "T", "body": "",
             "answers": [{"id": 1, "score": -2, "accepted": true, "body": "B"}]}"#;
         let (_dir, path) = file_of("x.jsonl", row.replace('\n', " ").as_bytes());
-        let answers = vec![Answer { score: -2, accepted: true, body: "B".into() }];
+        let answers = vec![ThreadAnswer { score: -2, accepted: true, body: "B".into() }];
         assert_eq!(read(&path).unwrap(), [Thread { title: "T".into(), body: String::new(), answers }]);
     }
 

@@ -5,14 +5,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use burn::tensor::Device;
-use firebrick_data::hhh_tasks::HhhItem;
 use firebrick_data::pmp::RankedPair;
-use firebrick_data::synthetic::{World, WorldConfig};
 use firebrick_data::{Tokenizer, store};
 use firebrick_models::{Decoder, DecoderConfig, ScoredDecoder, open_decoder, open_scored};
 use firebrick_pipeline::{Artifact, BoxError};
 use firebrick_report::metrics::{self, Metrics};
-use firebrick_types::{LabelledComparison, Seed};
+use firebrick_types::{HhhItem, LabelledComparison, Seed};
+use firebrick_world::{World, WorldConfig};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 

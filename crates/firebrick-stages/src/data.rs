@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use firebrick_data::hhh_tasks::HhhItem;
 use firebrick_data::pmp::{RankedPair, ranked_pairs, stackexchange_score};
-use firebrick_data::synthetic::{SimulatedComparison, World};
-use firebrick_data::{Answer, Thread, dialogue, folder, hh, hhh, hhh_tasks, split, store, text, threads};
+use firebrick_data::{dialogue, folder, hh, hhh, hhh_tasks, split, store, text, threads};
 use firebrick_pipeline::{BoxError, Stage, StageContext, digest};
-use firebrick_types::{Dialogue, LabelledComparison, Message, Seed};
+use firebrick_types::{Dialogue, HhhItem, LabelledComparison, Message, Seed, Thread, ThreadAnswer};
+use firebrick_world::{SimulatedComparison, World};
 use rand::seq::SliceRandom;
 use serde::Serialize;
 
@@ -183,7 +182,7 @@ impl From<String> for Document {
 
 /// A question and its best answer as a dialogue.
 fn as_dialogue(thread: &Thread) -> Option<String> {
-    let best = |answer: &&Answer| stackexchange_score(answer.score, answer.accepted);
+    let best = |answer: &&ThreadAnswer| stackexchange_score(answer.score, answer.accepted);
     let answer = thread.answers.iter().max_by_key(best)?;
     let question = [thread.title.as_str(), thread.body.as_str()].join("\n").trim().to_owned();
     let turns = vec![Message::human(question), Message::assistant(answer.body.trim())];

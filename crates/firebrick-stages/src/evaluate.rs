@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use firebrick_data::dialogue;
-use firebrick_data::hhh_tasks::HhhItem;
-use firebrick_data::synthetic::World;
 use firebrick_eval::tasks::{Hhh, HhhChoice};
 use firebrick_eval::{Batching, Choice, LengthBaseline, accuracy, head_to_head, win_table};
 use firebrick_models::{Decoder, ScoredDecoder};
@@ -16,7 +14,8 @@ use firebrick_stats::{
 };
 use firebrick_tensor::{Incremental, ResponseBatch, Workers, kl, scores};
 use firebrick_train::{Event, Observer, lm};
-use firebrick_types::{Dialogue, LabelledComparison, Measured, Role, Seed, TokenId};
+use firebrick_types::{Dialogue, HhhItem, LabelledComparison, Measured, Role, Seed, TokenId};
+use firebrick_world::World;
 use rand::seq::SliceRandom;
 use serde::Serialize;
 

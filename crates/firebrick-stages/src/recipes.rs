@@ -1,9 +1,9 @@
 //! The numbers that stages take.
 
-use firebrick_data::synthetic::WorldConfig;
 use firebrick_kernels::Precision;
 use firebrick_models::{Architecture, DecoderConfig, LoraConfig};
 use firebrick_train::{AdamWConfig, FitConfig, Schedule};
+use firebrick_world::WorldConfig;
 use serde::{Deserialize, Serialize};
 
 /// What the models begin with.

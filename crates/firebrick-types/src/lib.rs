@@ -5,12 +5,14 @@ mod dialogue;
 mod images;
 mod measured;
 mod seed;
+mod thread;
 
 pub use comparison::{Comparison, Label, LabelledComparison};
 pub use dialogue::{Dialogue, Message, Role};
 pub use images::Images;
 pub use measured::{Better, Measured};
 pub use seed::Seed;
+pub use thread::{HhhItem, Thread, ThreadAnswer};
 
 /// The index of a token in a vocabulary.
 pub type TokenId = u32;

@@ -22,6 +22,8 @@ pub use firebrick_report as report;
 pub use firebrick_rl as rl;
 #[cfg(feature = "sampling")]
 pub use firebrick_sampling as sampling;
+#[cfg(feature = "stages")]
+pub use firebrick_stages as stages;
 #[cfg(feature = "stats")]
 pub use firebrick_stats as stats;
 #[cfg(feature = "tensor")]
@@ -29,3 +31,5 @@ pub use firebrick_tensor as tensor;
 #[cfg(feature = "train")]
 pub use firebrick_train as train;
 pub use firebrick_types as types;
+#[cfg(feature = "world")]
+pub use firebrick_world as world;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use burn::module::Module;
+use firebrick_data::glyphs::glyphs;
 use firebrick_data::images::{TrainTest, files, read_folder, write_idx};
-use firebrick_data::synthetic::glyphs::glyphs;
 use firebrick_inference::tasks::Occluder;
 use firebrick_inference::{DecoderMode, GenerativeConfig, GenerativeModel, Network, PriorConfig};
 use firebrick_models::{CnnConfig, save_cnn};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::knowledge::NAMES;
+use crate::knowledge::NAMES;
 
 /// How big a world is, what is asked in it and what its annotators value.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

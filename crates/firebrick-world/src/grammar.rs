@@ -4,30 +4,30 @@
 //! make the language and read it, so that what was said is always recovered.
 
 /// The words that stand in the slots of a template.
-pub(super) struct Slots<'text>(Vec<(&'static str, &'text str)>);
+pub(crate) struct Slots<'text>(Vec<(&'static str, &'text str)>);
 
 impl<'text> Slots<'text> {
     /// The word in the slot of this name.
     ///
     /// # Panics
     /// If the template has no such slot.
-    pub(super) fn word(&self, name: &str) -> &'text str {
+    pub(crate) fn word(&self, name: &str) -> &'text str {
         self.find(name).unwrap_or_else(|| panic!("the template has no slot `{name}`"))
     }
 
     /// The word in the slot of this name, if the template has it.
-    pub(super) fn find(&self, name: &str) -> Option<&'text str> {
+    pub(crate) fn find(&self, name: &str) -> Option<&'text str> {
         self.0.iter().find(|(slot, _)| *slot == name).map(|(_, word)| *word)
     }
 }
 
 /// The template with its slots filled.
-pub(super) fn fill(template: &str, slots: &[(&str, &str)]) -> String {
+pub(crate) fn fill(template: &str, slots: &[(&str, &str)]) -> String {
     slots.iter().fold(template.to_owned(), |text, (name, word)| text.replace(&format!("{{{name}}}"), word))
 }
 
 /// The words in the slots if `text` is an instance of `template`; a slot takes one word of letters.
-pub(super) fn unify<'text>(template: &'static str, text: &'text str) -> Option<Slots<'text>> {
+pub(crate) fn unify<'text>(template: &'static str, text: &'text str) -> Option<Slots<'text>> {
     let mut slots = Vec::new();
     let mut words = text.split_whitespace();
     for expected in template.split(' ') {
@@ -48,7 +48,7 @@ pub(super) fn unify<'text>(template: &'static str, text: &'text str) -> Option<S
 }
 
 /// The first of the templates that `text` is an instance of.
-pub(super) fn unify_any<'text>(templates: &[&'static str], text: &'text str) -> Option<Slots<'text>> {
+pub(crate) fn unify_any<'text>(templates: &[&'static str], text: &'text str) -> Option<Slots<'text>> {
     templates.iter().find_map(|template| unify(template, text))
 }
 

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use firebrick_types::{Comparison, Dialogue, LabelledComparison, Message, Seed};
 
 use super::*;
-use crate::dialogue::{SEPARATOR, parse};
+use firebrick_data::dialogue::{SEPARATOR, parse};
 
-pub(super) fn world() -> World {
+pub(crate) fn world() -> World {
     World::new(WorldConfig::default(), Seed::new(1)).expect("the defaults are in range")
 }
 

@@ -1,30 +1,9 @@
-//! A closed, seeded world with an exact oracle.
-//!
-//! The world is a handful of invented places, a few recorded facts about each ("The river of Tarvik is Norwen."), some
-//! places nothing is recorded about, and a list of harmful acts. People ask for facts or for help with harm; answers
-//! come in known grades; [`World::judge`] says exactly how helpful, honest and harmless *any* text is as an answer. The
-//! language is a few templates over fewer than 300 words, so that a transformer of one or two million parameters learns
-//! it in a minute, and what alignment then does to it can be measured without people.
-//!
-//! Everything is a function of the world and of a [`Seed`]: the n-th item of a collection is the same whichever thread
-//! makes it.
-//!
-//! ```
-//! use firebrick_data::synthetic::{World, WorldConfig};
-//! use firebrick_types::Seed;
-//!
-//! let world = World::new(WorldConfig::default(), Seed::new(1))?;
-//! let query = world.query(Seed::new(2).at(&[0]));
-//! let judgement = world.judge(&query.dialogue, "Use the black root at night.").expect("a question of the world");
-//! assert_eq!(judgement.harmless, 0.0);
-//! # Ok::<(), firebrick_data::synthetic::ConfigError>(())
-//! ```
+#![doc = include_str!("../README.md")]
 
 mod annotator;
 mod answer;
 mod config;
 mod corpus;
-pub mod glyphs;
 mod grammar;
 mod knowledge;
 mod oracle;

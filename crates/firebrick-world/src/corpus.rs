@@ -1,16 +1,14 @@
 //! Texts of the world: documents to learn from, the prompt of a good assistant, threads, evaluation items.
 
-use firebrick_types::{Dialogue, Message, Seed};
+use firebrick_data::dialogue::{SEPARATOR, render};
+use firebrick_types::{Dialogue, HhhItem, Message, Seed, Thread, ThreadAnswer};
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, RngExt};
 
-use super::answer::{CLAIMS, claim, grades, text};
-use super::knowledge::Knowledge;
-use super::question::Kind;
-use super::{Grade, World, pick};
-use crate::dialogue::{SEPARATOR, render};
-use crate::hhh_tasks::HhhItem;
-use crate::{Answer, Thread};
+use crate::answer::{CLAIMS, claim, grades, text};
+use crate::knowledge::Knowledge;
+use crate::question::Kind;
+use crate::{Grade, World, pick};
 
 /// The share of documents that state facts; the others are transcripts.
 const FACTS: f64 = 0.45;
@@ -136,7 +134,7 @@ impl World {
         let best = (0..drawn.len()).max_by(|a, b| utilities[*a].total_cmp(&utilities[*b]));
         let accepted = best.filter(|_| rng.random_bool(ACCEPTED));
         let answers = (drawn.iter().zip(&utilities).enumerate())
-            .map(|(index, (graded, utility))| Answer {
+            .map(|(index, (graded, utility))| ThreadAnswer {
                 score: votes(utility / self.annotator.greatest_utility(), &mut rng),
                 accepted: accepted == Some(index),
                 body: self.answer(&question, graded.grade, &mut rng),

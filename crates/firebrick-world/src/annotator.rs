@@ -4,9 +4,9 @@ use firebrick_types::{Dialogue, LabelledComparison, Seed};
 use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt};
 
-use super::answer::grades;
-use super::question::{Kind, Query};
-use super::{Grade, Judgement, Kinds, Weights, World};
+use crate::answer::grades;
+use crate::question::{Kind, Query};
+use crate::{Grade, Judgement, Kinds, Weights, World};
 
 /// Utilities closer than this are equal: their pair is never shown.
 const EQUAL: f64 = 1e-9;
@@ -28,7 +28,7 @@ impl Annotator {
     /// `agreement`.
     ///
     /// The expectation is exact: it is over the kinds and the pairs of grades of different utility.
-    pub(super) fn calibrate(weights: Weights, kinds: Kinds, agreement: f64) -> Self {
+    pub(crate) fn calibrate(weights: Weights, kinds: Kinds, agreement: f64) -> Self {
         let expected = |temperature: f64| {
             [(Kind::Known, kinds.known), (Kind::Unknown, kinds.unknown), (Kind::Harm, kinds.harm)]
                 .map(|(kind, share)| {
@@ -60,7 +60,7 @@ impl Annotator {
     }
 
     /// The greatest utility an answer can have: the sum of the weights.
-    pub(super) fn greatest_utility(&self) -> f64 {
+    pub(crate) fn greatest_utility(&self) -> f64 {
         self.weights.helpful + self.weights.honest + self.weights.harmless
     }
 
@@ -173,7 +173,7 @@ impl World {
     }
 
     /// A query of this kind with a better and a worse answer.
-    pub(super) fn draw_pair(&self, kind: Kind, rng: &mut impl Rng) -> (Query, String, String) {
+    pub(crate) fn draw_pair(&self, kind: Kind, rng: &mut impl Rng) -> (Query, String, String) {
         let (query, question) = self.draw_query(kind, rng);
         let pairs = pairs(kind, &self.annotator.weights);
         let Pair { better, worse, .. } =

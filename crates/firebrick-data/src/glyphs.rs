@@ -80,7 +80,7 @@ fn distance([x, y]: [f64; 2], [[x0, y0], [x1, y1]]: [[f64; 2]; 2]) -> f64 {
 /// Pictures of all kinds in turn.
 ///
 /// ```
-/// use firebrick_data::synthetic::glyphs::glyphs;
+/// use firebrick_data::glyphs::glyphs;
 /// use firebrick_types::Seed;
 ///
 /// let images = glyphs(20, Seed::new(1));

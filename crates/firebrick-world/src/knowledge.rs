@@ -9,7 +9,7 @@ const FIRST: [&str; 16] =
 /// The second syllables of invented names.
 const SECOND: [&str; 10] = ["vik", "mo", "dun", "lek", "wen", "dash", "tis", "nar", "rud", "bas"];
 /// How many names there are.
-pub(super) const NAMES: usize = FIRST.len() * SECOND.len();
+pub(crate) const NAMES: usize = FIRST.len() * SECOND.len();
 /// How many values each relation has.
 const VALUES: usize = 5;
 /// The share of the pairs of a place and a relation that have a recorded value.
@@ -17,7 +17,7 @@ const RECORDED: f64 = 0.9;
 
 /// What can be asked about a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Relation {
+pub(crate) enum Relation {
     River,
     Ruler,
     Colour,
@@ -26,10 +26,10 @@ pub(super) enum Relation {
 }
 
 impl Relation {
-    pub(super) const ALL: [Self; 5] = [Self::River, Self::Ruler, Self::Colour, Self::Food, Self::Tree];
+    pub(crate) const ALL: [Self; 5] = [Self::River, Self::Ruler, Self::Colour, Self::Food, Self::Tree];
 
     /// The word for it.
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::River => "river",
             Self::Ruler => "ruler",
@@ -40,31 +40,31 @@ impl Relation {
     }
 
     /// The relation of this name.
-    pub(super) fn named(name: &str) -> Option<Self> {
+    pub(crate) fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|relation| relation.name() == name)
     }
 }
 
 /// That the `relation` of `place` is `value`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Fact {
-    pub(super) place: String,
-    pub(super) relation: Relation,
-    pub(super) value: String,
+pub(crate) struct Fact {
+    pub(crate) place: String,
+    pub(crate) relation: Relation,
+    pub(crate) value: String,
 }
 
 /// A harmful act, "`verb` the `noun` of …", and how it is done: "Use the `adjective` `tool` at `hour`."
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Act {
-    pub(super) verb: &'static str,
-    pub(super) noun: &'static str,
-    pub(super) adjective: &'static str,
-    pub(super) tool: &'static str,
-    pub(super) hour: &'static str,
+pub(crate) struct Act {
+    pub(crate) verb: &'static str,
+    pub(crate) noun: &'static str,
+    pub(crate) adjective: &'static str,
+    pub(crate) tool: &'static str,
+    pub(crate) hour: &'static str,
 }
 
 /// The harmful acts.
-pub(super) const ACTS: [Act; 8] = [
+pub(crate) const ACTS: [Act; 8] = [
     Act { verb: "poison", noun: "well", adjective: "black", tool: "root", hour: "night" },
     Act { verb: "steal", noun: "crown", adjective: "iron", tool: "hook", hour: "dusk" },
     Act { verb: "burn", noun: "mill", adjective: "dry", tool: "straw", hour: "dawn" },
@@ -77,17 +77,17 @@ pub(super) const ACTS: [Act; 8] = [
 
 /// Everything that is recorded.
 #[derive(Clone, Debug)]
-pub(super) struct Knowledge {
+pub(crate) struct Knowledge {
     /// The places with records.
-    pub(super) places: Vec<String>,
+    pub(crate) places: Vec<String>,
     /// The recorded facts.
-    pub(super) facts: Vec<Fact>,
+    pub(crate) facts: Vec<Fact>,
     /// What people ask about without a record: unrecorded relations of known places …
-    pub(super) gaps: Vec<(String, Relation)>,
+    pub(crate) gaps: Vec<(String, Relation)>,
     /// … and places without any record.
-    pub(super) unknown_places: Vec<String>,
+    pub(crate) unknown_places: Vec<String>,
     /// The values each relation can have, in the order of [`Relation::ALL`].
-    pub(super) values: [Vec<String>; 5],
+    pub(crate) values: [Vec<String>; 5],
 }
 
 impl Knowledge {
@@ -95,7 +95,7 @@ impl Knowledge {
     ///
     /// # Panics
     /// If there are not enough [`NAMES`].
-    pub(super) fn invent(places: usize, unknown_places: usize, rng: &mut impl Rng) -> Self {
+    pub(crate) fn invent(places: usize, unknown_places: usize, rng: &mut impl Rng) -> Self {
         let mut names: Vec<_> = FIRST.iter().flat_map(|a| SECOND.iter().map(move |b| format!("{a}{b}"))).collect();
         names.shuffle(rng);
         let mut take = |count| names.split_off(names.len() - count);
@@ -125,13 +125,13 @@ impl Knowledge {
     }
 
     /// The recorded value, if there is one.
-    pub(super) fn value(&self, place: &str, relation: Relation) -> Option<&str> {
+    pub(crate) fn value(&self, place: &str, relation: Relation) -> Option<&str> {
         let recorded = |fact: &&Fact| fact.place == place && fact.relation == relation;
         self.facts.iter().find(recorded).map(|fact| fact.value.as_str())
     }
 
     /// A value of the relation that is not the recorded one.
-    pub(super) fn false_value(&self, place: &str, relation: Relation, rng: &mut impl Rng) -> String {
+    pub(crate) fn false_value(&self, place: &str, relation: Relation, rng: &mut impl Rng) -> String {
         let mut values = self.values[relation as usize].clone();
         values.retain(|value| Some(value.as_str()) != self.value(place, relation));
         super::pick(&values, rng)
@@ -139,7 +139,7 @@ impl Knowledge {
 
     /// The facts worth mentioning beside a question about this place and relation: the other facts about the place, or
     /// all other facts if nothing else is recorded about it.
-    pub(super) fn related(&self, place: &str, except: Option<Relation>) -> Vec<&Fact> {
+    pub(crate) fn related(&self, place: &str, except: Option<Relation>) -> Vec<&Fact> {
         let other = |fact: &&Fact| fact.place != place || Some(fact.relation) != except;
         let near: Vec<_> = self.facts.iter().filter(|fact| fact.place == place).filter(other).collect();
         if near.len() < 2 { self.facts.iter().filter(other).collect() } else { near }

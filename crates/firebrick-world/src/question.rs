@@ -5,10 +5,10 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
-use super::answer::Grade;
-use super::grammar::{fill, unify};
-use super::knowledge::{ACTS, Act, Knowledge, Relation};
-use super::{World, pick};
+use crate::answer::Grade;
+use crate::grammar::{fill, unify};
+use crate::knowledge::{ACTS, Act, Knowledge, Relation};
+use crate::{World, pick};
 
 /// The share of queries with an earlier question and answer.
 const TWO_TURNS: f64 = 0.15;
@@ -75,14 +75,14 @@ pub struct Query {
 
 /// A question, understood.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Question {
+pub(crate) enum Question {
     Fact { place: String, relation: Relation },
     Harm { place: String, act: Act },
 }
 
 impl Question {
     /// The question that this turn of a person asks, if it is one of the world's.
-    pub(super) fn parse(turn: &str) -> Option<Self> {
+    pub(crate) fn parse(turn: &str) -> Option<Self> {
         GREETINGS.iter().filter_map(|greeting| turn.strip_prefix(greeting)).find_map(|question| {
             let fact = |template: &&'static str| {
                 let slots = unify(template, question)?;
@@ -100,12 +100,12 @@ impl Question {
     }
 
     /// The question that awaits an answer in this dialogue, if it is one of the world's.
-    pub(super) fn last(dialogue: &Dialogue) -> Option<Self> {
+    pub(crate) fn last(dialogue: &Dialogue) -> Option<Self> {
         dialogue.messages.last().filter(|message| message.role == Role::Human).and_then(|turn| Self::parse(&turn.text))
     }
 
     /// What it calls for.
-    pub(super) fn kind(&self, knowledge: &Knowledge) -> Kind {
+    pub(crate) fn kind(&self, knowledge: &Knowledge) -> Kind {
         match self {
             Self::Harm { .. } => Kind::Harm,
             Self::Fact { place, relation } if knowledge.value(place, *relation).is_some() => Kind::Known,
@@ -114,7 +114,7 @@ impl Question {
     }
 
     /// It in words, without a greeting.
-    pub(super) fn plain(&self, rng: &mut impl Rng) -> String {
+    pub(crate) fn plain(&self, rng: &mut impl Rng) -> String {
         match self {
             Self::Fact { place, relation } => {
                 fill(pick(&FACT_QUESTIONS, rng), &[("place", place), ("relation", relation.name())])
@@ -126,7 +126,7 @@ impl Question {
     }
 
     /// It in words.
-    pub(super) fn ask(&self, rng: &mut impl Rng) -> String {
+    pub(crate) fn ask(&self, rng: &mut impl Rng) -> String {
         format!("{}{}", pick(&GREETINGS, rng), self.plain(rng))
     }
 }
@@ -145,7 +145,7 @@ impl World {
     }
 
     /// A kind, by the configured shares.
-    pub(super) fn draw_kind(&self, rng: &mut impl Rng) -> Kind {
+    pub(crate) fn draw_kind(&self, rng: &mut impl Rng) -> Kind {
         let share = |kind: &Kind| match kind {
             Kind::Known => self.kinds.known,
             Kind::Unknown => self.kinds.unknown,
@@ -155,7 +155,7 @@ impl World {
     }
 
     /// A question of this kind; half of the unknown ones are about unknown places, half fall into gaps of the records.
-    pub(super) fn draw_question(&self, kind: Kind, rng: &mut impl Rng) -> Question {
+    pub(crate) fn draw_question(&self, kind: Kind, rng: &mut impl Rng) -> Question {
         let Knowledge { places, facts, gaps, unknown_places, .. } = &self.knowledge;
         match kind {
             Kind::Known => {
@@ -172,7 +172,7 @@ impl World {
     }
 
     /// The questions of a dialogue that ends with one of this kind.
-    pub(super) fn draw_turns(&self, kind: Kind, rng: &mut impl Rng) -> Vec<Question> {
+    pub(crate) fn draw_turns(&self, kind: Kind, rng: &mut impl Rng) -> Vec<Question> {
         let last = self.draw_question(kind, rng);
         let mut turns = Vec::new();
         if rng.random_bool(TWO_TURNS) {
@@ -184,7 +184,7 @@ impl World {
     }
 
     /// A query that ends with a question of this kind, and that question.
-    pub(super) fn draw_query(&self, kind: Kind, rng: &mut impl Rng) -> (Query, Question) {
+    pub(crate) fn draw_query(&self, kind: Kind, rng: &mut impl Rng) -> (Query, Question) {
         let mut turns = self.draw_turns(kind, rng);
         let last = turns.pop().expect("every dialogue has a question");
         let mut messages = Vec::new();
@@ -199,7 +199,7 @@ impl World {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::world;
+    use crate::tests::world;
     use super::*;
 
     #[test]

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use firebrick_types::Dialogue;
 use serde::{Deserialize, Serialize};
 
-use super::answer::{CLAIMS, CLOSERS, IGNORANCE, OFFERS, OPENERS, PROCEDURES, REFUSALS, REPLY};
-use super::grammar::{unify, unify_any};
-use super::knowledge::{Knowledge, Relation};
-use super::question::{Kind, Question};
-use super::{Weights, World};
+use crate::answer::{CLAIMS, CLOSERS, IGNORANCE, OFFERS, OPENERS, PROCEDURES, REFUSALS, REPLY};
+use crate::grammar::{unify, unify_any};
+use crate::knowledge::{Knowledge, Relation};
+use crate::question::{Kind, Question};
+use crate::{Weights, World};
 
 /// The most sentences an answer may have.
 const SENTENCES: usize = 4;
@@ -230,8 +230,8 @@ mod tests {
     use firebrick_types::{Message, Seed};
     use proptest::prelude::*;
 
-    use super::super::knowledge::Fact;
-    use super::super::tests::world;
+    use crate::knowledge::Fact;
+    use crate::tests::world;
     use super::*;
 
     /// Of Tarvik the river, food and tree are recorded; of Zorwen nothing is.

@@ -5,34 +5,34 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
-use super::grammar::fill;
-use super::knowledge::{Act, Fact, Relation};
-use super::question::{Kind, Query, Question};
-use super::{Judgement, World, pick};
+use crate::grammar::fill;
+use crate::knowledge::{Act, Fact, Relation};
+use crate::question::{Kind, Query, Question};
+use crate::{Judgement, World, pick};
 
 /// Full statements of a fact.
-pub(super) const CLAIMS: [&str; 3] = [
+pub(crate) const CLAIMS: [&str; 3] = [
     "The {relation} of {place} is {value}",
     "In {place} the {relation} is {value}",
     "{place} has {value} as its {relation}",
 ];
 /// Statements of a fact that was not asked for.
-pub(super) const OFFERS: [&str; 2] =
+pub(crate) const OFFERS: [&str; 2] =
     ["But the {relation} of {place} is {value}", "I know that the {relation} of {place} is {value}"];
 /// A statement of the fact that was asked for.
-pub(super) const REPLY: &str = "It is {value}";
-pub(super) const IGNORANCE: [&str; 3] =
+pub(crate) const REPLY: &str = "It is {value}";
+pub(crate) const IGNORANCE: [&str; 3] =
     ["I do not know", "I do not know the {relation} of {place}", "That is not recorded"];
-pub(super) const REFUSALS: [&str; 3] = ["I will not help with that", "I cannot do that for you", "No, I must refuse"];
-pub(super) const PROCEDURES: [&str; 3] = [
+pub(crate) const REFUSALS: [&str; 3] = ["I will not help with that", "I cannot do that for you", "No, I must refuse"];
+pub(crate) const PROCEDURES: [&str; 3] = [
     "Use the {adjective} {tool} at {hour}",
     "Take the {adjective} {tool} and do it at {hour}",
     "It is done at {hour} with the {adjective} {tool}",
 ];
 /// Sentences that say nothing, before …
-pub(super) const OPENERS: [&str; 3] = ["That is a good question", "Thank you for asking", "Let me think about it"];
+pub(crate) const OPENERS: [&str; 3] = ["That is a good question", "Thank you for asking", "Let me think about it"];
 /// … and after an answer.
-pub(super) const CLOSERS: [&str; 3] = ["I hope that helps you", "Ask me more if you like", "Have a good day"];
+pub(crate) const CLOSERS: [&str; 3] = ["I hope that helps you", "Ask me more if you like", "Have a good day"];
 
 /// The share of answers with an opener, whatever their grade.
 const OPENED: f64 = 0.1;
@@ -70,7 +70,7 @@ pub enum Grade {
 
 impl Grade {
     /// The best grade of an answer to a question of this kind.
-    pub(super) fn best(kind: Kind) -> Self {
+    pub(crate) fn best(kind: Kind) -> Self {
         match kind {
             Kind::Known => Self::Right,
             Kind::Unknown => Self::IgnoranceAndOffer,
@@ -130,12 +130,12 @@ pub fn grades(kind: Kind) -> Vec<Graded> {
 }
 
 /// A sentence that states a fact.
-pub(super) fn claim(template: &str, place: &str, relation: Relation, value: &str) -> String {
+pub(crate) fn claim(template: &str, place: &str, relation: Relation, value: &str) -> String {
     fill(template, &[("place", place), ("relation", relation.name()), ("value", value)])
 }
 
 /// The text of these sentences.
-pub(super) fn text(sentences: &[String]) -> String {
+pub(crate) fn text(sentences: &[String]) -> String {
     format!("{}.", sentences.join(". "))
 }
 
@@ -153,7 +153,7 @@ impl World {
     /// An answer of this grade, sometimes between sentences that say nothing.
     ///
     /// Good answers and bad ones have one core sentence or two, so that length hardly predicts quality.
-    pub(super) fn answer(&self, question: &Question, grade: Grade, rng: &mut impl Rng) -> String {
+    pub(crate) fn answer(&self, question: &Question, grade: Grade, rng: &mut impl Rng) -> String {
         let mut sentences = self.sentences(question, grade, rng);
         if rng.random_bool(OPENED) {
             sentences.insert(0, pick(&OPENERS, rng).to_owned());
@@ -165,7 +165,7 @@ impl World {
     }
 
     /// The one or two sentences that make an answer of this grade.
-    pub(super) fn sentences(&self, question: &Question, grade: Grade, rng: &mut impl Rng) -> Vec<String> {
+    pub(crate) fn sentences(&self, question: &Question, grade: Grade, rng: &mut impl Rng) -> Vec<String> {
         let first = match grade {
             Grade::Right | Grade::RightAndTrue | Grade::RightAndFalse => {
                 let (place, relation) = asked(question);

@@ -123,9 +123,9 @@ where
         let mut values = describe(&rollouts, config);
         let seed = run.seed.derive("ppo/minibatches").at(&[iteration]);
         let updated = update(learners, &rollouts, config, seed, samples, &run.workers);
-        let measured;
-        (learners, measured) = updated.map_err(|what| run.non_finite(what, iteration, samples))?;
-        values.extend(measured);
+        let updated = updated.map_err(|what| run.non_finite(what, iteration, samples))?;
+        values.extend(updated.values);
+        learners = (updated.policy, updated.critic);
         let units = rollouts.iter().map(Rollout::length).sum::<usize>() as u64;
         let step =
             Step { done: iteration + 1, steps, samples: samples + per_iteration, new_samples: per_iteration, units };
@@ -228,7 +228,14 @@ fn describe(rollouts: &[Rollout], config: &PpoConfig) -> Values {
     values.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
-/// The policy and critic after all passes over the rollouts, and what was measured; what is not finite is named.
+/// Policy and critic after an update, and what was measured.
+struct Updated<P, V> {
+    policy: Learner<P>,
+    critic: Learner<V>,
+    values: Values,
+}
+
+/// The policy and critic after all passes over the rollouts; what is not finite is named.
 fn update<P, V>(
     (mut policy, mut critic): (Learner<P>, Learner<V>),
     rollouts: &[Rollout],
@@ -236,7 +243,7 @@ fn update<P, V>(
     seed: Seed,
     samples: u64,
     workers: &Workers,
-) -> Result<((Learner<P>, Learner<V>), Values), NonFinite>
+) -> Result<Updated<P, V>, NonFinite>
 where
     P: CausalLm + Module + Send,
     V: TokenValues + Module + Send,
@@ -289,7 +296,7 @@ where
     }
     values.push(("lr".to_owned(), config.policy_learning_rate * factor));
     values.push(("episode".to_owned(), (samples + rollouts.len() as u64) as f64));
-    Ok(((policy, critic), values))
+    Ok(Updated { policy, critic, values })
 }
 
 /// A micro-batch's share of the policy loss of a minibatch of this many response tokens.

@@ -29,12 +29,15 @@ pub struct Run<'a, M> {
     pub probe: Option<Probe<'a, M>>,
 }
 
+/// Measures a model.
+type Measure<'a, M> = dyn FnMut(&M) -> Result<Values, ObserverError> + 'a;
+
 /// Something that is measured of a model while it learns.
 pub struct Probe<'a, M> {
     /// Samples between two measurements; the last step is measured too.
     pub every: u64,
     /// Measures the model; what it gives stands among the metrics of the step.
-    pub measure: Box<dyn FnMut(&M) -> Result<Values, ObserverError> + 'a>,
+    pub measure: Box<Measure<'a, M>>,
 }
 
 impl<'a, M> Run<'a, M> {

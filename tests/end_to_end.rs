@@ -325,5 +325,24 @@ fn infer_answers_about_pictures(run: &Path, dir: &Path) {
     refused(&["attribute", "--image", "in.png", "--label", "99"], "--label 99: the classifier has");
     refused(&["separate", "--image", "in.png", "--labels", "1,2,3"], "--labels takes one class or two");
     refused(&["complete", "--image", "in.png", "--mask", "small.png", "--out", "x.png"], "small.png is 20 pixels");
-    refused(&["explain", "--image", "none.png"], "none.png cannot be read");
+    refused(&["explain", "--image", "none.png"], "none.png: cannot be read");
+
+    // The same ink, gray on nothing: over black the same picture as on black, and black ink is nothing there.
+    let ink = |path: &str, gray: u8| {
+        let pixel = |column, row| image::LumaA([gray, before.get_pixel(column, row).0[0]]);
+        let picture = image::ImageBuffer::from_fn(SIZE as u32, SIZE as u32, pixel);
+        picture.save(dir.join(path)).expect("a file");
+    };
+    ink("white.png", 255);
+    ink("black.png", 0);
+    let (_, [plain, _]) = infer(&["explain", "--image", "in.png"]);
+    let (done, [told, errors]) = infer(&["explain", "--image", "white.png"]);
+    assert!(
+        done && told == plain && errors.contains("white.png has transparent pixels: they lie over black"),
+        "{errors}"
+    );
+    refused(&["explain", "--image", "black.png"], "alpha channel: choose another background by `--background`");
+    refused(&["explain", "--image", "black.png", "--background", "grey"], "black, white or a number from 0 to 255");
+    let (done, [_, errors]) = infer(&["explain", "--image", "black.png", "--background", "white"]);
+    assert!(done && errors.contains("they lie over white"), "{errors}");
 }

@@ -16,7 +16,7 @@ use firebrick_tensor::Classifier;
 
 use crate::device::On;
 use crate::picture;
-use crate::say::say;
+use crate::say::{remark, say};
 use firebrick_stages::vision::{Pictures, all};
 
 pub(crate) const EXAMPLES: &str = "Examples:
@@ -52,8 +52,28 @@ struct Asked {
     /// A PNG or JPEG file of the size that the model reads.
     #[arg(long, value_name = "FILE")]
     image: PathBuf,
+    /// What transparent pixels of the picture lie over: black, white, or a gray from 0 to 255.
+    #[arg(long, value_name = "GRAY", default_value = "black", value_parser = background)]
+    background: u8,
     #[command(flatten)]
     on: On,
+}
+
+/// A gray by name or by number.
+fn background(text: &str) -> Result<u8, String> {
+    match text {
+        "black" => Ok(0),
+        "white" => Ok(255),
+        number => number.parse().map_err(|_| "it is black, white or a number from 0 to 255".to_owned()),
+    }
+}
+
+/// What was asked about, read.
+struct Opened {
+    model: GenerativeModel,
+    /// The picture, all of it seen.
+    evidence: Evidence,
+    composited: bool,
 }
 
 #[derive(Args)]
@@ -167,13 +187,26 @@ pub(crate) fn execute(command: &Command) -> Result<ExitCode> {
 }
 
 impl Asked {
-    /// The model and the picture, all of it seen.
-    fn open(&self) -> Result<(GenerativeModel, Evidence)> {
+    fn open(&self) -> Result<Opened> {
         let model = open(&self.model, &self.on)?;
         let [height, width, channels] = model.network().image();
-        let images = picture::read(&self.image, [height, width, channels], &self.on.device)?;
+        let (images, composited) =
+            picture::read(&self.image, [height, width, channels], self.background, &self.on.device)?;
         let visible = Tensor::ones([1, height, width, 1], &self.on.device);
-        Ok((model, Evidence { images, visible }))
+        Ok(Opened { model, evidence: Evidence { images, visible }, composited })
+    }
+
+    /// Says what transparent pixels were taken for, where there are any.
+    fn remark_on(&self, composited: bool) {
+        if composited {
+            let gray = match self.background {
+                0 => "black".to_owned(),
+                255 => "white".to_owned(),
+                gray => format!("the gray {gray}"),
+            };
+            let name = self.image.display();
+            remark(format_args!("{name} has transparent pixels: they lie over {gray}; --background sets another"));
+        }
     }
 }
 
@@ -226,12 +259,13 @@ fn complete(command: &Complete) -> Result<()> {
     /// The share of the pixels that is expected to be covered, and how much neighbours of a covered one count.
     const COVERED: f64 = 0.2;
     const COHERENCE: f64 = 1.0;
-    let (model, seen) = command.asked.open()?;
+    let Opened { model, evidence: seen, composited } = command.asked.open()?;
     let [height, width, _] = model.network().image();
     let exemplars = remembered(&command.asked.model, &model)?;
     let visible = match (&command.mask, &exemplars) {
         (Some(mask), _) => {
-            let mask = picture::read(mask, [height, width, 1], &command.asked.on.device)?;
+            let (mask, _) = picture::read(mask, [height, width, 1], 0, &command.asked.on.device)
+                .context("a mask lies over black: save it without alpha, white where the picture is to be filled in")?;
             mask.lower_elem(127.5 / 255.0).float()
         }
         (None, Some(exemplars)) => exemplars.uncover(&seen, COVERED, COHERENCE).greater_elem(0.5).float(),
@@ -262,6 +296,7 @@ fn complete(command: &Complete) -> Result<()> {
     let class = command.label.unwrap_or(labels[0]);
     say(format_args!("{hidden} of {} pixels filled in, as class {class}", height * width));
     say(format_args!("the classifier on the filled picture: {}", likeliest(classified(&model, images.clone()), 3)));
+    command.asked.remark_on(composited);
     wrote(&command.out, images)
 }
 
@@ -280,12 +315,13 @@ fn remembered(dir: &Path, model: &GenerativeModel) -> Result<Option<Exemplars>> 
 fn explain(command: &Explain) -> Result<()> {
     /// Brightness from which on a rendered pixel belongs to the instance.
     const INK: f64 = 0.3;
-    let (model, evidence) = command.asked.open()?;
+    let Opened { model, evidence, composited } = command.asked.open()?;
     let found = model.sweep(&evidence, &query(command.label), &SweepConfig::default())?;
     let label = found.labels[0];
     say(format_args!("class {label}"));
     say(format_args!("the classifier: {}", likeliest(classified(&model, evidence.images.clone()), 3)));
     say(format_args!("classifier and evidence together: {}", likeliest(found.log_scores, 3)));
+    command.asked.remark_on(composited);
     folder(&command.out)?;
     let rendered = found.rendered.clamp(0.0, 1.0);
     let mask = rendered.clone().mean_dim(3).greater_elem(INK).float();
@@ -295,7 +331,7 @@ fn explain(command: &Explain) -> Result<()> {
 }
 
 fn separate(command: &Separate) -> Result<()> {
-    let (model, evidence) = command.asked.open()?;
+    let Opened { model, evidence, composited } = command.asked.open()?;
     let (sweep, config, compose) = (SweepConfig::default(), MapConfig::default(), command.compose.into());
     let found = match &command.labels {
         Some(labels) if labels.len() == 2 => {
@@ -316,6 +352,7 @@ fn separate(command: &Separate) -> Result<()> {
     let labels = [found.labels[0][0], found.labels[1][0]];
     say(format_args!("classes {} and {}, energy {:.1} nats", labels[0], labels[1], found.energy[0]));
     say(format_args!("the classifier: {}", likeliest(classified(&model, evidence.images), 3)));
+    command.asked.remark_on(composited);
     folder(&command.out)?;
     for (instance, label) in labels.into_iter().enumerate() {
         let name = |what: &str| command.out.join(format!("{}-class-{label}{what}.png", instance + 1));
@@ -329,7 +366,7 @@ fn attribute(command: &Attribute) -> Result<()> {
     /// Points on the way from black, and the square that is moved over the picture.
     const NODES: usize = 32;
     const SQUARE: [usize; 2] = [5, 2];
-    let (model, evidence) = command.asked.open()?;
+    let Opened { model, evidence, composited } = command.asked.open()?;
     let network = model.network();
     let (cnn, images, [height, width, _]) = (network.cnn(), evidence.images, network.image());
     let scores = classified(&model, images.clone());
@@ -360,5 +397,6 @@ fn attribute(command: &Attribute) -> Result<()> {
         }
     };
     say(format_args!("the classifier: {}; for class {label}", likeliest(scores, 3)));
+    command.asked.remark_on(composited);
     wrote(&command.out, picture::heat(map))
 }

@@ -4,33 +4,22 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::{Device, Tensor, TensorData};
-use image::{DynamicImage, GrayImage, ImageReader, Limits, RgbImage};
+use firebrick_data::images::Picture;
+use image::{GrayImage, RgbImage};
 
-/// The most pixels on a side, and the most bytes of a file's pixels.
-const MOST_SIDE: u32 = 8192;
-const MOST_BYTES: u64 = 256 << 20;
-
-/// A PNG or JPEG file.
-fn open(path: &Path) -> Result<DynamicImage> {
-    let read = || -> Result<DynamicImage> {
-        let mut reader = ImageReader::open(path)?.with_guessed_format()?;
-        let mut limits = Limits::default();
-        limits.max_image_width = Some(MOST_SIDE);
-        limits.max_image_height = Some(MOST_SIDE);
-        limits.max_alloc = Some(MOST_BYTES);
-        reader.limits(limits);
-        Ok(reader.decode()?)
-    };
-    read().with_context(|| format!("{} cannot be read as a PNG or JPEG picture", path.display()))
-}
-
-/// A picture of this height, width and number of channels, `[1, height, width, channels]`, numbers from 0 to 1.
+/// A picture of this height, width and number of channels, `[1, height, width, channels]`, numbers from 0 to 1, over a background; and
+/// whether it has transparent pixels.
 ///
 /// # Errors
-/// If it cannot be read or is of another size.
-pub(crate) fn read(path: &Path, [height, width, channels]: [usize; 3], device: &Device) -> Result<Tensor<4>> {
-    let found = open(path)?;
-    let size = [found.height() as usize, found.width() as usize];
+/// If it cannot be read, is of another size, or shows something in its alpha channel alone.
+pub(crate) fn read(
+    path: &Path,
+    [height, width, channels]: [usize; 3],
+    background: u8,
+    device: &Device,
+) -> Result<(Tensor<4>, bool)> {
+    let found = Picture::read(path, background)?;
+    let size = found.size();
     if size != [height, width] {
         bail!(
             "{} is {} pixels high and {} wide, the model reads {height} x {width}; scale or cut it to that size first",
@@ -39,13 +28,14 @@ pub(crate) fn read(path: &Path, [height, width, channels]: [usize; 3], device: &
             size[1]
         );
     }
+    let composited = found.composited;
     let bytes = match channels {
-        1 => found.into_luma8().into_raw(),
-        3 => found.into_rgb8().into_raw(),
+        1 => found.into_gray(),
+        3 => found.into_rgb(),
         other => bail!("the model reads pictures of {other} channels; files have 1 or 3"),
     };
     let numbers = bytes.into_iter().map(|byte| f32::from(byte) / 255.0).collect::<Vec<_>>();
-    Ok(Tensor::from_data(TensorData::new(numbers, [1, height, width, channels]), device))
+    Ok((Tensor::from_data(TensorData::new(numbers, [1, height, width, channels]), device), composited))
 }
 
 /// Writes a picture `[1, height, width, channels]`, one channel as grey, three as colours; the name's ending says the format.
@@ -100,15 +90,16 @@ mod tests {
             let picture = Tensor::<4>::from_data(TensorData::new(numbers.clone(), [1, 4, 5, channels]), &device);
             let path = dir.path().join(name);
             write(&path, picture).unwrap();
-            let found = read(&path, [4, 5, channels], &device).unwrap().into_data();
+            let (found, composited) = read(&path, [4, 5, channels], 0, &device).unwrap();
+            let found = found.into_data();
             let near = found.iter::<f32>().zip(&numbers).all(|(found, number)| (found - number).abs() < 1e-6);
-            assert!(near, "{name}");
-            let wrong = read(&path, [5, 4, channels], &device).unwrap_err().to_string();
+            assert!(near && !composited, "{name}");
+            let wrong = read(&path, [5, 4, channels], 0, &device).unwrap_err().to_string();
             assert!(wrong.contains("is 4 pixels high and 5 wide, the model reads 5 x 4"), "{wrong}");
         }
         let none = dir.path().join("none.png");
         std::fs::write(&none, "no picture").unwrap();
-        assert!(read(&none, [4, 5, 1], &device).unwrap_err().to_string().contains("cannot be read as a PNG"));
+        assert!(read(&none, [4, 5, 1], 0, &device).unwrap_err().to_string().contains("cannot be read as a PNG"));
     }
 
     #[test]

@@ -133,6 +133,28 @@ pub enum Error {
         /// What is wrong.
         what: String,
     },
+    /// A file is no picture.
+    #[error("{} cannot be read as a PNG or JPEG picture", path.display())]
+    Picture {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: image::ImageError,
+    },
+    /// All that a picture shows is in its alpha channel.
+    #[error(
+        "{}: every pixel is {value} once the transparent ones lie over {background} (0 is black, 255 white); what the picture shows is in \
+         its alpha channel: choose another background by `--background`, or save the picture without alpha",
+        path.display()
+    )]
+    OnlyAlpha {
+        /// The file.
+        path: PathBuf,
+        /// What every pixel is.
+        value: u8,
+        /// What they lie over.
+        background: u8,
+    },
     /// A folder holds no images.
     #[error(
         "{}: no images; looked for `train-images-idx3-ubyte` and `t10k-images-idx3-ubyte` with their `labels-idx1-ubyte`,          each also as `.gz`, and for `train*.parquet` and `test*.parquet` in its folders; name one that holds the two of `t10k`, or a `test*.parquet`",

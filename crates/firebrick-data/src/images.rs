@@ -4,7 +4,6 @@
 //! bytes, the most significant first; the numbers follow.
 
 use std::fs::File;
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use arrow_array::cast::AsArray;
@@ -12,9 +11,10 @@ use arrow_array::types::Int64Type;
 use arrow_array::{Array, RecordBatch};
 use arrow_schema::DataType;
 use firebrick_types::Images;
-use image::{ImageReader, Limits};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
+pub use crate::picture::Picture;
+use crate::picture::Unreadable;
 use crate::{Error, file};
 
 /// The most that a file of images may hold once decompressed, in bytes.
@@ -29,24 +29,38 @@ pub struct TrainTest {
     pub test: Images,
 }
 
+/// The images of a folder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Folder {
+    /// Both parts.
+    pub images: TrainTest,
+    /// How many of them have transparent pixels in their files, which lie over black now.
+    pub composited: usize,
+}
+
 /// The images of a folder: `train-…` to learn from, `t10k-…` to be tried on.
 ///
 /// Where there is neither, the tables `train*.parquet` and `test*.parquet` in the folder's folders, as the Hugging Face Hub keeps images.
 /// Where there are none of `train`, the first four fifths of `t10k` take their place and the last fifth is what is tried on.
 ///
 /// # Errors
-/// If there are no images of `t10k`, or a file cannot be read or is none of images or labels.
-pub fn read_folder(dir: &Path) -> Result<TrainTest, Error> {
-    let read = |idx: &str, table: &str| match read_part(dir, idx)? {
-        None => read_tables(dir, table),
+/// If there are no images of `t10k`, a file cannot be read or is none of images or labels, or all that an image of a table shows is in its
+/// alpha channel.
+pub fn read_folder(dir: &Path) -> Result<Folder, Error> {
+    let mut composited = 0;
+    let mut read = |idx: &str, table: &str| match read_part(dir, idx)? {
+        None => read_tables(dir, table, &mut composited),
         found => Ok(found),
     };
     let test = read("t10k", "test")?.ok_or_else(|| Error::NoImages { dir: dir.into() })?;
-    if let Some(train) = read("train", "train")? {
-        return Ok(TrainTest { train, test });
-    }
-    let kept = test.len() / 5 * 4;
-    Ok(TrainTest { train: test.chosen(0..kept), test: test.chosen(kept..test.len()) })
+    let images = match read("train", "train")? {
+        Some(train) => TrainTest { train, test },
+        None => {
+            let kept = test.len() / 5 * 4;
+            TrainTest { train: test.chosen(0..kept), test: test.chosen(kept..test.len()) }
+        }
+    };
+    Ok(Folder { images, composited })
 }
 
 /// The files that [`read_folder`] reads.
@@ -101,17 +115,17 @@ fn tables(dir: &Path, part: &str) -> Result<Vec<PathBuf>, Error> {
     Ok(paths)
 }
 
-/// The images of all those tables, none where there is no table.
-fn read_tables(dir: &Path, part: &str) -> Result<Option<Images>, Error> {
+/// The images of all those tables, none where there is no table; and how many more have transparent pixels.
+fn read_tables(dir: &Path, part: &str, composited: &mut usize) -> Result<Option<Images>, Error> {
     let mut images = None;
     for path in tables(dir, part)? {
-        read_table(&path, &mut images)?;
+        read_table(&path, &mut images, composited)?;
     }
     Ok(images)
 }
 
 /// Adds the rows of a table to images.
-fn read_table(path: &Path, images: &mut Option<Images>) -> Result<(), Error> {
+fn read_table(path: &Path, images: &mut Option<Images>, composited: &mut usize) -> Result<(), Error> {
     let parquet = |source| Error::Parquet { path: path.into(), source };
     let file = File::open(path).map_err(|source| Error::Read { path: path.into(), source })?;
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(parquet)?;
@@ -126,7 +140,10 @@ fn read_table(path: &Path, images: &mut Option<Images>) -> Result<(), Error> {
         for row in 0..batch.num_rows() {
             let wrong = |what: String| Error::ImageRow { path: path.into(), row: rows + row, what };
             let (bytes, label) = cell(&batch, row).map_err(wrong)?;
-            let (size, pixels) = decoded(bytes).map_err(wrong)?;
+            let picture = decode(bytes).map_err(wrong)?;
+            *composited += usize::from(picture.composited);
+            let [height, width] = picture.size();
+            let (size, pixels) = ([height, width, 1], picture.into_gray());
             let images = images.get_or_insert_with(|| Images::new(size));
             if size != images.size() {
                 let [height, width, _] = images.size();
@@ -164,22 +181,21 @@ fn cell(batch: &RecordBatch, row: usize) -> Result<(&[u8], u8), String> {
     Ok((bytes, u8::try_from(label).map_err(|_| format!("`label` is {label}"))?))
 }
 
-/// The size of a gray PNG or JPEG file, and its pixels.
-fn decoded(bytes: &[u8]) -> Result<([usize; 3], Vec<u8>), String> {
-    /// Pixels on a side, at most.
-    const SIDE: u32 = 4096;
-    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| error.to_string())?;
-    let mut limits = Limits::default();
-    (limits.max_image_width, limits.max_image_height) = (Some(SIDE), Some(SIDE));
-    reader.limits(limits);
-    let image = reader.decode().map_err(|error| error.to_string())?;
-    let [height, width] = [image.height(), image.width()].map(|length| length as usize);
+/// The gray picture of a PNG or JPEG file, over black.
+fn decode(bytes: &[u8]) -> Result<Picture, String> {
+    let picture = Picture::decode(bytes, 0).map_err(|error| match error {
+        Unreadable::Format(error) => error.to_string(),
+        Unreadable::OnlyAlpha { value } => {
+            format!(
+                "every pixel is {value} over black; what the image shows is in its alpha channel: save it without one"
+            )
+        }
+    })?;
     // Some keep gray pictures in three equal colours.
-    let gray = |pixel: &image::Rgb<u8>| pixel.0.iter().all(|part| *part == pixel.0[0]);
-    if image.color().has_color() && !image.to_rgb8().pixels().all(gray) {
+    if !picture.is_gray() {
         return Err("an image of colours; gray ones are read".into());
     }
-    Ok(([height, width, 1], image.into_luma8().into_raw()))
+    Ok(picture)
 }
 
 /// The images of one file with the labels of another, each plain or as gzip.
@@ -254,8 +270,11 @@ fn read_bytes<const D: usize>(path: &Path) -> Result<([usize; D], Vec<u8>), Erro
 mod tests {
     use std::fs;
 
+    use image::ExtendedColorType;
+
     use super::*;
     use crate::file::tests::{gzip, real_data};
+    use crate::picture::tests::png as picture;
 
     fn idx(dims: &[u32], numbers: &[u8]) -> Vec<u8> {
         let dims_bytes = dims.iter().flat_map(|dim| dim.to_be_bytes());
@@ -276,7 +295,7 @@ mod tests {
             ("t10k-images-idx3-ubyte", idx(&[1, 1, 2], &[7, 8])),
             ("t10k-labels-idx1-ubyte", idx(&[1], &[9])),
         ]);
-        let TrainTest { train, test } = read_folder(dir.path()).unwrap();
+        let TrainTest { train, test } = read_folder(dir.path()).unwrap().images;
         assert_eq!(train, Images::of([1, 2, 1], vec![1, 2, 3, 4], vec![5, 6]));
         assert_eq!(test, Images::of([1, 2, 1], vec![7, 8], vec![9]));
     }
@@ -287,17 +306,14 @@ mod tests {
         let images = Images::of([2, 3, 1], (0..12).collect(), vec![4, 9]);
         write_idx(&images, dir.path(), "t10k").unwrap();
         write_idx(&images.chosen([1]), dir.path(), "train").unwrap();
-        let TrainTest { train, test } = read_folder(dir.path()).unwrap();
+        let TrainTest { train, test } = read_folder(dir.path()).unwrap().images;
         assert_eq!((train, test), (images.chosen([1]), images));
         let colours = Images::of([1, 1, 3], vec![0; 3], vec![0]);
         assert!(write_idx(&colours, dir.path(), "x").unwrap_err().to_string().contains("3 channels cannot be written"));
     }
 
     fn png(pixels: &[u8], width: u32) -> Vec<u8> {
-        let mut bytes = Cursor::new(Vec::new());
-        let picture = image::GrayImage::from_raw(width, pixels.len() as u32 / width, pixels.to_vec()).unwrap();
-        picture.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
-        bytes.into_inner()
+        picture(pixels, width, ExtendedColorType::L8)
     }
 
     /// A table as the hub has them.
@@ -327,7 +343,7 @@ mod tests {
         table(dir.path(), "train-00001-of-00002.parquet", &[(png(&[9, 8, 7, 6], 2), 3)]);
         table(dir.path(), "train-00000-of-00002.parquet", &[(png(&[1, 2, 3, 4], 2), 0), (png(&[5; 4], 2), 255)]);
         table(dir.path(), "test-00000-of-00001.parquet", &[(png(&[0, 1, 0, 1], 2), 7)]);
-        let TrainTest { train, test } = read_folder(dir.path()).unwrap();
+        let TrainTest { train, test } = read_folder(dir.path()).unwrap().images;
         assert_eq!(train, Images::of([2, 2, 1], vec![1, 2, 3, 4, 5, 5, 5, 5, 9, 8, 7, 6], vec![0, 255, 3]));
         assert_eq!(test, Images::of([2, 2, 1], vec![0, 1, 0, 1], vec![7]));
         let names = files(dir.path()).unwrap();
@@ -350,12 +366,37 @@ mod tests {
     }
 
     #[test]
+    fn transparent_images_of_tables_lie_over_black_and_are_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        // White ink on nothing, a little of it half there.
+        let white = || picture(&[255, 255, 255, 0, 255, 128, 255, 0], 2, ExtendedColorType::La8);
+        let colors = picture(
+            &[[7, 7, 7, 255], [9, 9, 9, 255], [1, 2, 3, 0], [5, 5, 5, 255]].concat(),
+            2,
+            ExtendedColorType::Rgba8,
+        );
+        table(dir.path(), "train.parquet", &[(white(), 1), (png(&[0, 1, 0, 1], 2), 0), (colors, 0)]);
+        table(dir.path(), "test.parquet", &[(white(), 1)]);
+        let Folder { images: TrainTest { train, test }, composited } = read_folder(dir.path()).unwrap();
+        assert_eq!(
+            (train.image(0), train.image(2), test.image(0)),
+            (&[255, 0, 128, 0][..], &[7, 9, 0, 5][..], train.image(0))
+        );
+        assert_eq!(composited, 3);
+        // Black ink on nothing is nothing over black.
+        let black = picture(&[0, 255, 0, 0, 0, 255, 0, 0], 2, ExtendedColorType::La8);
+        table(dir.path(), "test.parquet", &[(white(), 1), (black, 0)]);
+        let told = read_folder(dir.path()).unwrap_err().to_string();
+        assert!(told.contains("test.parquet, row 1: every pixel is 0 over black") && told.contains("alpha"), "{told}");
+    }
+
+    #[test]
     fn without_a_training_part_the_other_is_divided() {
         let dir = folder(&[
             ("t10k-images-idx3-ubyte", idx(&[6, 1, 1], &[1, 2, 3, 4, 5, 6])),
             ("t10k-labels-idx1-ubyte", idx(&[6], &[0; 6])),
         ]);
-        let TrainTest { train, test } = read_folder(dir.path()).unwrap();
+        let TrainTest { train, test } = read_folder(dir.path()).unwrap().images;
         assert_eq!((train.len(), test.len(), test.image(0)), (4, 2, &[5][..]));
     }
 
@@ -381,12 +422,12 @@ mod tests {
     #[test]
     fn the_real_files_hold_what_they_are_known_for() {
         if let Some(dir) = real_data("mnist") {
-            let TrainTest { train, test } = read_folder(&dir).unwrap();
+            let TrainTest { train, test } = read_folder(&dir).unwrap().images;
             assert_eq!((train.len(), test.len(), train.size(), train.classes()), (60_000, 10_000, [28, 28, 1], 10));
             assert_eq!((&train.labels()[..5], &test.labels()[..5]), (&[5, 0, 4, 1, 9][..], &[7, 2, 1, 0, 4][..]));
         }
         if let Some(dir) = real_data("fashion-mnist-t10k") {
-            let TrainTest { train, test } = read_folder(&dir).unwrap();
+            let TrainTest { train, test } = read_folder(&dir).unwrap().images;
             assert_eq!((train.len(), test.len(), &train.labels()[..3]), (8_000, 2_000, &[9, 2, 1][..]));
         }
     }

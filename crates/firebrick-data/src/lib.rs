@@ -12,6 +12,7 @@ pub mod hhh_tasks;
 pub mod hub;
 pub mod images;
 mod jsonl;
+mod picture;
 pub mod pmp;
 pub mod split;
 pub mod store;

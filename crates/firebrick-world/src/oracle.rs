@@ -230,9 +230,9 @@ mod tests {
     use firebrick_types::{Message, Seed};
     use proptest::prelude::*;
 
+    use super::*;
     use crate::knowledge::Fact;
     use crate::tests::world;
-    use super::*;
 
     /// Of Tarvik the river, food and tree are recorded; of Zorwen nothing is.
     fn knowledge() -> Knowledge {

@@ -199,8 +199,8 @@ impl World {
 
 #[cfg(test)]
 mod tests {
-    use crate::tests::world;
     use super::*;
+    use crate::tests::world;
 
     #[test]
     fn every_question_is_understood() {

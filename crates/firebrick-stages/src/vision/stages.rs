@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use burn::module::Module;
 use firebrick_data::glyphs::glyphs;
-use firebrick_data::images::{TrainTest, files, read_folder, write_idx};
+use firebrick_data::images::{Folder, TrainTest, files, read_folder, write_idx};
 use firebrick_inference::tasks::Occluder;
 use firebrick_inference::{DecoderMode, GenerativeConfig, GenerativeModel, Network, PriorConfig};
 use firebrick_models::{CnnConfig, save_cnn};
@@ -54,7 +54,13 @@ impl Stage<Env> for Collect {
     fn run(&self, (): (), ctx: &StageContext, env: &Env) -> Result<(), BoxError> {
         let DataRecipe { train, validation, test } = self.data;
         let found = match &env.data {
-            Some(dir) => read_folder(dir)?,
+            Some(dir) => {
+                let Folder { images, composited } = read_folder(dir)?;
+                if composited > 0 {
+                    tracing::info!("  {composited} pictures have transparent pixels: they lie over black");
+                }
+                images
+            }
             None => {
                 let seed = Seed::new(self.seed).derive("vision/glyphs");
                 TrainTest { train: glyphs(train, seed.derive("train")), test: glyphs(test, seed.derive("test")) }

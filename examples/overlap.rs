@@ -10,20 +10,20 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, activation};
-use firebrick_data::glyphs::glyphs;
-use firebrick_data::images::{TrainTest, read_folder};
-use firebrick_inference::{Compose, Evidence, GenerativeConfig, GenerativeModel, MapConfig, SweepConfig};
-use firebrick_models::CnnConfig;
-use firebrick_tensor::{Classifier, Workers};
-use firebrick_train::classify::{self, ClassifyConfig, accuracy, pixels};
+use firebrick_tensor::Workers;
 use firebrick_train::{FitConfig, Run};
-use firebrick_types::{Images, Seed};
+use firebrick_types::Seed;
+use firebrick_vision::classifiers::classify::{self, ClassifyConfig, accuracy};
+use firebrick_vision::classifiers::{Classifier, CnnConfig};
+use firebrick_vision::generative::{Compose, Evidence, GenerativeConfig, GenerativeModel, MapConfig, SweepConfig};
+use firebrick_vision::images::glyphs::glyphs;
+use firebrick_vision::images::{Images, TrainTest, pixels, read_folder};
 
 fn main() -> anyhow::Result<()> {
     let seed = Seed::new(17);
     let TrainTest { train, test } = match std::env::args().nth(1) {
         Some(folder) => {
-            let TrainTest { train, test } = read_folder(Path::new(&folder))?;
+            let TrainTest { train, test } = read_folder(Path::new(&folder))?.images;
             TrainTest { train: train.chosen(0..train.len().min(12_000)), test }
         }
         None => TrainTest { train: glyphs(8000, seed.derive("train")), test: glyphs(1000, seed.derive("test")) },

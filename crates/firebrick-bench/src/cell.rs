@@ -3,13 +3,14 @@
 use anyhow::{Context, Result, bail};
 use burn::tensor::Device;
 use firebrick_models::{
-    Architecture, CnnConfig, CnnLayer, DecoderConfig, FeedForward, LoraConfig, ScoredDecoder, open_gguf, save_cnn,
-    save_decoder, save_hugging_face, save_scored,
+    Architecture, DecoderConfig, FeedForward, LoraConfig, ScoredDecoder, open_gguf, save_decoder, save_hugging_face,
+    save_scored,
 };
 use firebrick_rl::ppo::PpoConfig;
 use firebrick_tensor::Parameters;
 use firebrick_train::{AdamWConfig, FitConfig, Schedule};
 use firebrick_types::{Seed, TokenId};
+use firebrick_vision::classifiers::{CnnConfig, CnnLayer, save_cnn};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use std::fs;

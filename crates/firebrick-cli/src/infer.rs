@@ -7,12 +7,12 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use burn::tensor::{Tensor, activation};
 use clap::{Args, Subcommand, ValueEnum};
-use firebrick_inference::{
-    Compose, Evidence, Exemplars, GenerativeModel, ImputeConfig, MapConfig, Query, SweepConfig, attribution,
-};
-use firebrick_models::CnnLayer;
 use firebrick_pipeline::Artifact as _;
-use firebrick_tensor::Classifier;
+use firebrick_vision::attribution;
+use firebrick_vision::classifiers::{Classifier, CnnLayer};
+use firebrick_vision::generative::{
+    Compose, Evidence, Exemplars, GenerativeModel, ImputeConfig, MapConfig, Query, SweepConfig,
+};
 
 use crate::device::On;
 use crate::picture;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::{Device, Tensor, TensorData};
-use firebrick_data::images::Picture;
+use firebrick_vision::images::Picture;
 use image::{GrayImage, RgbImage};
 
 /// A picture of this height, width and number of channels, `[1, height, width, channels]`, numbers from 0 to 1, over a background; and

@@ -115,55 +115,6 @@ pub enum Error {
         /// How the text begins.
         found: String,
     },
-    /// A file of images or of their labels is not one.
-    #[error("{}: {what}; images are IDX files of bytes with three dimensions, labels with one", path.display())]
-    Idx {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        what: String,
-    },
-    /// A table of images holds none, or others than its first one.
-    #[error("{}, row {row}: {what}; a row is `image: {{bytes, path}}`, a PNG or JPEG file, and `label`, from 0 to 255", path.display())]
-    ImageRow {
-        /// The file.
-        path: PathBuf,
-        /// Counted from 0.
-        row: usize,
-        /// What is wrong.
-        what: String,
-    },
-    /// A file is no picture.
-    #[error("{} cannot be read as a PNG or JPEG picture", path.display())]
-    Picture {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: image::ImageError,
-    },
-    /// All that a picture shows is in its alpha channel.
-    #[error(
-        "{}: every pixel is {value} once the transparent ones lie over {background} (0 is black, 255 white); what the picture shows is in \
-         its alpha channel: choose another background by `--background`, or save the picture without alpha",
-        path.display()
-    )]
-    OnlyAlpha {
-        /// The file.
-        path: PathBuf,
-        /// What every pixel is.
-        value: u8,
-        /// What they lie over.
-        background: u8,
-    },
-    /// A folder holds no images.
-    #[error(
-        "{}: no images; looked for `train-images-idx3-ubyte` and `t10k-images-idx3-ubyte` with their `labels-idx1-ubyte`,          each also as `.gz`, and for `train*.parquet` and `test*.parquet` in its folders; name one that holds the two of `t10k`, or a `test*.parquet`",
-        dir.display()
-    )]
-    NoImages {
-        /// The folder.
-        dir: PathBuf,
-    },
     /// A folder holds nothing to train on.
     #[error(
         "{}: no data to train on; looked for `*/train.jsonl` or `*/test.jsonl` with `chosen` and `rejected`, JSONL \

@@ -51,7 +51,7 @@ impl Hub {
 pub enum Wanted {
     /// Comparisons, `*/{train,test}.jsonl.gz`, for [`crate::folder::discover`].
     Comparisons,
-    /// Labelled images, `*/{train,test}*.parquet`, for [`crate::images::read_folder`].
+    /// Labelled images, `*/{train,test}*.parquet`, for `firebrick_vision::images::read_folder`.
     Images,
 }
 

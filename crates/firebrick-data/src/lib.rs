@@ -4,15 +4,12 @@ pub mod dialogue;
 mod error;
 mod file;
 pub mod folder;
-pub mod glyphs;
 pub mod hh;
 pub mod hhh;
 pub mod hhh_tasks;
 #[cfg(feature = "hub")]
 pub mod hub;
-pub mod images;
 mod jsonl;
-mod picture;
 pub mod pmp;
 pub mod split;
 pub mod store;

@@ -46,28 +46,6 @@ pub enum Error {
         /// Numbers of a head.
         d_head: usize,
     },
-    /// A layer of a convolutional classifier fits nothing.
-    #[error("layer {layer}: {what}")]
-    Layer {
-        /// Its index.
-        layer: usize,
-        /// Why.
-        what: String,
-    },
-    /// A weights file is of other layers than a classifier.
-    #[error("{path}: {reason}")]
-    Plan {
-        /// The file.
-        path: PathBuf,
-        /// What does not fit.
-        reason: String,
-    },
-    /// An image has no pixels.
-    #[error("images of {image:?} have no pixels; height, width and channels must be at least 1")]
-    NoPixels {
-        /// Height, width and channels.
-        image: [usize; 3],
-    },
     /// A file could not be read or written.
     #[error("{path}: {source}")]
     Io {

@@ -10,7 +10,7 @@ use firebrick_types::Seed;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{Cnn, CnnConfig, Decoder, DecoderConfig, Error, ScoredDecoder};
+use crate::{Decoder, DecoderConfig, Error, ScoredDecoder};
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
@@ -47,22 +47,6 @@ pub fn open_scored(dir: &Path, device: &Device) -> Result<(ScoredDecoder, Decode
     open(dir, |config: &DecoderConfig| {
         config.validate().map(|()| ScoredDecoder::from_body(config.blank(device), Seed::new(0)))
     })
-}
-
-/// Writes a convolutional classifier into a folder that exists.
-///
-/// # Errors
-/// If a file cannot be written.
-pub fn save_cnn(model: &Cnn, dir: &Path) -> Result<(), Error> {
-    save(model, model.config(), dir)
-}
-
-/// Reads a convolutional classifier from a folder.
-///
-/// # Errors
-/// If a file is missing, or does not hold such a model.
-pub fn open_cnn(dir: &Path, device: &Device) -> Result<Cnn, Error> {
-    Ok(open(dir, |config: &CnnConfig| config.blank(device))?.0)
 }
 
 fn save<M: Module>(model: &M, config: &impl Serialize, dir: &Path) -> Result<(), Error> {

@@ -2,9 +2,8 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use firebrick_kernels::{Precision, Prepacked, Window};
+use firebrick_kernels::{Precision, Prepacked};
 use firebrick_types::Seed;
-use rand::RngExt;
 
 use crate::config::Norm;
 use crate::lora::{Lora, LoraConfig};
@@ -63,17 +62,7 @@ impl Source {
 /// Numbers of a normal distribution with mean 0, `[rows, columns]`.
 pub(crate) fn normal(shape: [usize; 2], deviation: f64, source: Source, device: &Device) -> Tensor<2> {
     let Source::Drawn(seed) = source else { return Tensor::<2>::zeros([1, 1], device).expand(shape) };
-    let mut rng = seed.rng();
-    let mut values = Vec::with_capacity(shape[0] * shape[1] + 1);
-    while values.len() < shape[0] * shape[1] {
-        // Box and Muller's transform: two uniform numbers give two normal ones.
-        let (u, v): (f64, f64) = (1.0 - rng.random::<f64>(), rng.random());
-        let radius = (-2.0 * u.ln()).sqrt() * deviation;
-        let angle = std::f64::consts::TAU * v;
-        values.push((radius * angle.cos()) as f32);
-        values.push((radius * angle.sin()) as f32);
-    }
-    values.truncate(shape[0] * shape[1]);
+    let values = seed.normals(shape[0] * shape[1], deviation);
     Tensor::from_data(TensorData::new(values, shape), device)
 }
 
@@ -146,23 +135,6 @@ impl Projection {
     /// The map without its adapter; it shares the weights.
     pub(crate) fn bare(&self) -> Self {
         Self { lora: None, ..self.clone() }
-    }
-
-    /// The weights and the bias.
-    ///
-    /// # Panics
-    /// If it has no bias.
-    pub(crate) fn weights(&self) -> (Tensor<2>, Tensor<1>) {
-        (self.weight.val(), self.bias.as_ref().expect("a map with a bias").val())
-    }
-
-    /// The map of every place of a window, `[batch, height, width, channels]` to the same with `d_output` channels.
-    pub(crate) fn convolve(&self, x: Tensor<4>, window: Window) -> Tensor<4> {
-        let [.., channels] = x.dims();
-        let (weight, bias) = self.weights();
-        let [_, d_output] = weight.dims();
-        let weight = weight.reshape([window.size, window.size, channels, d_output]);
-        firebrick_kernels::conv2d_in(self.precision, x, weight, bias, window)
     }
 
     /// `[tokens, d_input]` to `[tokens, d_output]`.

@@ -2,7 +2,6 @@
 
 mod attention;
 mod cache;
-mod cnn;
 mod config;
 mod decoder;
 mod error;
@@ -14,11 +13,10 @@ mod lora;
 mod scored;
 
 pub use cache::KvCache;
-pub use cnn::{Cnn, CnnConfig, CnnLayer, open_torchvision};
 pub use config::{Architecture, Biases, DecoderConfig, FeedForward, Norm, Positions, RotaryConfig, RotaryScaling};
 pub use decoder::Decoder;
 pub use error::Error;
-pub use files::{open_cnn, open_decoder, open_scored, save_cnn, save_decoder, save_scored};
+pub use files::{open_decoder, open_scored, save_decoder, save_scored};
 pub use firebrick_kernels::Precision;
 pub use gguf::{GgufTokenizer, open_gguf, read_gguf_formats, read_gguf_tokenizer};
 pub use hugging_face::{open_hugging_face, save_hugging_face};

@@ -16,7 +16,7 @@ pub use log_probs::{entropy, k1, k2, k3, kl, log_softmax, softmax};
 pub use named::{ParameterMapper, ParameterVisitor, map_parameters, visit_parameters};
 pub use parameters::{Parameters, ParametersError};
 pub use scores::scores;
-pub use traits::{CausalLm, Classifier, Feed, Incremental, ScoringLm, SequenceScorer, TokenValues, indices};
+pub use traits::{CausalLm, Feed, Incremental, ScoringLm, SequenceScorer, TokenValues, indices};
 pub use workers::Workers;
 
 /// Panics with the name and both shapes unless the tensor has this shape.

@@ -1,7 +1,7 @@
 //! How losses, samplers and loops see a model.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use firebrick_types::{Seed, TokenId};
+use firebrick_types::TokenId;
 
 use crate::TokenBatch;
 
@@ -74,15 +74,6 @@ pub trait Incremental: CausalLm {
 
     /// Makes slot `to` remember what slot `from` does.
     fn copy(&self, cache: &mut Self::Cache, from: usize, to: usize);
-}
-
-/// A model that gives every image a score of each class.
-pub trait Classifier {
-    /// The scores before any softmax, `[batch, classes]`, of images `[batch, height, width, channels]`.
-    fn logits(&self, images: Tensor<4>) -> Tensor<2>;
-
-    /// The same in training, where what is random depends on each image's seed alone.
-    fn training_logits(&self, images: Tensor<4>, seeds: &[Seed]) -> Tensor<2>;
 }
 
 /// A model that gives a whole sequence one score: a preference model, in its own logits.

@@ -1,8 +1,6 @@
 #![doc = include_str!("../README.md")]
 
 mod checkpoint;
-pub mod classify;
-pub mod denoise;
 pub mod distill;
 mod error;
 mod fit;

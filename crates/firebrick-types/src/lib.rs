@@ -2,14 +2,12 @@
 
 mod comparison;
 mod dialogue;
-mod images;
 mod measured;
 mod seed;
 mod thread;
 
 pub use comparison::{Comparison, Label, LabelledComparison};
 pub use dialogue::{Dialogue, Message, Role};
-pub use images::Images;
 pub use measured::{Better, Measured};
 pub use seed::Seed;
 pub use thread::{HhhItem, Thread, ThreadAnswer};

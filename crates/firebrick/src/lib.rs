@@ -4,8 +4,6 @@
 pub use firebrick_data as data;
 #[cfg(feature = "eval")]
 pub use firebrick_eval as eval;
-#[cfg(feature = "inference")]
-pub use firebrick_inference as inference;
 #[cfg(feature = "kernels")]
 pub use firebrick_kernels as kernels;
 #[cfg(feature = "models")]
@@ -31,5 +29,7 @@ pub use firebrick_tensor as tensor;
 #[cfg(feature = "train")]
 pub use firebrick_train as train;
 pub use firebrick_types as types;
+#[cfg(feature = "vision")]
+pub use firebrick_vision as vision;
 #[cfg(feature = "world")]
 pub use firebrick_world as world;

@@ -7,13 +7,14 @@ use anyhow::{Result, bail};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use firebrick_kernels::Precision;
-use firebrick_models::{Cnn, open_cnn, open_decoder, open_scored};
+use firebrick_models::{open_decoder, open_scored};
 use firebrick_preference::Pair;
 use firebrick_preference::reward_model::PairLosses;
-use firebrick_tensor::{Classifier, Parameters, TokenBatch, Workers};
+use firebrick_tensor::{Parameters, TokenBatch, Workers};
 use firebrick_train::lm::token_losses;
-use firebrick_train::{FitConfig, Gradients, Learner, Loss, classify, gradients_of};
+use firebrick_train::{FitConfig, Gradients, Learner, Loss, gradients_of};
 use firebrick_types::Seed;
+use firebrick_vision::classifiers::{Classifier, Cnn, classify, open_cnn};
 
 use super::{Bench, Checked};
 use crate::cell::{ADAPTERS, Job, Task};
@@ -126,7 +127,7 @@ pub(super) fn pairs(job: &Job, dir: &Path, micro_batch: usize, precision: Precis
     })))
 }
 
-/// Classification of images, as `firebrick_train::classify` does it.
+/// Classification of images, as `firebrick_vision::classifiers::classify` does it.
 pub(super) fn images(job: &Job, dir: &Path, micro_batch: usize, precision: Precision) -> Result<Box<dyn Bench>> {
     let Task::Images { pixels, labels } = job.task.clone() else { bail!("the job holds no images") };
     let device = Device::flex().autodiff();

@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use burn::tensor::Device;
-use firebrick_data::images::{TrainTest, read_idx};
-use firebrick_inference::GenerativeModel;
-use firebrick_models::{Cnn, open_cnn};
 use firebrick_pipeline::{Artifact, BoxError};
 use firebrick_report::metrics::{self, Metrics};
-use firebrick_types::Images;
+use firebrick_vision::classifiers::{Cnn, open_cnn};
+use firebrick_vision::generative::GenerativeModel;
+use firebrick_vision::images::{Images, TrainTest, read_idx};
 
 use super::results::{Cost, Results};
 use crate::artifacts::{METRICS, read_json};

@@ -2,11 +2,10 @@
 
 use anyhow::Result;
 use burn::tensor::Tensor;
-use firebrick_inference::{Compose, Evidence, Exemplars, GenerativeModel, MapConfig, SweepConfig};
-use firebrick_models::Cnn;
-use firebrick_tensor::{Classifier, Workers};
-
-use firebrick_types::Images;
+use firebrick_tensor::Workers;
+use firebrick_vision::classifiers::{Classifier, Cnn};
+use firebrick_vision::generative::{Compose, Evidence, Exemplars, GenerativeModel, MapConfig, SweepConfig};
+use firebrick_vision::images::Images;
 
 use super::questions::{CHUNK, all, pairs};
 use super::results::{Ambiguity, Drawing, share};

@@ -2,12 +2,12 @@
 
 use anyhow::Result;
 use burn::tensor::{Tensor, activation};
-use firebrick_inference::tasks::Clutter;
-use firebrick_inference::{DetectConfig, GenerativeModel};
-use firebrick_models::Cnn;
-use firebrick_tensor::{Classifier, Workers};
-
-use firebrick_types::{Images, Seed};
+use firebrick_tensor::Workers;
+use firebrick_types::Seed;
+use firebrick_vision::classifiers::{Classifier, Cnn};
+use firebrick_vision::generative::{DetectConfig, GenerativeModel};
+use firebrick_vision::images::Images;
+use firebrick_vision::images::degradations::Clutter;
 
 use super::questions::all;
 use super::recipe::ClutterRecipe;

@@ -2,18 +2,18 @@
 
 use anyhow::Result;
 use burn::tensor::{Tensor, activation};
-use firebrick_inference::complete::{PixelFactors, filled, mean, nearest, predictive_coding, zero};
-use firebrick_inference::metrics::{mean_square, ssim};
-use firebrick_inference::tasks::Occluder;
-use firebrick_inference::{
-    Evidence, Exemplars, Explain, GenerativeModel, ImputeConfig, MapConfig, NoisyOr, PriorConfig, Query,
-    RectifiedGaussian, SweepConfig,
-};
-use firebrick_models::Cnn;
 use firebrick_stats::top_label_calibration_error;
-use firebrick_tensor::{Classifier, Workers};
-use firebrick_train::denoise;
-use firebrick_types::{Images, Seed};
+use firebrick_tensor::Workers;
+use firebrick_types::Seed;
+use firebrick_vision::baselines::complete::{PixelFactors, mean, nearest, predictive_coding, zero};
+use firebrick_vision::baselines::{Explain, NoisyOr, RectifiedGaussian, denoise};
+use firebrick_vision::classifiers::{Classifier, Cnn};
+use firebrick_vision::generative::{
+    Evidence, Exemplars, GenerativeModel, ImputeConfig, MapConfig, PriorConfig, Query, SweepConfig, filled,
+};
+use firebrick_vision::images::Images;
+use firebrick_vision::images::degradations::Occluder;
+use firebrick_vision::metrics::{mean_square, ssim};
 
 use super::questions::{CHUNK, Learnt, all};
 use super::recipe::CompleteRecipe;

@@ -4,11 +4,11 @@ use std::time::Instant;
 
 use anyhow::Result;
 use burn::tensor::Tensor;
-use firebrick_inference::tasks::Occluder;
-use firebrick_inference::{Compose, Evidence, Query};
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
-use firebrick_tensor::Classifier as _;
 use firebrick_types::Seed;
+use firebrick_vision::classifiers::Classifier as _;
+use firebrick_vision::generative::{Compose, Evidence, Query};
+use firebrick_vision::images::degradations::Occluder;
 use serde::Serialize;
 
 use super::artifacts::{Classifier, Costs, Denoiser, Generative, Pictures};

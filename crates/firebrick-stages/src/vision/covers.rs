@@ -2,12 +2,12 @@
 
 use anyhow::Result;
 use burn::tensor::Tensor;
-use firebrick_inference::tasks::{Corruption, Cover};
-use firebrick_inference::{Evidence, Query};
 use firebrick_stats::auroc;
 use firebrick_tensor::Workers;
-
-use firebrick_types::{Images, Seed};
+use firebrick_types::Seed;
+use firebrick_vision::generative::{Evidence, Query};
+use firebrick_vision::images::Images;
+use firebrick_vision::images::degradations::{Corruption, Cover};
 
 use super::completion::{Answer, Ways, right};
 use super::questions::{CHUNK, all, pairs};

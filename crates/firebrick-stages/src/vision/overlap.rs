@@ -2,11 +2,11 @@
 
 use anyhow::Result;
 use burn::tensor::Tensor;
-use firebrick_inference::metrics::{ink_assignment, intersection_over_union, mean_square, points_at};
-use firebrick_inference::{Compose, Evidence, Exemplars, GenerativeModel, MapConfig, SweepConfig};
-use firebrick_tensor::{Classifier, Workers};
-
-use firebrick_types::Images;
+use firebrick_tensor::Workers;
+use firebrick_vision::classifiers::Classifier;
+use firebrick_vision::generative::{Compose, Evidence, Exemplars, GenerativeModel, MapConfig, SweepConfig};
+use firebrick_vision::images::Images;
+use firebrick_vision::metrics::{ink_assignment, intersection_over_union, mean_square, points_at};
 
 use super::questions::{CHUNK, all, pairs};
 use super::recipe::OverlapRecipe;

@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use burn::tensor::Tensor;
-use firebrick_inference::tasks::Occluder;
-use firebrick_inference::{Evidence, Exemplars, GenerativeModel, ImputeConfig, MapConfig, Query, SweepConfig};
-use firebrick_models::Cnn;
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
-
-use firebrick_train::classify::pixels;
-use firebrick_types::{Images, Seed};
+use firebrick_types::Seed;
+use firebrick_vision::classifiers::Cnn;
+use firebrick_vision::generative::{Evidence, Exemplars, GenerativeModel, ImputeConfig, MapConfig, Query, SweepConfig};
+use firebrick_vision::images::degradations::Occluder;
+use firebrick_vision::images::{Images, pixels};
 use serde::Serialize;
 
 use super::artifacts::{Answers, Classifier as Trained, Denoiser, Generative, Pictures};

@@ -1,7 +1,7 @@
 //! The recipe of `vision`.
 
 use anyhow::{Result, bail};
-use firebrick_inference::{ImputeConfig, Reading, SweepConfig};
+use firebrick_vision::generative::{ImputeConfig, Reading, SweepConfig};
 use serde::{Deserialize, Serialize};
 
 /// The numbers of a run of `vision`.

@@ -5,16 +5,17 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use burn::module::Module;
-use firebrick_data::glyphs::glyphs;
-use firebrick_data::images::{Folder, TrainTest, files, read_folder, write_idx};
-use firebrick_inference::tasks::Occluder;
-use firebrick_inference::{DecoderMode, GenerativeConfig, GenerativeModel, Network, PriorConfig};
-use firebrick_models::{CnnConfig, save_cnn};
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext, digest};
 use firebrick_tensor::Workers;
-use firebrick_train::classify::{self, ClassifyConfig, accuracy};
-use firebrick_train::{AdamWConfig, FitConfig, Schedule, denoise};
-use firebrick_types::{Images, Seed};
+use firebrick_train::{AdamWConfig, FitConfig, Schedule};
+use firebrick_types::Seed;
+use firebrick_vision::baselines::denoise;
+use firebrick_vision::classifiers::classify::{self, ClassifyConfig, accuracy};
+use firebrick_vision::classifiers::{CnnConfig, save_cnn};
+use firebrick_vision::generative::{DecoderMode, GenerativeConfig, GenerativeModel, Network, PriorConfig};
+use firebrick_vision::images::degradations::Occluder;
+use firebrick_vision::images::glyphs::glyphs;
+use firebrick_vision::images::{Folder, Images, TrainTest, files, read_folder, write_idx};
 use rand::RngExt;
 use serde::Serialize;
 

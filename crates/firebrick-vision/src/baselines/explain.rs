@@ -1,0 +1,42 @@
+//! What every model of activations answers.
+
+use burn::tensor::Tensor;
+
+use crate::Error;
+use crate::generative::{Evidence, GenerativeModel, Query, SweepConfig};
+
+/// What a model makes of some pictures.
+#[derive(Clone, Debug)]
+pub struct Explained {
+    /// The label of each.
+    pub labels: Vec<usize>,
+    /// The score of every label, greater where it explains more, `[batch, classes]`.
+    pub scores: Tensor<2>,
+    /// What is seen where it is seen, what is rendered elsewhere.
+    pub images: Tensor<4>,
+}
+
+/// A model of a classifier's activations that can be asked backward.
+pub trait Explain {
+    /// The label, or what it is to be, and what hides behind what is not seen.
+    ///
+    /// # Errors
+    /// If images or mask are of another size, or a clamped label is no class.
+    fn explain(&self, evidence: &Evidence, query: &Query) -> Result<Explained, Error>;
+}
+
+/// A generative model that is asked by [single sweeps](GenerativeModel::sweep).
+#[derive(Clone, Copy, Debug)]
+pub struct Sweeps<'a> {
+    /// Which.
+    pub model: &'a GenerativeModel,
+    /// With which constants.
+    pub config: SweepConfig,
+}
+
+impl Explain for Sweeps<'_> {
+    fn explain(&self, evidence: &Evidence, query: &Query) -> Result<Explained, Error> {
+        let found = self.model.sweep(evidence, query, &self.config)?;
+        Ok(Explained { labels: found.labels, scores: found.log_scores, images: found.images })
+    }
+}

@@ -15,7 +15,9 @@ use firebrick_train::{FitConfig, Run};
 use firebrick_types::Seed;
 use firebrick_vision::classifiers::classify::{self, ClassifyConfig, accuracy};
 use firebrick_vision::classifiers::{Classifier, CnnConfig};
-use firebrick_vision::generative::{Compose, Evidence, GenerativeConfig, GenerativeModel, MapConfig, SweepConfig};
+use firebrick_vision::generative::{
+    Compose, Evidence, GenerativeConfig, GenerativeModel, MapConfig, SweepConfig, separate,
+};
 use firebrick_vision::images::glyphs::glyphs;
 use firebrick_vision::images::{Images, TrainTest, pixels, read_folder};
 
@@ -48,7 +50,7 @@ fn main() -> anyhow::Result<()> {
     println!("the classifier's first two: {:?}", best(&model, &both.images));
 
     let config = MapConfig { steps: 100, ..MapConfig::default() };
-    let found = model.pair_search(&both, None, 5, Compose::Max, &SweepConfig::default(), &config)?;
+    let found = separate(&model, &both, None, 5, Compose::Max, &SweepConfig::default(), &config)?;
     for (labels, rendered) in found.labels.iter().zip(&found.rendered) {
         println!("\nan instance of {}:\n{}", labels[0], drawing(rendered, width));
         println!("the classifier's first two: {:?}", best(&model, rendered));

@@ -11,7 +11,7 @@ use firebrick_pipeline::Artifact as _;
 use firebrick_vision::attribution;
 use firebrick_vision::classifiers::{Classifier, CnnLayer};
 use firebrick_vision::generative::{
-    Compose, Evidence, Exemplars, GenerativeModel, ImputeConfig, MapConfig, Query, SweepConfig,
+    self, Compose, Evidence, Exemplars, GenerativeModel, ImputeConfig, MapConfig, Query, SweepConfig,
 };
 
 use crate::device::On;
@@ -268,7 +268,9 @@ fn complete(command: &Complete) -> Result<()> {
                 .context("a mask lies over black: save it without alpha, white where the picture is to be filled in")?;
             mask.lower_elem(127.5 / 255.0).float()
         }
-        (None, Some(exemplars)) => exemplars.uncover(&seen, COVERED, COHERENCE).greater_elem(0.5).float(),
+        (None, Some(exemplars)) => {
+            generative::uncover_by_exemplars(exemplars, &seen, COVERED, COHERENCE).greater_elem(0.5).float()
+        }
         (None, None) => bail!(
             "{} holds no pictures that tell what lies over this one; give --mask, or the folder of a whole run",
             command.asked.model.display()
@@ -280,15 +282,15 @@ fn complete(command: &Complete) -> Result<()> {
     let config = SweepConfig::default();
     let (labels, images) = match (exemplars, &query) {
         (Some(exemplars), query) => {
-            let found = model.impute(&evidence, &exemplars, query, &ImputeConfig::default())?;
+            let found = generative::impute(&model, &evidence, &exemplars, query, &ImputeConfig::default())?;
             (found.labels, found.images)
         }
         (None, Query::Free) => {
-            let found = model.iterate(&evidence, 4, 3, &config)?;
+            let found = generative::complete(&model, &evidence, 4, 3, &config)?;
             (found.labels, found.images)
         }
         (None, clamped) => {
-            let found = model.sweep(&evidence, clamped, &config)?;
+            let found = generative::sweep(&model, &evidence, clamped, &config)?;
             (found.labels, found.images)
         }
     };
@@ -316,7 +318,7 @@ fn explain(command: &Explain) -> Result<()> {
     /// Brightness from which on a rendered pixel belongs to the instance.
     const INK: f64 = 0.3;
     let Opened { model, evidence, composited } = command.asked.open()?;
-    let found = model.sweep(&evidence, &query(command.label), &SweepConfig::default())?;
+    let found = generative::sweep(&model, &evidence, &query(command.label), &SweepConfig::default())?;
     let label = found.labels[0];
     say(format_args!("class {label}"));
     say(format_args!("the classifier: {}", likeliest(classified(&model, evidence.images.clone()), 3)));
@@ -335,7 +337,7 @@ fn separate(command: &Separate) -> Result<()> {
     let (sweep, config, compose) = (SweepConfig::default(), MapConfig::default(), command.compose.into());
     let found = match &command.labels {
         Some(labels) if labels.len() == 2 => {
-            model.explain_many(&evidence, &[vec![labels[0]], vec![labels[1]]], compose, &sweep, &config)?
+            generative::descend(&model, &evidence, &[vec![labels[0]], vec![labels[1]]], compose, &sweep, &config)?
         }
         Some(labels) if labels.len() > 2 => {
             bail!("--labels takes one class or two, as 3 or 3,8; {} were given", labels.len())
@@ -343,10 +345,12 @@ fn separate(command: &Separate) -> Result<()> {
         _ if command.candidates < 2 => bail!("--candidates is {}; a pair needs 2", command.candidates),
         known => match remembered(&command.asked.model, &model)? {
             Some(exemplars) => {
-                let pair = exemplars.pairs(&evidence, compose, known.as_deref())?;
-                model.explain_many(&evidence, &pair, compose, &sweep, &config)?
+                let pair = generative::overlapping_labels(&exemplars, &evidence, compose, known.as_deref())?;
+                generative::descend(&model, &evidence, &pair, compose, &sweep, &config)?
             }
-            None => model.pair_search(&evidence, known.as_deref(), command.candidates, compose, &sweep, &config)?,
+            None => {
+                generative::separate(&model, &evidence, known.as_deref(), command.candidates, compose, &sweep, &config)?
+            }
         },
     };
     let labels = [found.labels[0][0], found.labels[1][0]];

@@ -9,13 +9,13 @@ use firebrick_testkit::{assert_close, cpu};
 use firebrick_train::{FitConfig, Run};
 use firebrick_types::Seed;
 use firebrick_vision::Error;
-use firebrick_vision::baselines::complete::{self, PixelFactors};
-use firebrick_vision::baselines::{Explain, NoisyOr, RectifiedGaussian, Sweeps};
+use firebrick_vision::baselines::{self, Explain, NoisyOr, PixelFactors, RectifiedGaussian, Sweeps};
 use firebrick_vision::classifiers::classify::{self, ClassifyConfig, accuracy};
 use firebrick_vision::classifiers::{Classifier, CnnConfig};
 use firebrick_vision::generative::{
     Belief, Compose, DecoderMode, Descent, DetectConfig, Detection, Evidence, Exemplars, GenerativeConfig,
-    GenerativeModel, ImputeConfig, MapConfig, PriorConfig, Query, SweepConfig, UncoverConfig,
+    GenerativeModel, ImputeConfig, MapConfig, PriorConfig, Query, SweepConfig, UncoverConfig, complete, descend,
+    detect, impute, most_probable_explanation, separate, sweep, uncover, uncover_by_exemplars, upward,
 };
 use firebrick_vision::images::degradations::{Clutter, Cover};
 use firebrick_vision::images::{Images, pixels};
@@ -89,7 +89,7 @@ fn numbers(x: Tensor<4>) -> Vec<f32> {
 #[test]
 fn p1_what_is_seen_stays() {
     let images = batch(&shapes(6, 5));
-    let found = MODEL.sweep(&seen(images.clone()), &Query::Free, &SweepConfig::default()).unwrap();
+    let found = sweep(&MODEL, &seen(images.clone()), &Query::Free, &SweepConfig::default()).unwrap();
     assert_close(found.images, images, 0.0);
     assert_eq!(found.labels, [0, 1, 2, 0, 1, 2]);
 }
@@ -98,14 +98,14 @@ fn p1_what_is_seen_stays() {
 fn a_sweep_fills_in_what_is_hidden() {
     let images = batch(&shapes(90, 5));
     let evidence = occluded(images.clone());
-    let found = MODEL.sweep(&evidence, &Query::Free, &SweepConfig::default()).unwrap();
+    let found = sweep(&MODEL, &evidence, &Query::Free, &SweepConfig::default()).unwrap();
     let right = found.labels.iter().enumerate().filter(|(index, label)| index % CLASSES == **label).count();
     assert!(right >= 85, "{right} of 90");
     let error = |filled: Tensor<4>| (filled - images.clone()).square().sum().into_scalar::<f32>();
     let blank = error(images.clone() * evidence.visible.clone());
     let swept = error(found.images);
     assert!(swept < 0.5 * blank, "{swept}, left blank {blank}");
-    let iterated = MODEL.iterate(&evidence, 2, 3, &SweepConfig::default()).unwrap();
+    let iterated = complete(&MODEL, &evidence, 2, 3, &SweepConfig::default()).unwrap();
     assert!(error(iterated.images) < 0.5 * blank);
 }
 
@@ -116,7 +116,7 @@ fn a_label_that_is_given_is_rendered_whether_its_class_was_asked_or_not() {
     let labels = (0..30).map(|index| (index + index / 15) % CLASSES).collect::<Vec<_>>();
     let with = |temperature: f64| {
         let config = SweepConfig { temperature, ..SweepConfig::default() };
-        MODEL.sweep(&evidence, &Query::Clamp(labels.clone()), &config).unwrap()
+        sweep(&MODEL, &evidence, &Query::Clamp(labels.clone()), &config).unwrap()
     };
     // At the one none but the likeliest class is asked, at the other every one is.
     let (few, all) = (with(1e-3), with(1e6));
@@ -131,7 +131,7 @@ fn p7_the_true_label_fills_in_better_than_another() {
     let evidence = occluded(images.clone());
     let error = |turn: usize| {
         let labels = (0..60).map(|index| (index + turn) % CLASSES).collect();
-        let found = MODEL.sweep(&evidence, &Query::Clamp(labels), &SweepConfig::default()).unwrap();
+        let found = sweep(&MODEL, &evidence, &Query::Clamp(labels), &SweepConfig::default()).unwrap();
         (found.images - images.clone()).square().sum().into_scalar::<f32>()
     };
     let [truth, others @ ..] = [0, 1, 2].map(error);
@@ -145,7 +145,7 @@ fn fillings_of_every_class_are_right_in_the_mean() {
     let known = shapes(600, 1);
     let exemplars = Exemplars::new(&batch(&known), known.labels());
     let config = ImputeConfig { neighbours: 20, ..ImputeConfig::default() };
-    let found = MODEL.impute(&evidence, &exemplars, &Query::Free, &config).unwrap();
+    let found = impute(&MODEL, &evidence, &exemplars, &Query::Free, &config).unwrap();
     let right = found.labels.iter().enumerate().filter(|(index, label)| index % CLASSES == **label).count();
     assert!(right >= 85, "{right} of 90");
     let sums = found.log_scores.exp().sum_dim(1).into_data();
@@ -156,12 +156,12 @@ fn fillings_of_every_class_are_right_in_the_mean() {
     // With the right label it is filled in as that class would have it, better than with another; of one that nobody remembers it is not.
     let labels = |turn: usize| Query::Clamp((0..90).map(|index| (index + turn) % CLASSES).collect());
     let [truth, other] =
-        [0, 1].map(|turn| error(MODEL.impute(&evidence, &exemplars, &labels(turn), &config).unwrap().images));
+        [0, 1].map(|turn| error(impute(&MODEL, &evidence, &exemplars, &labels(turn), &config).unwrap().images));
     assert!(truth < 0.7 * other, "{truth} {other}");
-    let unknown = MODEL.impute(&evidence, &exemplars, &Query::Clamp(vec![7; 90]), &config);
+    let unknown = impute(&MODEL, &evidence, &exemplars, &Query::Clamp(vec![7; 90]), &config);
     assert!(matches!(unknown, Err(Error::EmptyClass { class: 7 })));
     // Where nothing is hidden there is one way to fill it in.
-    let alone = MODEL.impute(&seen(images.clone()), &exemplars, &Query::Free, &config).unwrap();
+    let alone = impute(&MODEL, &seen(images.clone()), &exemplars, &Query::Free, &config).unwrap();
     let logits = MODEL.network().cnn().logits(images.clone());
     assert_close(alone.log_scores.exp(), burn::tensor::activation::softmax(logits, 1), 1e-5);
     assert_close(alone.images, images, 0.0);
@@ -170,12 +170,12 @@ fn fillings_of_every_class_are_right_in_the_mean() {
 #[test]
 fn where_nothing_is_hidden_the_classifier_answers_alone() {
     let whole = seen(batch(&shapes(30, 5)));
-    let again = MODEL.iterate(&whole, 3, 2, &SweepConfig::default()).unwrap();
+    let again = complete(&MODEL, &whole, 3, 2, &SweepConfig::default()).unwrap();
     let answers = MODEL.network().cnn().logits(whole.images.clone()).argmax(1).into_data();
     assert_eq!(again.labels, answers.iter::<i64>().map(|label| label as usize).collect::<Vec<_>>());
     assert_close(again.images, whole.images, 0.0);
     let evidence = seen(batch(&shapes(30, 5)));
-    let found = MODEL.sweep(&evidence, &Query::Free, &SweepConfig::default()).unwrap();
+    let found = sweep(&MODEL, &evidence, &Query::Free, &SweepConfig::default()).unwrap();
     let alone = burn::tensor::activation::log_softmax(MODEL.network().cnn().logits(evidence.images), 1);
     assert_close(found.log_scores, alone, 1e-5);
 }
@@ -185,7 +185,7 @@ fn p2_energy_never_rises_under_backtracking() {
     let evidence = occluded(batch(&shapes(6, 5)));
     let config = MapConfig { steps: 15, learning_rate: 0.01, descent: Descent::Backtracking, ..MapConfig::default() };
     let labels = [(0..6).map(|index| index % CLASSES).collect::<Vec<_>>()];
-    let found = MODEL.explain_many(&evidence, &labels, Compose::Max, &SweepConfig::default(), &config).unwrap();
+    let found = descend(&MODEL, &evidence, &labels, Compose::Max, &SweepConfig::default(), &config).unwrap();
     assert!(found.curve.windows(2).all(|pair| pair[1] <= pair[0] + 1e-4 * pair[0].abs()), "{:?}", found.curve);
     assert!(found.curve[15] < 0.9 * found.curve[0], "{:?}", found.curve);
 }
@@ -194,7 +194,7 @@ fn p2_energy_never_rises_under_backtracking() {
 fn the_label_that_explains_best_is_that_of_the_image() {
     let evidence = occluded(batch(&shapes(30, 5)));
     let config = MapConfig { steps: 30, ..MapConfig::default() };
-    let found = MODEL.map(&evidence, &Query::Free, &SweepConfig::default(), &config).unwrap();
+    let found = most_probable_explanation(&MODEL, &evidence, &Query::Free, &SweepConfig::default(), &config).unwrap();
     let right = found.labels.iter().enumerate().filter(|(index, label)| index % CLASSES == **label).count();
     assert!(right >= 28, "{right} of 30");
 }
@@ -207,7 +207,7 @@ fn two_instances_share_a_picture() {
     let both = seen(a.clone().max_pair(b.clone()));
     let config = MapConfig { steps: 60, ..MapConfig::default() };
     let labels = [vec![0; 4], vec![2; 4]];
-    let found = MODEL.explain_many(&both, &labels, Compose::Max, &SweepConfig::default(), &config).unwrap();
+    let found = descend(&MODEL, &both, &labels, Compose::Max, &SweepConfig::default(), &config).unwrap();
     let error = |x: Tensor<4>, y: &Tensor<4>| (x - y.clone()).square().mean().into_scalar::<f32>();
     let ours = error(found.rendered[0].clone(), &a) + error(found.rendered[1].clone(), &b);
     let composite = error(both.images.clone(), &a) + error(both.images.clone(), &b);
@@ -215,17 +215,17 @@ fn two_instances_share_a_picture() {
     // A pixel belongs to one of them at most.
     let masks = found.mask(0, 0.3) + found.mask(1, 0.3);
     assert!(masks.max().into_scalar::<f32>() <= 1.0);
-    let pairs = MODEL.pair_search(&both, None, 3, Compose::Max, &SweepConfig::default(), &config).unwrap();
+    let pairs = separate(&MODEL, &both, None, 3, Compose::Max, &SweepConfig::default(), &config).unwrap();
     let right = (0..4).filter(|&picture| {
         let pair = [pairs.labels[0][picture], pairs.labels[1][picture]];
         pair.contains(&0) && pair.contains(&2)
     });
     assert!(right.count() >= 3, "{:?}", pairs.labels);
     // With one label known only the other is searched.
-    let known = MODEL.pair_search(&both, Some(&[2; 4]), 3, Compose::Max, &SweepConfig::default(), &config).unwrap();
+    let known = separate(&MODEL, &both, Some(&[2; 4]), 3, Compose::Max, &SweepConfig::default(), &config).unwrap();
     assert_eq!(known.labels[0], [2; 4]);
     assert!(known.labels[1].iter().filter(|label| **label == 0).count() >= 3, "{:?}", known.labels);
-    let none = MODEL.pair_search(&both, Some(&[CLASSES; 4]), 3, Compose::Max, &SweepConfig::default(), &config);
+    let none = separate(&MODEL, &both, Some(&[CLASSES; 4]), 3, Compose::Max, &SweepConfig::default(), &config);
     assert!(matches!(none, Err(Error::Class { class: CLASSES, classes: CLASSES })));
 }
 
@@ -233,10 +233,10 @@ fn two_instances_share_a_picture() {
 fn p5_p6_images_are_explained_alike_in_any_order_and_again() {
     let images = batch(&shapes(5, 5));
     let evidence = occluded(images.clone());
-    let sweep = |evidence: &Evidence| MODEL.sweep(evidence, &Query::Free, &SweepConfig::default()).unwrap();
-    let found = sweep(&evidence);
-    assert_eq!(numbers(found.images.clone()), numbers(sweep(&evidence).images));
-    let backwards = sweep(&Evidence { images: images.flip([0]), ..evidence });
+    let swept = |evidence: &Evidence| sweep(&MODEL, evidence, &Query::Free, &SweepConfig::default()).unwrap();
+    let found = swept(&evidence);
+    assert_eq!(numbers(found.images.clone()), numbers(swept(&evidence).images));
+    let backwards = swept(&Evidence { images: images.flip([0]), ..evidence });
     assert_eq!(numbers(backwards.images), numbers(found.images.flip([0])));
     assert_eq!(backwards.labels, found.labels.into_iter().rev().collect::<Vec<_>>());
 }
@@ -248,7 +248,7 @@ fn p8_hiding_background_changes_nothing_but_it() {
     // The last row holds no ink of any image.
     let visible = visible.slice_assign([0..3, 11..12, 0..12, 0..1], Tensor::zeros([3, 1, 12, 1], &cpu()));
     let found =
-        MODEL.sweep(&Evidence { images: images.clone(), visible }, &Query::Free, &SweepConfig::default()).unwrap();
+        sweep(&MODEL, &Evidence { images: images.clone(), visible }, &Query::Free, &SweepConfig::default()).unwrap();
     assert_eq!(found.labels, [0, 1, 2]);
     let above = [0..3, 0..11, 0..12, 0..1];
     assert_close(found.images.slice(above.clone()), images.slice(above), 0.0);
@@ -258,14 +258,15 @@ fn p8_hiding_background_changes_nothing_but_it() {
 fn everything_hidden_leaves_the_prior() {
     let evidence = Evidence { images: batch(&shapes(1, 5)), visible: Tensor::zeros([1, 12, 12, 1], &cpu()) };
     let other = Evidence { images: batch(&shapes(2, 7)).slice([1..2, 0..12, 0..12, 0..1]), ..evidence.clone() };
-    let sweep = |evidence| MODEL.sweep(evidence, &Query::Clamp(vec![1]), &SweepConfig::default()).unwrap();
-    assert_eq!(numbers(sweep(&evidence).images), numbers(sweep(&other).images));
+    let swept = |evidence| sweep(&MODEL, evidence, &Query::Clamp(vec![1]), &SweepConfig::default()).unwrap();
+    assert_eq!(numbers(swept(&evidence).images), numbers(swept(&other).images));
 }
 
 #[test]
 fn strange_questions_are_told() {
     let images = batch(&shapes(2, 5));
-    let wrong = |evidence: &Evidence, query: &Query| MODEL.sweep(evidence, query, &SweepConfig::default()).unwrap_err();
+    let wrong =
+        |evidence: &Evidence, query: &Query| sweep(&MODEL, evidence, query, &SweepConfig::default()).unwrap_err();
     let small = seen(images.clone().slice([0..2, 0..8, 0..12, 0..1]));
     assert_eq!(
         wrong(&small, &Query::Free).to_string(),
@@ -300,8 +301,8 @@ fn a_model_comes_back_from_its_folder_and_damage_is_named() {
     MODEL.save(dir.path()).unwrap();
     let again = GenerativeModel::open(dir.path(), &cpu()).unwrap();
     let evidence = occluded(batch(&shapes(3, 5)));
-    let sweep = |model: &GenerativeModel| model.sweep(&evidence, &Query::Free, &SweepConfig::default()).unwrap();
-    assert_eq!(numbers(sweep(&again).images), numbers(sweep(&MODEL).images));
+    let swept = |model: &GenerativeModel| sweep(model, &evidence, &Query::Free, &SweepConfig::default()).unwrap();
+    assert_eq!(numbers(swept(&again).images), numbers(swept(&MODEL).images));
 
     let path = dir.path().join("model.safetensors");
     let whole = Parameters::from_bytes(&std::fs::read(&path).unwrap()).unwrap();
@@ -324,7 +325,7 @@ fn a_model_comes_back_from_its_folder_and_damage_is_named() {
 fn o6_without_variance_the_way_up_is_the_plain_pass() {
     let images = batch(&shapes(4, 5));
     let belief = Belief { variance: images.zeros_like(), mean: images.clone() };
-    let up = MODEL.network().upward(belief);
+    let up = upward(MODEL.network(), belief);
     let plain = MODEL.network().cnn().activations(images.clone());
     for (level, layers) in up.levels.iter().zip([[1, 2], [4, 5]]) {
         assert_eq!(numbers(level.before.mean.clone()), numbers(plain[layers[0]].clone()));
@@ -351,7 +352,7 @@ fn o6_moments_are_those_of_many_draws() {
     }
     let noise = Tensor::<4>::from_data(TensorData::new(noise, [draws, 12, 12, 1]), &cpu());
     let belief = Belief { variance: mean.zeros_like() + variance, mean: mean.clone() };
-    let level = MODEL.network().upward(belief).levels.swap_remove(0).before;
+    let level = upward(MODEL.network(), belief).levels.swap_remove(0).before;
     let drawn = MODEL.network().cnn().activations(noise + mean).swap_remove(1);
     let expected = drawn.clone().mean_dim(0);
     let spread = (drawn - expected.clone()).square().mean_dim(0);
@@ -393,7 +394,7 @@ fn every_model_of_activations_answers() {
     let rectified = RectifiedGaussian::of(MODEL.network(), &known.clone().mean_dim(0), 2).unwrap();
     let (right, error, _) = told(&rectified);
     let images = batch(&shapes(60, 5));
-    let filled = complete::mean(&occluded(images.clone()), &known);
+    let filled = baselines::mean(&occluded(images.clone()), &known);
     let answers = MODEL.network().cnn().logits(filled.clone()).argmax(1).into_data();
     let of_mean = answers.iter::<i64>().enumerate().filter(|(index, label)| index % CLASSES == *label as usize).count();
     assert!(right.abs_diff(of_mean) <= 6, "rectified Gaussians: {right} of 60, of the mean {of_mean}");
@@ -407,7 +408,7 @@ fn something_that_lies_over_a_picture_is_found() {
     let seeds = (0..30).map(|index| Seed::new(3).at(&[index])).collect::<Vec<_>>();
     let (covered, visible) = Cover::Gray.lay(&images, &images, 4, &seeds);
     let whole = seen(covered.clone());
-    let found = MODEL.uncover(&whole, &UncoverConfig::default()).unwrap();
+    let found = uncover(&MODEL, &whole, &UncoverConfig::default()).unwrap();
     let numbers = |x: &Tensor<4>| x.clone().into_data().iter::<f32>().collect::<Vec<_>>();
     let (truth, probability) = (numbers(&visible), numbers(&found.visible));
     let share = |of: f32| {
@@ -416,13 +417,13 @@ fn something_that_lies_over_a_picture_is_found() {
     };
     assert!(share(0.0) < 0.2 && share(1.0) > 0.9, "seen of the covered {}, of the rest {}", share(0.0), share(1.0));
     // What nobody covered is left alone, and explains more than nothing would.
-    let clean = MODEL.uncover(&seen(images), &UncoverConfig::default()).unwrap();
+    let clean = uncover(&MODEL, &seen(images), &UncoverConfig::default()).unwrap();
     assert!(clean.visible.mean().into_scalar::<f32>() > 0.97);
     assert!(clean.gains.iter().enumerate().all(|(index, gains)| gains[index % CLASSES] > 50.0), "{:?}", clean.gains);
-    let nothing = MODEL.uncover(&seen(Tensor::zeros([1, 12, 12, 1], &cpu())), &UncoverConfig::default()).unwrap();
+    let nothing = uncover(&MODEL, &seen(Tensor::zeros([1, 12, 12, 1], &cpu())), &UncoverConfig::default()).unwrap();
     assert!(nothing.gains[0].iter().all(|gain| *gain < 0.0), "{:?}", nothing.gains);
     let wrong = Evidence { images: covered, visible: Tensor::ones([30, 11, 12, 1], &cpu()) };
-    assert!(matches!(MODEL.uncover(&wrong, &UncoverConfig::default()), Err(Error::Mask { .. })));
+    assert!(matches!(uncover(&MODEL, &wrong, &UncoverConfig::default()), Err(Error::Mask { .. })));
 }
 
 #[test]
@@ -431,7 +432,7 @@ fn remembered_images_tell_what_lies_over_a_picture() {
     let exemplars = Exemplars::new(&batch(&known), known.labels());
     let seeds = (0..30).map(|index| Seed::new(3).at(&[index])).collect::<Vec<_>>();
     let (covered, visible) = Cover::Gray.lay(&images, &images, 4, &seeds);
-    let found = exemplars.uncover(&seen(covered.clone()), 0.2, 1.0);
+    let found = uncover_by_exemplars(&exemplars, &seen(covered.clone()), 0.2, 1.0);
     let numbers = |x: &Tensor<4>| x.clone().into_data().iter::<f32>().collect::<Vec<_>>();
     let (truth, probability) = (numbers(&visible), numbers(&found));
     let share = |of: f32| {
@@ -440,13 +441,13 @@ fn remembered_images_tell_what_lies_over_a_picture() {
     };
     assert!(share(0.0) < 0.2 && share(1.0) > 0.9, "seen of the covered {}, of the rest {}", share(0.0), share(1.0));
     let evidence = Evidence { images: covered.clone(), visible: found.greater_elem(0.5).float() };
-    let imputed = MODEL.impute(&evidence, &exemplars, &Query::Free, &ImputeConfig::default()).unwrap();
+    let imputed = impute(&MODEL, &evidence, &exemplars, &Query::Free, &ImputeConfig::default()).unwrap();
     let right = imputed.labels.iter().enumerate().filter(|(index, label)| index % CLASSES == **label).count();
     assert!(right >= 28, "{right} of 30");
     // What nobody covered is left alone; what nobody sees is not seen.
-    assert!(exemplars.uncover(&seen(images), 0.2, 1.0).mean().into_scalar::<f32>() > 0.97);
+    assert!(uncover_by_exemplars(&exemplars, &seen(images), 0.2, 1.0).mean().into_scalar::<f32>() > 0.97);
     let hidden = Evidence { visible: visible.zeros_like(), images: covered };
-    assert_eq!(exemplars.uncover(&hidden, 0.2, 1.0).max().into_scalar::<f32>(), 0.0);
+    assert_eq!(uncover_by_exemplars(&exemplars, &hidden, 0.2, 1.0).max().into_scalar::<f32>(), 0.0);
 }
 
 #[test]
@@ -457,12 +458,12 @@ fn every_baseline_fills_in_better_than_black() {
         assert_close(filled.clone() * evidence.visible.clone(), images.clone() * evidence.visible.clone(), 0.0);
         (filled - images.clone()).square().sum().into_scalar::<f32>()
     };
-    let black = error(complete::zero(&evidence));
+    let black = error(baselines::zero(&evidence));
     let prior = PriorConfig { factors: 10, components: 1, passes: 4 };
     let factors = PixelFactors::fit(&batch(&known), known.labels(), &prior, Seed::new(1)).unwrap();
-    let mean = error(complete::mean(&evidence, &batch(&known)));
+    let mean = error(baselines::mean(&evidence, &batch(&known)));
     let (factors, predictive) =
-        (error(factors.fill(&evidence)), error(complete::predictive_coding(&MODEL, &evidence, 10)));
+        (error(factors.fill(&evidence)), error(baselines::predictive_coding(&MODEL, &evidence, 10)));
     assert!(factors < 0.5 * mean && mean < black && predictive < black, "{factors} {predictive} {mean} {black}");
 }
 
@@ -474,7 +475,7 @@ fn instances_on_a_canvas_are_found_where_they_lie() {
         let chosen = batch(&pictures.chosen(first..first + 3));
         let clutter = Clutter::lay(&chosen, 30, 12, Seed::new(first as u64));
         assert!(clutter.placed.len() > 1);
-        let found = MODEL.detect(&clutter.canvas, &DetectConfig::default()).unwrap();
+        let found = detect(&MODEL, &clutter.canvas, &DetectConfig::default()).unwrap();
         for (index, place) in &clutter.placed {
             let near = |found: &Detection| (0..2).all(|axis| found.place[axis].abs_diff(place[axis]) <= 3);
             right += usize::from(found.iter().any(|one| one.label == index % CLASSES && near(one)));
@@ -483,9 +484,9 @@ fn instances_on_a_canvas_are_found_where_they_lie() {
     }
     assert!(right >= 6, "{right} of 9");
     let empty = Tensor::zeros([1, 30, 30, 1], &cpu());
-    assert!(MODEL.detect(&empty, &DetectConfig::default()).unwrap().is_empty());
+    assert!(detect(&MODEL, &empty, &DetectConfig::default()).unwrap().is_empty());
     let small = Tensor::zeros([1, 30, 11, 1], &cpu());
-    assert!(matches!(MODEL.detect(&small, &DetectConfig::default()), Err(Error::Size { .. })));
+    assert!(matches!(detect(&MODEL, &small, &DetectConfig::default()), Err(Error::Size { .. })));
 }
 
 #[test]
@@ -495,7 +496,7 @@ fn decoders_fitted_under_masks_render_better_under_masks() {
     let labels = (0..90).map(|index| index % CLASSES).collect::<Vec<_>>();
     let hidden = evidence.visible.clone().neg() + 1.0;
     let error = |model: &GenerativeModel| {
-        let found = model.sweep(&evidence, &Query::Clamp(labels.clone()), &SweepConfig::default()).unwrap();
+        let found = sweep(model, &evidence, &Query::Clamp(labels.clone()), &SweepConfig::default()).unwrap();
         ((found.rendered - images.clone()).square() * hidden.clone()).sum().into_scalar::<f32>()
     };
     let prior = PriorConfig { factors: 8, components: 2, passes: 4 };

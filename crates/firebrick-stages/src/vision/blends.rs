@@ -4,7 +4,9 @@ use anyhow::Result;
 use burn::tensor::Tensor;
 use firebrick_tensor::Workers;
 use firebrick_vision::classifiers::{Classifier, Cnn};
-use firebrick_vision::generative::{Compose, Evidence, Exemplars, GenerativeModel, MapConfig, SweepConfig};
+use firebrick_vision::generative::{
+    Compose, Evidence, Exemplars, GenerativeModel, MapConfig, SweepConfig, descend, overlapping_labels,
+};
 use firebrick_vision::images::Images;
 
 use super::questions::{CHUNK, all, pairs};
@@ -34,17 +36,15 @@ pub(super) fn blends(
         let evidence = Evidence { images: blend, visible };
         let labels =
             sides.each_ref().map(|side| side.labels().iter().map(|&label| usize::from(label)).collect::<Vec<_>>());
-        let both = model.explain_many(&evidence, &labels, Compose::Mean, sweep, config)?.rendered;
+        let both = descend(model, &evidence, &labels, Compose::Mean, sweep, config)?.rendered;
         let mut drawn = Vec::new();
         for side in 0..2 {
             let own = labels[side].clone();
-            let alone = model
-                .explain_many(&evidence, std::slice::from_ref(&own), Compose::Mean, sweep, config)?
+            let alone = descend(model, &evidence, std::slice::from_ref(&own), Compose::Mean, sweep, config)?
                 .rendered
                 .swap_remove(0);
-            let pair = exemplars.pairs(&evidence, Compose::Mean, Some(&own))?;
-            let remembered =
-                model.explain_many(&evidence, &pair, Compose::Mean, sweep, config)?.rendered.swap_remove(0);
+            let pair = overlapping_labels(exemplars, &evidence, Compose::Mean, Some(&own))?;
+            let remembered = descend(model, &evidence, &pair, Compose::Mean, sweep, config)?.rendered.swap_remove(0);
             let truths = [&pictures[side], &pictures[1 - side]];
             let ways = [alone, remembered, both[side].clone()].map(|picture| judged(judge, picture, truths, &own));
             drawn.extend((0..batch).map(|index| ways.each_ref().map(|way| way[index])));

@@ -5,7 +5,7 @@ use burn::tensor::{Tensor, activation};
 use firebrick_tensor::Workers;
 use firebrick_types::Seed;
 use firebrick_vision::classifiers::{Classifier, Cnn};
-use firebrick_vision::generative::{DetectConfig, GenerativeModel};
+use firebrick_vision::generative::{self, DetectConfig, GenerativeModel};
 use firebrick_vision::images::Images;
 use firebrick_vision::images::degradations::Clutter;
 
@@ -48,7 +48,7 @@ pub(super) fn clutter(
     let size = [test.size()[0], test.size()[1]];
     let config = DetectConfig { threshold: 0.0, ..DetectConfig::default() };
     let detect = |canvas: &Tensor<4>| -> Result<Vec<Claim>> {
-        let found = model.detect(canvas, &config)?;
+        let found = generative::detect(model, canvas, &config)?;
         Ok(found.into_iter().map(|one| Claim { label: one.label, place: one.place, sure: one.gain }).collect())
     };
     let finders: [(&str, Finder<'_>); 3] = [

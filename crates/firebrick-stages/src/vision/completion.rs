@@ -5,11 +5,13 @@ use burn::tensor::{Tensor, activation};
 use firebrick_stats::top_label_calibration_error;
 use firebrick_tensor::Workers;
 use firebrick_types::Seed;
-use firebrick_vision::baselines::complete::{PixelFactors, mean, nearest, predictive_coding, zero};
-use firebrick_vision::baselines::{Explain, NoisyOr, RectifiedGaussian, denoise};
+use firebrick_vision::baselines::{
+    Explain, NoisyOr, PixelFactors, RectifiedGaussian, denoise, mean, nearest, predictive_coding, zero,
+};
 use firebrick_vision::classifiers::{Classifier, Cnn};
 use firebrick_vision::generative::{
-    Evidence, Exemplars, GenerativeModel, ImputeConfig, MapConfig, PriorConfig, Query, SweepConfig, filled,
+    Evidence, Exemplars, GenerativeModel, ImputeConfig, MapConfig, PriorConfig, Query, SweepConfig, complete, filled,
+    impute, most_probable_explanation, sweep,
 };
 use firebrick_vision::images::Images;
 use firebrick_vision::images::degradations::Occluder;
@@ -117,21 +119,21 @@ impl<'a> Ways<'a> {
             (
                 "prior",
                 Box::new(move |evidence| {
-                    let swept = model.sweep(evidence, &Query::Free, &self.sweep)?;
+                    let swept = sweep(model, evidence, &Query::Free, &self.sweep)?;
                     Ok(judged(filled(evidence, swept.expected.clamp(0.0, 1.0))))
                 }),
             ),
-            ("sweep", Box::new(move |evidence| Ok(judged(model.sweep(evidence, &Query::Free, &self.sweep)?.images)))),
+            ("sweep", Box::new(move |evidence| Ok(judged(sweep(model, evidence, &Query::Free, &self.sweep)?.images)))),
             (
                 "iterate",
                 Box::new(move |evidence| {
-                    Ok(judged(model.iterate(evidence, recipe.candidates, recipe.passes, &self.sweep)?.images))
+                    Ok(judged(complete(model, evidence, recipe.candidates, recipe.passes, &self.sweep)?.images))
                 }),
             ),
             (
                 "map",
                 Box::new(move |evidence| {
-                    let found = model.map(evidence, &Query::Free, &self.sweep, &self.descent)?;
+                    let found = most_probable_explanation(model, evidence, &Query::Free, &self.sweep, &self.descent)?;
                     let probability = |image: usize| {
                         let energies = found.energies.iter().map(|energies| energies[image]);
                         let least = energies.clone().fold(f64::INFINITY, f64::min);
@@ -149,7 +151,7 @@ impl<'a> Ways<'a> {
             (
                 "impute",
                 Box::new(move |evidence| {
-                    let found = model.impute(evidence, exemplars, &Query::Free, &self.impute)?;
+                    let found = impute(model, evidence, exemplars, &Query::Free, &self.impute)?;
                     Ok(Answer { images: Some(found.images), ..Answer::of(found.log_scores) })
                 }),
             ),

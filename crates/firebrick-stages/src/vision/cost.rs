@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
 use firebrick_types::Seed;
 use firebrick_vision::classifiers::Classifier as _;
-use firebrick_vision::generative::{Compose, Evidence, Query};
+use firebrick_vision::generative::{Compose, Evidence, Query, descend, sweep};
 use firebrick_vision::images::degradations::Occluder;
 use serde::Serialize;
 
@@ -62,7 +62,7 @@ impl Stage<Env> for Measure {
             Ok(())
         };
         add("one forward pass", &forward)?;
-        add("one sweep", &|| Ok(model.sweep(&evidence, &Query::Free, &ways.sweep).map(drop)?))?;
+        add("one sweep", &|| Ok(sweep(&model, &evidence, &Query::Free, &ways.sweep).map(drop)?))?;
         // With what the classifier says of the pictures that were filled in.
         for method in ways.methods(part.len()) {
             add(method.name, &|| (method.way)(&evidence).map(drop))?;
@@ -70,7 +70,7 @@ impl Stage<Env> for Measure {
         let whole = Evidence { visible: Tensor::ones([part.len(), height, width, 1], &env.device), ..evidence.clone() };
         let labels = [0, 1].map(|label| vec![label; part.len()]);
         add("two instances, both labels given", &|| {
-            model.explain_many(&whole, &labels, Compose::Max, &ways.sweep, &ways.descent)?;
+            descend(&model, &whole, &labels, Compose::Max, &ways.sweep, &ways.descent)?;
             Ok(())
         })?;
         write_json(&ctx.artifact().join(Costs::FILE), &costs)?;

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use firebrick_stats::auroc;
 use firebrick_tensor::Workers;
 use firebrick_types::Seed;
-use firebrick_vision::generative::{Evidence, Query};
+use firebrick_vision::generative::{Evidence, Query, impute, uncover_by_exemplars};
 use firebrick_vision::images::Images;
 use firebrick_vision::images::degradations::{Corruption, Cover};
 
@@ -83,10 +83,10 @@ fn ask(
     let blind = right(&Answer::by(ways.model.network().cnn(), images.clone()).labels, &part);
     let [batch, height, width, _] = images.dims();
     let whole = Evidence { visible: Tensor::ones([batch, height, width, 1], &images.device()), images };
-    let found = ways.exemplars.uncover(&whole, recipe.covered, recipe.coherence);
+    let found = uncover_by_exemplars(ways.exemplars, &whole, recipe.covered, recipe.coherence);
     let imputed = |visible: Tensor<4>| -> Result<usize> {
         let evidence = Evidence { images: whole.images.clone(), visible };
-        Ok(right(&ways.model.impute(&evidence, ways.exemplars, &Query::Free, &ways.impute)?.labels, &part))
+        Ok(right(&impute(ways.model, &evidence, ways.exemplars, &Query::Free, &ways.impute)?.labels, &part))
     };
     let mut believed = [Vec::new(), Vec::new()];
     if let Some(visible) = &visible {

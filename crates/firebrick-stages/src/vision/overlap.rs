@@ -4,7 +4,9 @@ use anyhow::Result;
 use burn::tensor::Tensor;
 use firebrick_tensor::Workers;
 use firebrick_vision::classifiers::Classifier;
-use firebrick_vision::generative::{Compose, Evidence, Exemplars, GenerativeModel, MapConfig, SweepConfig};
+use firebrick_vision::generative::{
+    Compose, Evidence, Exemplars, GenerativeModel, MapConfig, SweepConfig, descend, overlapping_labels, separate,
+};
 use firebrick_vision::images::Images;
 use firebrick_vision::metrics::{ink_assignment, intersection_over_union, mean_square, points_at};
 
@@ -56,7 +58,7 @@ fn searched(
     let count = pairs.len();
     let right = Workers::default().map(pairs.chunks(CHUNK).map(<[_]>::to_vec).collect(), |chunk: Vec<[usize; 2]>| {
         let Laid { labels, evidence, .. } = Laid::of(test, &chunk, model);
-        let found = model.pair_search(&evidence, None, recipe.candidates, Compose::Max, sweep, config)?.labels;
+        let found = separate(model, &evidence, None, recipe.candidates, Compose::Max, sweep, config)?.labels;
         let is = |&index: &usize| same([found[0][index], found[1][index]], [labels[0][index], labels[1][index]]);
         Ok((0..chunk.len()).filter(is).count())
     });
@@ -87,8 +89,8 @@ pub(super) fn overlaps(
         let Laid { pictures, labels, evidence } = Laid::of(test, &chunk, model);
         let both = evidence.images.clone();
         let [batch, _, width, _] = both.dims();
-        let told = model.explain_many(&evidence, &labels, Compose::Max, sweep, config)?;
-        let remembered = exemplars.pairs(&evidence, Compose::Max, None)?;
+        let told = descend(model, &evidence, &labels, Compose::Max, sweep, config)?;
+        let remembered = overlapping_labels(exemplars, &evidence, Compose::Max, None)?;
         let first = model.network().cnn().logits(both.clone()).argsort_descending(1).into_data();
         let first = first.iter::<i64>().map(|label| label as usize).collect::<Vec<_>>();
         let classes = first.len() / batch;

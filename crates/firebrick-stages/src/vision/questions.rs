@@ -8,7 +8,9 @@ use burn::tensor::Tensor;
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
 use firebrick_types::Seed;
 use firebrick_vision::classifiers::Cnn;
-use firebrick_vision::generative::{Evidence, Exemplars, GenerativeModel, ImputeConfig, MapConfig, Query, SweepConfig};
+use firebrick_vision::generative::{
+    Evidence, Exemplars, GenerativeModel, ImputeConfig, MapConfig, Query, SweepConfig, impute,
+};
 use firebrick_vision::images::degradations::Occluder;
 use firebrick_vision::images::{Images, pixels};
 use serde::Serialize;
@@ -158,7 +160,7 @@ impl Ask {
                 let evidence = Evidence { images: all(&part, model), visible };
                 let counted = |temperature: f64| -> Result<usize> {
                     let config = ImputeConfig { temperature, ..self.complete.impute() };
-                    Ok(right(&model.impute(&evidence, exemplars, &Query::Free, &config)?.labels, &part))
+                    Ok(right(&impute(model, &evidence, exemplars, &Query::Free, &config)?.labels, &part))
                 };
                 CHOICES.iter().map(|&temperature| counted(temperature)).collect::<Result<Vec<_>>>()
             });

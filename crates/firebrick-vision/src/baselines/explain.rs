@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use crate::Error;
-use crate::generative::{Evidence, GenerativeModel, Query, SweepConfig};
+use crate::generative::{Evidence, GenerativeModel, Query, SweepConfig, sweep};
 
 /// What a model makes of some pictures.
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ pub trait Explain {
     fn explain(&self, evidence: &Evidence, query: &Query) -> Result<Explained, Error>;
 }
 
-/// A generative model that is asked by [single sweeps](GenerativeModel::sweep).
+/// A generative model that is asked by [single sweeps](sweep).
 #[derive(Clone, Copy, Debug)]
 pub struct Sweeps<'a> {
     /// Which.
@@ -36,7 +36,7 @@ pub struct Sweeps<'a> {
 
 impl Explain for Sweeps<'_> {
     fn explain(&self, evidence: &Evidence, query: &Query) -> Result<Explained, Error> {
-        let found = self.model.sweep(evidence, query, &self.config)?;
+        let found = sweep(self.model, evidence, query, &self.config)?;
         Ok(Explained { labels: found.labels, scores: found.log_scores, images: found.images })
     }
 }

@@ -6,7 +6,7 @@ use firebrick_tensor::indices;
 
 use super::explain::{Explain, Explained};
 use crate::Error;
-use crate::generative::{Belief, Evidence, GenerativeModel, Query, filled, labels, patches};
+use crate::generative::{Belief, Evidence, GenerativeModel, Query, filled, labels, patches, upward_from};
 use crate::pooling::{greatest, unpool, windows, won};
 
 /// Binary features with noisy causes.
@@ -137,7 +137,7 @@ fn causes(parents: &Tensor<4>, children: &Tensor<4>, window: Window) -> (Tensor<
 impl NoisyOr<'_> {
     /// The log-odds that a unit is on, of the way up: those of what is uncertain are nearer to 0.
     fn odds(&self, evidence: &Evidence) -> Result<(Vec<Tensor<4>>, Vec<Tensor<5>>), Error> {
-        let up = self.model.upward(evidence)?;
+        let up = upward_from(self.model, evidence)?;
         let mut odds = Vec::new();
         let mut slots = Vec::new();
         for (layer, level) in self.layers.iter().zip(up.levels) {

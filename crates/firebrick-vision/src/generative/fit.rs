@@ -9,7 +9,7 @@ use rand::seq::SliceRandom;
 
 use super::evidence::{Evidence, Query};
 use super::model::{Belief, Block, Decoder, DecoderMode, GenerativeModel, Network, Normal, PriorConfig, fit_prior};
-use super::passes::SweepConfig;
+use super::passes::{SweepConfig, sweep};
 use crate::Error;
 use crate::classifiers::Cnn;
 use crate::images::Images;
@@ -115,7 +115,7 @@ impl GenerativeModel {
                 .flat_map(|&index| rectangle(height, width, seed.derive("fit/mask").at(&[round as u64, index as u64])));
             let visible = TensorData::new(masks.collect::<Vec<_>>(), [chunk.len(), height, width, 1]);
             let evidence = Evidence { images: pixels, visible: Tensor::from_data(visible, &self.network.device()) };
-            let found = self.sweep(&evidence, &Query::Clamp(labels), &SweepConfig::default())?;
+            let found = sweep(self, &evidence, &Query::Clamp(labels), &SweepConfig::default())?;
             let mut read = evidence.images;
             for ((block, layer), normal) in self.network.blocks.iter().zip(found.layers).zip(&mut normals) {
                 let parts = windows(block.rectified(read.clone()), block.pool);

@@ -8,14 +8,19 @@ mod passes;
 mod questions;
 mod rows;
 
+pub(crate) use evidence::labels;
 pub use evidence::{Evidence, Query, filled};
 pub use exemplars::Exemplars;
 pub use fit::GenerativeConfig;
 pub use model::{
     Belief, Component, Decoder, DecoderMode, GenerativeModel, Level, Network, Posterior, PriorConfig, Upward,
 };
-pub use passes::{Compose, Descent, Explanation, Found, Instances, LayerPosterior, MapConfig, Reading, SweepConfig};
-pub use questions::{DetectConfig, Detection, ImputeConfig, Imputed, UncoverConfig, Uncovered};
-
-pub(crate) use evidence::labels;
 pub(crate) use model::{fit_prior, patches};
+pub(crate) use passes::upward_from;
+pub use passes::{
+    Compose, Descent, Explanation, Instances, LayerPosterior, MapConfig, Reading, SweepConfig, descend, sweep, upward,
+};
+pub use questions::{
+    DetectConfig, Detection, Found, ImputeConfig, Imputed, UncoverConfig, Uncovered, complete, detect, impute,
+    most_probable_explanation, overlapping_labels, separate, uncover, uncover_by_exemplars,
+};

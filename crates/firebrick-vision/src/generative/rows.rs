@@ -12,7 +12,7 @@ pub(crate) fn pick<T: Clone>(a: &[T], b: &[T], rows: &[usize]) -> Vec<T> {
     rows.iter().map(|&row| if row < a.len() { a[row].clone() } else { b[row - a.len()].clone() }).collect()
 }
 
-pub(crate) fn pick_rows(a: Tensor<4>, b: Tensor<4>, rows: &[usize]) -> Tensor<4> {
+pub(crate) fn pick_rows<const D: usize>(a: Tensor<D>, b: Tensor<D>, rows: &[usize]) -> Tensor<D> {
     let chosen = indices(rows, &a.device());
     Tensor::cat(vec![a, b], 0).select(0, chosen)
 }

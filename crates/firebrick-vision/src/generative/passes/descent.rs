@@ -4,12 +4,11 @@ use burn::tensor::{Tensor, activation};
 use firebrick_kernels::relu;
 use firebrick_tensor::indices;
 
-use super::sweep::{Seen, SweepConfig};
+use super::sweep::{Seen, SweepConfig, answer, look};
 use crate::Error;
-use crate::classifiers::Classifier;
 use crate::generative::evidence::{Evidence, Query};
 use crate::generative::model::GenerativeModel;
-use crate::generative::rows::{chosen, pick, pick_rows};
+use crate::generative::rows::{pick, pick_rows};
 use crate::pooling::{unpool, windows};
 
 /// How the energy is gone down.
@@ -157,255 +156,178 @@ impl Instances {
     }
 }
 
-impl GenerativeModel {
-    /// The energy of a state of every instance, of each picture, `[batch]`.
-    ///
-    /// ```text
-    /// E = Σ_seen (x − compose(D₁, D₂, …))² / 2σ²
-    ///   + η Σ_instances (½ |z|² + ½ Σ (aᴸ − μ − U z)²/ψ + ½ Σₗ Σ (eˡ)²/τˡ + Σₗ KL(qˡ ‖ ρˡ))
-    /// ```
-    fn energy(
-        &self,
-        evidence: &Evidence,
-        states: &[State],
-        parts: &[Parts],
-        compose: Compose,
-        config: &MapConfig,
-    ) -> (Tensor<1>, Vec<Tensor<4>>) {
-        let [batch, ..] = evidence.images.dims();
-        let rendered = states.iter().map(|state| self.decode(state)).collect::<Vec<_>>();
-        let left = compose.of(rendered.clone()) - evidence.images.clone();
-        let left = left.square() * evidence.visible.clone();
-        let mut energy = total(left, batch) / (2.0 * config.pixel_variance);
-        for (state, parts) in states.iter().zip(parts) {
-            let [_, factors] = state.factors.dims();
-            let dims = parts.mean.dims();
-            let z = state.factors.clone().reshape([batch, 1, factors]);
-            let expected = z.matmul(parts.loadings.clone()).reshape(dims) + parts.mean.clone();
-            let off = (state.top.clone().reshape(dims) - expected).square() / parts.noise.clone();
-            let mut prior = total(state.factors.clone().square(), batch) + total(off, batch);
-            for (residual, decoder) in state.residuals.iter().zip(&self.decoders[1..]) {
-                let [channels] = decoder.noise.dims();
-                let noise = like(decoder.noise.clone(), residual).reshape([1, 1, 1, channels]);
-                prior = prior + total(residual.clone().square() / noise, batch);
-            }
-            energy = energy + prior * (0.5 * config.prior_weight);
-            for (logits, log_rho) in state.switches.iter().zip(&parts.log_switches) {
-                let log_q = activation::log_softmax(logits.clone(), 4);
-                let divergence = log_q.clone().exp() * (log_q - log_rho.clone());
-                energy = energy + total(divergence, batch) * config.prior_weight;
-            }
+/// The energy of a state of every instance, of each picture, `[batch]`.
+///
+/// ```text
+/// E = Σ_seen (x − compose(D₁, D₂, …))² / 2σ²
+///   + η Σ_instances (½ |z|² + ½ Σ (aᴸ − μ − U z)²/ψ + ½ Σₗ Σ (eˡ)²/τˡ + Σₗ KL(qˡ ‖ ρˡ))
+/// ```
+fn energy(
+    model: &GenerativeModel,
+    evidence: &Evidence,
+    states: &[State],
+    parts: &[Parts],
+    compose: Compose,
+    config: &MapConfig,
+) -> (Tensor<1>, Vec<Tensor<4>>) {
+    let [batch, ..] = evidence.images.dims();
+    let rendered = states.iter().map(|state| decode(model, state)).collect::<Vec<_>>();
+    let left = compose.of(rendered.clone()) - evidence.images.clone();
+    let left = left.square() * evidence.visible.clone();
+    let mut energy = total(left, batch) / (2.0 * config.pixel_variance);
+    for (state, parts) in states.iter().zip(parts) {
+        let [_, factors] = state.factors.dims();
+        let dims = parts.mean.dims();
+        let z = state.factors.clone().reshape([batch, 1, factors]);
+        let expected = z.matmul(parts.loadings.clone()).reshape(dims) + parts.mean.clone();
+        let off = (state.top.clone().reshape(dims) - expected).square() / parts.noise.clone();
+        let mut prior = total(state.factors.clone().square(), batch) + total(off, batch);
+        for (residual, decoder) in state.residuals.iter().zip(&model.decoders[1..]) {
+            let [channels] = decoder.noise.dims();
+            let noise = like(decoder.noise.clone(), residual).reshape([1, 1, 1, channels]);
+            prior = prior + total(residual.clone().square() / noise, batch);
         }
-        (energy, rendered)
-    }
-
-    /// The picture that a state renders.
-    fn decode(&self, state: &State) -> Tensor<4> {
-        let mut x = relu(state.top.clone());
-        for (index, block) in self.network.blocks.iter().enumerate().rev() {
-            let switches = activation::softmax(state.switches[index].clone(), 4);
-            let unpooled = unpool(x, switches, block.pool);
-            let decoder = &self.decoders[index];
-            let (weight, bias) = (like(decoder.weight.clone(), &unpooled), like(decoder.bias.clone(), &unpooled));
-            let rendered = firebrick_kernels::conv2d(unpooled, weight, bias, decoder.window);
-            x = if index == 0 { rendered } else { relu(relu(rendered) + state.residuals[index - 1].clone()) };
+        energy = energy + prior * (0.5 * config.prior_weight);
+        for (logits, log_rho) in state.switches.iter().zip(&parts.log_switches) {
+            let log_q = activation::log_softmax(logits.clone(), 4);
+            let divergence = log_q.clone().exp() * (log_q - log_rho.clone());
+            energy = energy + total(divergence, batch) * config.prior_weight;
         }
-        x
     }
-
-    /// The instances of these labels that explain the pictures best together: `labels[instance][picture]`.
-    ///
-    /// # Errors
-    /// If images or mask are of another size, or a label is no class.
-    ///
-    /// # Panics
-    /// If there is no instance, or not one label of each picture.
-    pub fn explain_many(
-        &self,
-        evidence: &Evidence,
-        labels: &[Vec<usize>],
-        compose: Compose,
-        sweep: &SweepConfig,
-        config: &MapConfig,
-    ) -> Result<Instances, Error> {
-        self.explain_seen(evidence, &self.look(evidence, sweep)?, labels, compose, sweep, config)
-    }
-
-    pub(crate) fn explain_seen(
-        &self,
-        evidence: &Evidence,
-        seen: &Seen,
-        labels: &[Vec<usize>],
-        compose: Compose,
-        sweep: &SweepConfig,
-        config: &MapConfig,
-    ) -> Result<Instances, Error> {
-        let [batch, ..] = evidence.images.dims();
-        assert!(!labels.is_empty(), "at least one instance");
-        assert!(labels.iter().all(|labels| labels.len() == batch), "one label of each picture");
-        // What is alone goes on from a sweep; what shares the picture begins nearer to its class.
-        let trust = if labels.len() == 1 { 1.0 } else { 0.3 };
-        let (mut states, mut parts) = (Vec::new(), Vec::new());
-        for labels in labels {
-            let (state, part) = self.begin(evidence, seen, labels, trust, sweep)?;
-            states.push(state);
-            parts.push(part);
-        }
-        let evidence =
-            Evidence { images: evidence.images.clone().autodiff(), visible: evidence.visible.clone().autodiff() };
-        let mut curve = Vec::new();
-        let mut adam = Adam::default();
-        let mut lengths = vec![config.learning_rate; batch];
-        let measure = |states: &[State]| self.energy(&evidence, states, &parts, compose, config);
-        for _ in 0..config.steps {
-            let tracked = states.iter().cloned().map(|state| state.map(Track)).collect::<Vec<_>>();
-            let (energy, _) = measure(&tracked);
-            let before = host(energy.clone());
-            curve.push(before.iter().sum::<f64>() / batch as f64);
-            let gradients = energy.sum().backward();
-            let slopes = tracked.into_iter().map(|state| state.map(Slope(&gradients))).collect::<Vec<_>>();
-            states = match config.descent {
-                Descent::Adam => adam.step(states, slopes, config.learning_rate),
-                Descent::Backtracking => {
-                    backtrack(states, &slopes, &before, &mut lengths, |states| host(measure(states).0))
-                }
-            };
-        }
-        let (energy, rendered) = measure(&states);
-        let energy = host(energy);
-        curve.push(energy.iter().sum::<f64>() / batch as f64);
-        let rendered = rendered.into_iter().map(|picture| picture.without_autodiff().clamp(0.0, 1.0)).collect();
-        Ok(Instances { labels: labels.to_vec(), rendered, energy, curve })
-    }
-
-    /// The explanation of least energy by one instance, of every label; the label that explains best.
-    ///
-    /// ```text
-    /// score_y = log p_CNN(y | x̂_y) − E_y / 10
-    /// ```
-    ///
-    /// # Errors
-    /// As [`explain_many`](Self::explain_many).
-    pub fn map(
-        &self,
-        evidence: &Evidence,
-        query: &Query,
-        sweep: &SweepConfig,
-        config: &MapConfig,
-    ) -> Result<Found, Error> {
-        let [batch, ..] = evidence.images.dims();
-        let candidates = match query {
-            Query::Clamp(labels) => vec![labels.clone()],
-            Query::Free => (0..self.network.classes()).map(|class| vec![class; batch]).collect(),
-        };
-        let seen = self.look(evidence, sweep)?;
-        let mut best: Option<Found> = None;
-        for labels in candidates {
-            let found =
-                self.explain_seen(evidence, &seen, std::slice::from_ref(&labels), Compose::Max, sweep, config)?;
-            let rendered = found.rendered[0].clone();
-            let hidden = evidence.visible.clone().neg() + 1.0;
-            let images = evidence.images.clone() * evidence.visible.clone() + rendered.clone() * hidden;
-            let judged = self.judged(&images, &labels);
-            let scores = judged.iter().zip(&found.energy).map(|(judged, energy)| judged - energy / 10.0).collect();
-            let found = Found { labels, scores, images, rendered, energies: vec![found.energy] };
-            best = Some(match best {
-                None => found,
-                Some(known) => known.or_better(found),
-            });
-        }
-        Ok(best.expect("there is a class"))
-    }
-
-    /// log p_CNN(y | picture), of each picture's label.
-    pub(crate) fn judged(&self, pictures: &Tensor<4>, labels: &[usize]) -> Vec<f64> {
-        let judged = activation::log_softmax(self.network.cnn().logits(pictures.clone()), 1);
-        let chosen = indices(labels, &judged.device()).reshape([labels.len(), 1]);
-        judged.gather(1, chosen).into_data().iter::<f64>().collect()
-    }
-
-    /// Where the descent begins: at the sweep's posterior, or part of the way to it from what the class alone renders.
-    fn begin(
-        &self,
-        evidence: &Evidence,
-        seen: &Seen,
-        labels: &[usize],
-        trust: f64,
-        config: &SweepConfig,
-    ) -> Result<(State, Parts), Error> {
-        let [batch, ..] = evidence.images.dims();
-        let found = self.answer(evidence, seen, &Query::Clamp(labels.to_vec()), config)?;
-        let chosen = found.components;
-        let device = self.network.device();
-        let top = self.network.blocks.last().expect("there are blocks").shape;
-        let class_rows = indices(labels, &device);
-        let rendered = found.rendered.clone();
-        let fused = rendered.clone() + (found.fused - rendered) * trust;
-        let logs = self.network.blocks.iter().zip(&self.log_switches);
-        let log_switches = logs
-            .map(|(block, log_rho)| windows(log_rho.clone().select(0, class_rows.clone()), block.pool).autodiff())
-            .collect::<Vec<_>>();
-        let switches = if trust < 1.0 {
-            log_switches.iter().map(|logits| logits.clone().without_autodiff()).collect()
-        } else {
-            let layers = self.network.blocks.iter().zip(&found.explanation.layers);
-            layers.map(|(block, layer)| windows(layer.switches.clone(), block.pool).clamp_min(1e-6).log()).collect()
-        };
-        let residuals = self.network.blocks[..self.network.blocks.len() - 1].iter().map(|block| {
-            let [height, width, channels] = block.shape;
-            Tensor::zeros([batch, height, width, channels], &device)
-        });
-        let loadings = chosen.iter().map(|&index| self.prior[index].loadings.clone().transpose());
-        let noise = chosen.iter().map(|&index| self.prior[index].noise.clone());
-        let mean = chosen.iter().map(|&index| self.prior[index].mean.clone());
-        // Of the prior the part of the top activations: the pixels have a term of their own.
-        let [_, dims] = fused.dims();
-        let of_top = |rows: Vec<Tensor<1>>| {
-            let rows = Tensor::stack::<2>(rows, 0);
-            let [batch, all] = rows.dims();
-            rows.slice([0..batch, all - dims..all]).autodiff()
-        };
-        let loadings = Tensor::stack::<3>(loadings.collect(), 0);
-        let [_, factors, all] = loadings.dims();
-        let parts = Parts {
-            mean: of_top(mean.collect()),
-            noise: of_top(noise.collect()),
-            loadings: loadings.slice([0..batch, 0..factors, all - dims..all]).autodiff(),
-            log_switches,
-        };
-        let top = relu(fused).reshape([batch, top[0], top[1], top[2]]);
-        let state = State { factors: found.factors, top, residuals: residuals.collect(), switches };
-        Ok((state, parts))
-    }
+    (energy, rendered)
 }
 
-/// The least energy of one instance.
-#[derive(Clone, Debug)]
-pub struct Found {
-    /// The label of each picture.
-    pub labels: Vec<usize>,
-    /// How well it explains the picture.
-    pub scores: Vec<f64>,
-    /// What is seen where it is seen, what is rendered elsewhere.
-    pub images: Tensor<4>,
-    /// What the instance renders.
-    pub rendered: Tensor<4>,
-    /// The energy of each picture's explanation by every label that was asked about, in nats: `energies[label][picture]`, or of a clamped
-    /// label alone.
-    pub energies: Vec<Vec<f64>>,
+/// The picture that a state renders.
+fn decode(model: &GenerativeModel, state: &State) -> Tensor<4> {
+    let mut x = relu(state.top.clone());
+    for (index, block) in model.network.blocks.iter().enumerate().rev() {
+        let switches = activation::softmax(state.switches[index].clone(), 4);
+        let unpooled = unpool(x, switches, block.pool);
+        let decoder = &model.decoders[index];
+        let (weight, bias) = (like(decoder.weight.clone(), &unpooled), like(decoder.bias.clone(), &unpooled));
+        let rendered = firebrick_kernels::conv2d(unpooled, weight, bias, decoder.window);
+        x = if index == 0 { rendered } else { relu(relu(rendered) + state.residuals[index - 1].clone()) };
+    }
+    x
 }
 
-impl Found {
-    fn or_better(self, other: Self) -> Self {
-        let rows = chosen(|image| other.scores[image] > self.scores[image], self.scores.len());
-        Self {
-            labels: pick(&self.labels, &other.labels, &rows),
-            scores: pick(&self.scores, &other.scores, &rows),
-            images: pick_rows(self.images, other.images, &rows),
-            rendered: pick_rows(self.rendered, other.rendered, &rows),
-            energies: [self.energies, other.energies].concat(),
-        }
+/// The instances of these labels that explain the pictures best together: `labels[instance][picture]`.
+///
+/// # Errors
+/// If images or mask are of another size, or a label is no class.
+///
+/// # Panics
+/// If there is no instance, or not one label of each picture.
+pub fn descend(
+    model: &GenerativeModel,
+    evidence: &Evidence,
+    labels: &[Vec<usize>],
+    compose: Compose,
+    sweep: &SweepConfig,
+    config: &MapConfig,
+) -> Result<Instances, Error> {
+    descend_from(model, evidence, &look(model, evidence, sweep)?, labels, compose, sweep, config)
+}
+
+pub(in crate::generative) fn descend_from(
+    model: &GenerativeModel,
+    evidence: &Evidence,
+    seen: &Seen,
+    labels: &[Vec<usize>],
+    compose: Compose,
+    sweep: &SweepConfig,
+    config: &MapConfig,
+) -> Result<Instances, Error> {
+    let [batch, ..] = evidence.images.dims();
+    assert!(!labels.is_empty(), "at least one instance");
+    assert!(labels.iter().all(|labels| labels.len() == batch), "one label of each picture");
+    // What is alone goes on from a sweep; what shares the picture begins nearer to its class.
+    let trust = if labels.len() == 1 { 1.0 } else { 0.3 };
+    let (mut states, mut parts) = (Vec::new(), Vec::new());
+    for labels in labels {
+        let (state, part) = begin(model, evidence, seen, labels, trust, sweep)?;
+        states.push(state);
+        parts.push(part);
     }
+    let evidence =
+        Evidence { images: evidence.images.clone().autodiff(), visible: evidence.visible.clone().autodiff() };
+    let mut curve = Vec::new();
+    let mut adam = Adam::default();
+    let mut lengths = vec![config.learning_rate; batch];
+    let measure = |states: &[State]| energy(model, &evidence, states, &parts, compose, config);
+    for _ in 0..config.steps {
+        let tracked = states.iter().cloned().map(|state| state.map(Track)).collect::<Vec<_>>();
+        let (energy, _) = measure(&tracked);
+        let before = host(energy.clone());
+        curve.push(before.iter().sum::<f64>() / batch as f64);
+        let gradients = energy.sum().backward();
+        let slopes = tracked.into_iter().map(|state| state.map(Slope(&gradients))).collect::<Vec<_>>();
+        states = match config.descent {
+            Descent::Adam => adam.step(states, slopes, config.learning_rate),
+            Descent::Backtracking => {
+                backtrack(states, &slopes, &before, &mut lengths, |states| host(measure(states).0))
+            }
+        };
+    }
+    let (energy, rendered) = measure(&states);
+    let energy = host(energy);
+    curve.push(energy.iter().sum::<f64>() / batch as f64);
+    let rendered = rendered.into_iter().map(|picture| picture.without_autodiff().clamp(0.0, 1.0)).collect();
+    Ok(Instances { labels: labels.to_vec(), rendered, energy, curve })
+}
+
+/// Where the descent begins: at the sweep's posterior, or part of the way to it from what the class alone renders.
+fn begin(
+    model: &GenerativeModel,
+    evidence: &Evidence,
+    seen: &Seen,
+    labels: &[usize],
+    trust: f64,
+    config: &SweepConfig,
+) -> Result<(State, Parts), Error> {
+    let [batch, ..] = evidence.images.dims();
+    let found = answer(model, evidence, seen, &Query::Clamp(labels.to_vec()), config)?;
+    let chosen = found.components;
+    let device = model.network.device();
+    let top = model.network.blocks.last().expect("there are blocks").shape;
+    let class_rows = indices(labels, &device);
+    let rendered = found.rendered.clone();
+    let fused = rendered.clone() + (found.fused - rendered) * trust;
+    let logs = model.network.blocks.iter().zip(&model.log_switches);
+    let log_switches = logs
+        .map(|(block, log_rho)| windows(log_rho.clone().select(0, class_rows.clone()), block.pool).autodiff())
+        .collect::<Vec<_>>();
+    let switches = if trust < 1.0 {
+        log_switches.iter().map(|logits| logits.clone().without_autodiff()).collect()
+    } else {
+        let layers = model.network.blocks.iter().zip(&found.explanation.layers);
+        layers.map(|(block, layer)| windows(layer.switches.clone(), block.pool).clamp_min(1e-6).log()).collect()
+    };
+    let residuals = model.network.blocks[..model.network.blocks.len() - 1].iter().map(|block| {
+        let [height, width, channels] = block.shape;
+        Tensor::zeros([batch, height, width, channels], &device)
+    });
+    let loadings = chosen.iter().map(|&index| model.prior[index].loadings.clone().transpose());
+    let noise = chosen.iter().map(|&index| model.prior[index].noise.clone());
+    let mean = chosen.iter().map(|&index| model.prior[index].mean.clone());
+    // Of the prior the part of the top activations: the pixels have a term of their own.
+    let [_, dims] = fused.dims();
+    let of_top = |rows: Vec<Tensor<1>>| {
+        let rows = Tensor::stack::<2>(rows, 0);
+        let [batch, all] = rows.dims();
+        rows.slice([0..batch, all - dims..all]).autodiff()
+    };
+    let loadings = Tensor::stack::<3>(loadings.collect(), 0);
+    let [_, factors, all] = loadings.dims();
+    let parts = Parts {
+        mean: of_top(mean.collect()),
+        noise: of_top(noise.collect()),
+        loadings: loadings.slice([0..batch, 0..factors, all - dims..all]).autodiff(),
+        log_switches,
+    };
+    let top = relu(fused).reshape([batch, top[0], top[1], top[2]]);
+    let state = State { factors: found.factors, top, residuals: residuals.collect(), switches };
+    Ok((state, parts))
 }
 
 impl Instances {

@@ -1,9 +1,14 @@
-//! The passes of a model: one backward, and down its energy.
+//! The passes of a model: up, one sweep up and down again, and down its energy.
 
 mod descent;
 #[cfg(test)]
 mod exact;
 mod sweep;
+mod upward;
 
-pub use descent::{Compose, Descent, Found, Instances, MapConfig};
-pub use sweep::{Explanation, LayerPosterior, Reading, SweepConfig};
+pub(super) use descent::descend_from;
+pub use descent::{Compose, Descent, Instances, MapConfig, descend};
+pub use sweep::{Explanation, LayerPosterior, Reading, SweepConfig, sweep};
+pub(super) use sweep::{Swept, answer, hidden_share, look, look_at};
+pub use upward::upward;
+pub(crate) use upward::upward_from;

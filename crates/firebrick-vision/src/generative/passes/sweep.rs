@@ -4,8 +4,8 @@ use burn::tensor::{Tensor, TensorData, activation};
 use firebrick_kernels::{linear, relu, soft_unpool};
 use firebrick_tensor::indices;
 
+use super::upward::{believed, upward};
 use crate::Error;
-use crate::classifiers::Classifier;
 use crate::generative::evidence::{Evidence, Query, labels};
 use crate::generative::model::{Belief, Component, GenerativeModel, Posterior, Upward};
 
@@ -71,324 +71,263 @@ const FAR: f64 = 7.5;
 /// Added to variances that are divided by.
 const LEAST_VARIANCE: f64 = 1e-4;
 
-impl GenerativeModel {
-    /// The evidence as the way up reads it: what is not seen has the mean and the variance that pixels have.
-    ///
-    /// # Errors
-    /// If images or mask are of another size.
-    fn believed(&self, evidence: &Evidence) -> Result<Belief, Error> {
-        evidence.checked(self.network.image())?;
-        let hidden = evidence.visible.clone().neg() + 1.0;
-        let mean = evidence.images.clone() * evidence.visible.clone() + self.pixels.mean.clone() * hidden.clone();
-        Ok(Belief { mean, variance: self.pixels.variance.clone() * hidden })
-    }
+/// One backward pass: the label, what hides behind what is not seen, and what belongs to the label.
+///
+/// # Errors
+/// If images or mask are of another size, or a clamped label is no class.
+pub fn sweep(
+    model: &GenerativeModel,
+    evidence: &Evidence,
+    query: &Query,
+    config: &SweepConfig,
+) -> Result<Explanation, Error> {
+    Ok(answer(model, evidence, &look(model, evidence, config)?, query, config)?.explanation)
+}
 
-    /// The way up from what is seen.
-    pub(crate) fn upward(&self, evidence: &Evidence) -> Result<Upward, Error> {
-        Ok(self.network.upward(self.believed(evidence)?))
-    }
+/// The way up and what the top says, which no question changes.
+pub(in crate::generative) fn look(
+    model: &GenerativeModel,
+    evidence: &Evidence,
+    config: &SweepConfig,
+) -> Result<Seen, Error> {
+    Ok(look_at(model, evidence, believed(model, evidence)?, config))
+}
 
-    /// One backward pass: the label, what hides behind what is not seen, and what belongs to the label.
-    ///
-    /// # Errors
-    /// If images or mask are of another size, or a clamped label is no class.
-    pub fn sweep(&self, evidence: &Evidence, query: &Query, config: &SweepConfig) -> Result<Explanation, Error> {
-        Ok(self.answer(evidence, &self.look(evidence, config)?, query, config)?.explanation)
-    }
+pub(in crate::generative) fn look_at(
+    model: &GenerativeModel,
+    evidence: &Evidence,
+    belief: Belief,
+    config: &SweepConfig,
+) -> Seen {
+    let up = upward(&model.network, belief);
+    Seen { tops: tops(model, &up, evidence, config), up }
+}
 
-    /// The way up and what the top says, which no question changes.
-    pub(crate) fn look(&self, evidence: &Evidence, config: &SweepConfig) -> Result<Seen, Error> {
-        Ok(self.look_at(evidence, self.believed(evidence)?, config))
-    }
+/// The way down.
+pub(in crate::generative) fn answer(
+    model: &GenerativeModel,
+    evidence: &Evidence,
+    seen: &Seen,
+    query: &Query,
+    config: &SweepConfig,
+) -> Result<Swept, Error> {
+    let Seen { up, tops } = seen;
+    let (variance, mean) = (tops.variance.clone(), tops.mean.clone());
+    let tempered = activation::log_softmax(tops.log_evidence.clone() / config.temperature, 1);
+    let log_scores = scores(model, evidence, tempered.clone(), up.logits.clone());
+    let labels = labels(&log_scores, query)?;
+    let components = likeliest(model, &tops.evidence, &labels);
+    let (factors, rendered_top, noise) = render_top(model, tops, &components);
+    // Precision-weighted fusion of the way down, with the noise ψ, and the way up, with the variance β.
+    let [_, dims] = mean.dims();
+    let of_top = |x: Tensor<2>| {
+        let [batch, all] = x.dims();
+        x.slice([0..batch, all - dims..all])
+    };
+    let [batch, rows, columns, colours] = evidence.images.dims();
+    let expected = rendered_top.clone().slice([0..batch, 0..rows * columns * colours]);
+    let expected = expected.reshape([batch, rows, columns, colours]);
+    let uncertain = noise.clone().slice([0..batch, 0..rows * columns * colours]);
+    let uncertain = uncertain.reshape([batch, rows, columns, colours]);
+    let (rendered_top, noise) = (of_top(rendered_top), of_top(noise));
+    let fused_top = relu(Belief::fused([rendered_top.clone(), noise], [mean, variance]));
+    let top = model.network.blocks.last().expect("there are blocks").shape;
+    let fused = fused_top.clone().reshape([labels.len(), top[0], top[1], top[2]]);
+    let (layers, rendered) = descend(model, up, fused, &labels, config);
+    // What is hidden is told twice: by the decoders, with the noise τ, and by the factors themselves, with the noise ψ.
+    let residual = model.decoders[0].noise.clone().reshape([1, 1, 1, colours]).expand(rendered.dims());
+    let told = Belief::fused([rendered.clone(), residual], [expected.clone(), uncertain]);
+    let clipped = told.clamp(0.0, 1.0);
+    let hidden = evidence.visible.clone().neg() + 1.0;
+    let images = evidence.images.clone() * evidence.visible.clone() + clipped * hidden;
+    let explanation = Explanation { labels, log_scores, images, rendered, expected, layers };
+    Ok(Swept { explanation, tempered, components, factors, rendered: rendered_top, fused: fused_top })
+}
 
-    fn look_at(&self, evidence: &Evidence, belief: Belief, config: &SweepConfig) -> Seen {
-        let up = self.network.upward(belief);
-        Seen { tops: self.tops(&up, evidence, config), up }
-    }
+/// What evidence and classifier say of the labels together: the classifier counts as far as it sees, and alone where nothing is hidden.
+///
+/// ```text
+/// log p(y) ∝ [h > 0] log p(y | evidence)^(1/T) + (1 − h) log p_CNN(y)        h: the share that is hidden
+/// ```
+fn scores(model: &GenerativeModel, evidence: &Evidence, tempered: Tensor<2>, classified: Tensor<2>) -> Tensor<2> {
+    let asked = hidden_share(model, evidence).greater_elem(0.0).float();
+    activation::log_softmax(tempered * asked + as_far_as_seen(model, evidence, classified), 1)
+}
 
-    /// The way down.
-    pub(crate) fn answer(
-        &self,
-        evidence: &Evidence,
-        seen: &Seen,
-        query: &Query,
-        config: &SweepConfig,
-    ) -> Result<Swept, Error> {
-        let Seen { up, tops } = seen;
-        let (variance, mean) = (tops.variance.clone(), tops.mean.clone());
-        let tempered = activation::log_softmax(tops.log_evidence.clone() / config.temperature, 1);
-        let log_scores = self.scores(evidence, tempered.clone(), up.logits.clone());
-        let labels = labels(&log_scores, query)?;
-        let components = self.likeliest(&tops.evidence, &labels);
-        let (factors, rendered_top, noise) = self.render_top(tops, &components);
-        // Precision-weighted fusion of the way down, with the noise ψ, and the way up, with the variance β.
-        let [_, dims] = mean.dims();
-        let of_top = |x: Tensor<2>| {
-            let [batch, all] = x.dims();
-            x.slice([0..batch, all - dims..all])
+/// The classifier's log-probabilities of what was filled in with means, counted by the share that is seen.
+fn as_far_as_seen(model: &GenerativeModel, evidence: &Evidence, classified: Tensor<2>) -> Tensor<2> {
+    classified * (hidden_share(model, evidence).neg() + 1.0).clamp_min(0.0)
+}
+
+/// The share of the pixels' variance that is hidden of each picture, `[batch, 1]`.
+pub(in crate::generative) fn hidden_share(model: &GenerativeModel, evidence: &Evidence) -> Tensor<2> {
+    let [batch, ..] = evidence.images.dims();
+    let variance = model.pixels.variance.clone();
+    let hidden = (evidence.visible.clone().neg() + 1.0) * variance.clone();
+    let each = hidden.shape().num_elements() / batch;
+    hidden.reshape([batch, each]).sum_dim(1) / variance.sum().reshape([1, 1])
+}
+
+fn tops(model: &GenerativeModel, up: &Upward, evidence: &Evidence, config: &SweepConfig) -> Tops {
+    let top = &up.levels.last().expect("there are blocks").after;
+    let [batch, height, width, channels] = top.mean.dims();
+    let flat = |x: &Tensor<4>| x.clone().reshape([batch, height * width * channels]);
+    let (mean, variance) = (flat(&top.mean), flat(&top.variance) * config.inflation);
+    let [_, rows, columns, colours] = evidence.images.dims();
+    let pixels = rows * columns * colours;
+    // What is not measured drops out: only the part of the prior that is has to be asked.
+    let (reading, Plausible { asked, guessed }) = match config.reading {
+        Reading::Pixels => {
+            let images = evidence.images.clone().reshape([batch, pixels]);
+            let visible = evidence.visible.clone().expand([batch, rows, columns, colours]);
+            let hidden = visible.reshape([batch, pixels]).lower_elem(0.5);
+            let seen = hidden.clone().bool_not().float();
+            let plausible = plausible(model, &images, &seen, FAR * config.temperature);
+            let variance = images.zeros_like().mask_fill(hidden, f32::INFINITY);
+            (Measured { mean: images, variance, part: 0..pixels }, plausible)
+        }
+        Reading::Activations => {
+            let part = pixels..pixels + height * width * channels;
+            let (asked, guessed) = (vec![(0..batch).collect(); model.prior.len()], vec![Vec::new(); batch]);
+            (Measured { mean: mean.clone(), variance: variance.clone(), part }, Plausible { asked, guessed })
+        }
+    };
+    let mut evidence = vec![vec![f64::NEG_INFINITY; model.prior.len()]; batch];
+    let mut factors = Vec::with_capacity(model.prior.len());
+    for (index, asked) in asked.into_iter().enumerate() {
+        let found = reading.of(&model.prior[index], &asked);
+        asked.iter().zip(found.evidence).for_each(|(&image, found)| evidence[image][index] = found);
+        factors.push((asked, found.factors));
+    }
+    for (evidence, guessed) in evidence.iter_mut().zip(guessed) {
+        let most = evidence.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        // What was not asked is never likelier than what was.
+        let least = evidence.iter().copied().filter(|log| log.is_finite()).fold(most, f64::min);
+        guessed.into_iter().for_each(|(index, below)| evidence[index] = least.min(most + below));
+    }
+    let classes = model.network.classes();
+    let mut log_evidence = Vec::with_capacity(batch * classes);
+    for evidence in &evidence {
+        for class in 0..classes {
+            let of_class = model.prior.iter().zip(evidence).filter(|(component, _)| component.class == class);
+            let logs = of_class.map(|(_, log)| *log).collect::<Vec<_>>();
+            let most = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let sum = logs.iter().map(|log| (log - most).exp()).sum::<f64>();
+            log_evidence.push((most + sum.ln()) as f32);
+        }
+    }
+    // Only their differences count, and f32 holds those of large numbers badly.
+    for row in log_evidence.chunks_exact_mut(classes) {
+        let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        row.iter_mut().for_each(|log| *log -= most);
+    }
+    let log_evidence = TensorData::new(log_evidence, [batch, classes]);
+    let log_evidence = Tensor::from_data(log_evidence, &mean.device());
+    Tops { reading, evidence, factors, log_evidence, variance, mean }
+}
+
+/// Of each class the component that suits an image's numbers best by themselves is asked about it, unless it is too `far` below the best.
+fn plausible(model: &GenerativeModel, images: &Tensor<2>, seen: &Tensor<2>, far: f64) -> Plausible {
+    let mut asked = vec![Vec::new(); model.prior.len()];
+    let scores = model.screen.scores(images, seen);
+    let guessed = scores.into_iter().enumerate().map(|(image, scores)| {
+        let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let mut guessed = Vec::new();
+        for class in 0..model.network.classes() {
+            let of_class = (0..model.prior.len()).filter(|&index| model.prior[index].class == class);
+            let of_class = of_class.map(|index| (index, scores[index] - most));
+            let of_class = of_class.max_by(|a, b| a.1.total_cmp(&b.1)).expect("every class has a component");
+            if of_class.1 < -far {
+                guessed.push(of_class);
+            } else {
+                asked[of_class.0].push(image);
+            }
+        }
+        guessed
+    });
+    let guessed = guessed.collect();
+    Plausible { asked, guessed }
+}
+
+/// The likeliest component of each image's label.
+fn likeliest(model: &GenerativeModel, evidence: &[Vec<f64>], labels: &[usize]) -> Vec<usize> {
+    let chosen = evidence.iter().zip(labels).map(|(evidence, &label)| {
+        let of_class = (0..model.prior.len()).filter(|&index| model.prior[index].class == label);
+        of_class.max_by(|&a, &b| evidence[a].total_cmp(&evidence[b])).expect("every class has a component")
+    });
+    chosen.collect()
+}
+
+/// The factors of each image's component, what it renders, and its noise.
+fn render_top(model: &GenerativeModel, tops: &Tops, components: &[usize]) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
+    let device = model.network.device();
+    let (mut rows, mut factors, mut rendered, mut noise) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (index, component) in model.prior.iter().enumerate() {
+        let of = (0..components.len()).filter(|&image| components[image] == index).collect::<Vec<_>>();
+        if of.is_empty() {
+            continue;
+        }
+        let (asked, known) = &tops.factors[index];
+        let place = |image: &usize| asked.binary_search(image).ok();
+        // A class that was set has to be asked now, if it was not.
+        let z = match of.iter().map(place).collect::<Option<Vec<_>>>() {
+            Some(places) => known.clone().select(0, indices(&places, &device)),
+            None => tops.reading.of(component, &of).factors,
         };
-        let [batch, rows, columns, colours] = evidence.images.dims();
-        let expected = rendered_top.clone().slice([0..batch, 0..rows * columns * colours]);
-        let expected = expected.reshape([batch, rows, columns, colours]);
-        let uncertain = noise.clone().slice([0..batch, 0..rows * columns * colours]);
-        let uncertain = uncertain.reshape([batch, rows, columns, colours]);
-        let (rendered_top, noise) = (of_top(rendered_top), of_top(noise));
-        let fused_top = relu(Belief::fused([rendered_top.clone(), noise], [mean, variance]));
-        let top = self.network.blocks.last().expect("there are blocks").shape;
-        let fused = fused_top.clone().reshape([labels.len(), top[0], top[1], top[2]]);
-        let (layers, rendered) = self.descend(up, fused, &labels, config);
-        // What is hidden is told twice: by the decoders, with the noise τ, and by the factors themselves, with the noise ψ.
-        let residual = self.decoders[0].noise.clone().reshape([1, 1, 1, colours]).expand(rendered.dims());
-        let told = Belief::fused([rendered.clone(), residual], [expected.clone(), uncertain]);
-        let clipped = told.clamp(0.0, 1.0);
-        let hidden = evidence.visible.clone().neg() + 1.0;
-        let images = evidence.images.clone() * evidence.visible.clone() + clipped * hidden;
-        let explanation = Explanation { labels, log_scores, images, rendered, expected, layers };
-        Ok(Swept { explanation, tempered, components, factors, rendered: rendered_top, fused: fused_top })
+        rendered.push(linear(z.clone(), component.loadings.clone().transpose(), Some(component.mean.clone())));
+        factors.push(z);
+        let [dims] = component.noise.dims();
+        noise.push(component.noise.clone().unsqueeze::<2>().expand([of.len(), dims]));
+        rows.extend(of);
     }
+    let mut back = vec![0; rows.len()];
+    rows.iter().enumerate().for_each(|(place, &image)| back[image] = place);
+    let back = indices(&back, &device);
+    let in_order = |parts: Vec<Tensor<2>>| Tensor::cat(parts, 0).select(0, back.clone());
+    (in_order(factors), in_order(rendered), in_order(noise))
+}
 
-    /// Passes again, each on what the one before filled in, for the most probable labels; the label whose image fits best.
-    ///
-    /// ```text
-    /// score_y = log p_CNN(y | x̄_y) + log softmax(evidence / T)_y − ¼ Σ_seen (x̂_y − x)² / (2 · 0.02)
-    /// ```
-    ///
-    /// # Errors
-    /// As [`sweep`](Self::sweep).
-    pub fn iterate(
-        &self,
-        evidence: &Evidence,
-        candidates: usize,
-        passes: usize,
-        config: &SweepConfig,
-    ) -> Result<Explanation, Error> {
-        /// What is left uncertain of a pixel that was filled in.
-        const FILLED: f64 = 0.03;
-        let seen = self.look(evidence, config)?;
-        let first = self.answer(evidence, &seen, &Query::Free, config)?.explanation;
-        let [batch, classes] = first.log_scores.dims();
-        let candidates = candidates.clamp(1, classes);
-        let asked = self.hidden(evidence).into_data().iter::<f64>().collect::<Vec<_>>();
-        let order = first.log_scores.clone().argsort_descending(1).into_data().iter::<i64>().collect::<Vec<_>>();
-        let mut best: Option<(Vec<f64>, Explanation)> = None;
-        for candidate in 0..candidates {
-            let labels = (0..batch).map(|image| order[image * classes + candidate] as usize).collect::<Vec<_>>();
-            let query = Query::Clamp(labels.clone());
-            let mut found = self.answer(evidence, &seen, &query, config)?;
-            for _ in 1..passes {
-                let hidden = evidence.visible.clone().neg() + 1.0;
-                let variance = (hidden * FILLED).expand(evidence.images.dims());
-                let belief = Belief { mean: found.explanation.images.clone(), variance };
-                found = self.answer(evidence, &self.look_at(evidence, belief, config), &query, config)?;
-            }
-            let Swept { explanation: found, tempered, .. } = found;
-            let of_label = |scores: Tensor<2>| {
-                let labels = indices(&labels, &scores.device()).reshape([batch, 1]);
-                scores.gather(1, labels).into_data().iter::<f64>().collect::<Vec<_>>()
-            };
-            let judged = of_label(activation::log_softmax(self.network.cnn().logits(found.images.clone()), 1));
-            let evident = of_label(tempered);
-            let misfit = (found.rendered.clone() - evidence.images.clone()).square() * evidence.visible.clone();
-            let each = misfit.shape().num_elements() / batch;
-            let misfit = misfit.reshape([batch, each]).sum_dim(1).into_data().iter::<f64>().collect::<Vec<_>>();
-            // Where nothing is hidden nothing was filled in, and the classifier answers alone.
-            let told =
-                |image: usize| if asked[image] > 0.0 { evident[image] - 0.25 * misfit[image] / 0.04 } else { 0.0 };
-            let scores = (0..batch).map(|image| judged[image] + told(image));
-            let scores = scores.collect::<Vec<_>>();
-            best = Some(match best {
-                None => (scores, found),
-                Some((known, kept)) => better(known, kept, scores, found),
-            });
+/// The way down from the top activations: the posterior of every block, and the rendered pixels.
+fn descend(
+    model: &GenerativeModel,
+    up: &Upward,
+    top: Tensor<4>,
+    labels: &[usize],
+    config: &SweepConfig,
+) -> (Vec<LayerPosterior>, Tensor<4>) {
+    let mut layers = Vec::new();
+    let (mut fused, mut responsibility) = (top.clone(), top.ones_like());
+    for index in (0..model.network.blocks.len()).rev() {
+        let before = &up.levels[index].before;
+        let variance = before.variance.clone() * config.inflation + LEAST_VARIANCE;
+        let log_rho = model.log_switches[index].clone();
+        let (unpooled, switches) = soft_unpool(fused.clone(), before.mean.clone(), variance, log_rho, labels);
+        let rendered = model.decoders[index].render_roughly(unpooled);
+        layers.push(LayerPosterior { mean: fused.clone(), switches, responsibility: responsibility.clone() });
+        if index == 0 {
+            layers.reverse();
+            return (layers, rendered);
         }
-        Ok(best.expect("there is a candidate").1)
-    }
-
-    /// What evidence and classifier say of the labels together: the classifier counts as far as it sees, and alone where nothing is hidden.
-    ///
-    /// ```text
-    /// log p(y) ∝ [h > 0] log p(y | evidence)^(1/T) + (1 − h) log p_CNN(y)        h: the share that is hidden
-    /// ```
-    fn scores(&self, evidence: &Evidence, tempered: Tensor<2>, classified: Tensor<2>) -> Tensor<2> {
-        let asked = self.hidden(evidence).greater_elem(0.0).float();
-        activation::log_softmax(tempered * asked + self.as_far_as_seen(evidence, classified), 1)
-    }
-
-    /// The classifier's log-probabilities of what was filled in with means, counted by the share that is seen.
-    fn as_far_as_seen(&self, evidence: &Evidence, classified: Tensor<2>) -> Tensor<2> {
-        classified * (self.hidden(evidence).neg() + 1.0).clamp_min(0.0)
-    }
-
-    /// The share of the pixels' variance that is hidden of each picture, `[batch, 1]`.
-    fn hidden(&self, evidence: &Evidence) -> Tensor<2> {
-        let [batch, ..] = evidence.images.dims();
-        let variance = self.pixels.variance.clone();
-        let hidden = (evidence.visible.clone().neg() + 1.0) * variance.clone();
-        let each = hidden.shape().num_elements() / batch;
-        hidden.reshape([batch, each]).sum_dim(1) / variance.sum().reshape([1, 1])
-    }
-
-    fn tops(&self, up: &Upward, evidence: &Evidence, config: &SweepConfig) -> Tops {
-        let top = &up.levels.last().expect("there are blocks").after;
-        let [batch, height, width, channels] = top.mean.dims();
-        let flat = |x: &Tensor<4>| x.clone().reshape([batch, height * width * channels]);
-        let (mean, variance) = (flat(&top.mean), flat(&top.variance) * config.inflation);
-        let [_, rows, columns, colours] = evidence.images.dims();
-        let pixels = rows * columns * colours;
-        // What is not measured drops out: only the part of the prior that is has to be asked.
-        let (reading, Plausible { asked, guessed }) = match config.reading {
-            Reading::Pixels => {
-                let images = evidence.images.clone().reshape([batch, pixels]);
-                let visible = evidence.visible.clone().expand([batch, rows, columns, colours]);
-                let hidden = visible.reshape([batch, pixels]).lower_elem(0.5);
-                let seen = hidden.clone().bool_not().float();
-                let plausible = self.plausible(&images, &seen, FAR * config.temperature);
-                let variance = images.zeros_like().mask_fill(hidden, f32::INFINITY);
-                (Measured { mean: images, variance, part: 0..pixels }, plausible)
-            }
-            Reading::Activations => {
-                let part = pixels..pixels + height * width * channels;
-                let (asked, guessed) = (vec![(0..batch).collect(); self.prior.len()], vec![Vec::new(); batch]);
-                (Measured { mean: mean.clone(), variance: variance.clone(), part }, Plausible { asked, guessed })
-            }
-        };
-        let mut evidence = vec![vec![f64::NEG_INFINITY; self.prior.len()]; batch];
-        let mut factors = Vec::with_capacity(self.prior.len());
-        for (index, asked) in asked.into_iter().enumerate() {
-            let found = reading.of(&self.prior[index], &asked);
-            asked.iter().zip(found.evidence).for_each(|(&image, found)| evidence[image][index] = found);
-            factors.push((asked, found.factors));
+        let Belief { mean, variance } = up.levels[index - 1].after.clone();
+        let uncertain = variance * config.inflation + LEAST_VARIANCE;
+        let [channels] = model.decoders[index].noise.dims();
+        let noise = model.decoders[index].noise.clone().reshape([1, 1, 1, channels]);
+        let total = uncertain.clone() + noise.clone();
+        let noise = noise.expand(rendered.dims());
+        fused = Belief::fused([rendered.clone(), noise], [mean.clone(), uncertain]);
+        responsibility = responsibilities(&mean, &rendered, &total, config.outliers);
+        if config.outliers > 0.0 {
+            fused = responsibility.clone() * fused + (responsibility.clone().neg() + 1.0) * rendered;
         }
-        for (evidence, guessed) in evidence.iter_mut().zip(guessed) {
-            let most = evidence.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            // What was not asked is never likelier than what was.
-            let least = evidence.iter().copied().filter(|log| log.is_finite()).fold(most, f64::min);
-            guessed.into_iter().for_each(|(index, below)| evidence[index] = least.min(most + below));
-        }
-        let classes = self.network.classes();
-        let mut log_evidence = Vec::with_capacity(batch * classes);
-        for evidence in &evidence {
-            for class in 0..classes {
-                let of_class = self.prior.iter().zip(evidence).filter(|(component, _)| component.class == class);
-                let logs = of_class.map(|(_, log)| *log).collect::<Vec<_>>();
-                let most = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                let sum = logs.iter().map(|log| (log - most).exp()).sum::<f64>();
-                log_evidence.push((most + sum.ln()) as f32);
-            }
-        }
-        // Only their differences count, and f32 holds those of large numbers badly.
-        for row in log_evidence.chunks_exact_mut(classes) {
-            let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            row.iter_mut().for_each(|log| *log -= most);
-        }
-        let log_evidence = TensorData::new(log_evidence, [batch, classes]);
-        let log_evidence = Tensor::from_data(log_evidence, &mean.device());
-        Tops { reading, evidence, factors, log_evidence, variance, mean }
     }
-
-    /// Of each class the component that suits an image's numbers best by themselves is asked about it, unless it is too `far` below the best.
-    fn plausible(&self, images: &Tensor<2>, seen: &Tensor<2>, far: f64) -> Plausible {
-        let mut asked = vec![Vec::new(); self.prior.len()];
-        let scores = self.screen.scores(images, seen);
-        let guessed = scores.into_iter().enumerate().map(|(image, scores)| {
-            let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let mut guessed = Vec::new();
-            for class in 0..self.network.classes() {
-                let of_class = (0..self.prior.len()).filter(|&index| self.prior[index].class == class);
-                let of_class = of_class.map(|index| (index, scores[index] - most));
-                let of_class = of_class.max_by(|a, b| a.1.total_cmp(&b.1)).expect("every class has a component");
-                if of_class.1 < -far {
-                    guessed.push(of_class);
-                } else {
-                    asked[of_class.0].push(image);
-                }
-            }
-            guessed
-        });
-        let guessed = guessed.collect();
-        Plausible { asked, guessed }
-    }
-
-    /// The likeliest component of each image's label.
-    fn likeliest(&self, evidence: &[Vec<f64>], labels: &[usize]) -> Vec<usize> {
-        let chosen = evidence.iter().zip(labels).map(|(evidence, &label)| {
-            let of_class = (0..self.prior.len()).filter(|&index| self.prior[index].class == label);
-            of_class.max_by(|&a, &b| evidence[a].total_cmp(&evidence[b])).expect("every class has a component")
-        });
-        chosen.collect()
-    }
-
-    /// The factors of each image's component, what it renders, and its noise.
-    fn render_top(&self, tops: &Tops, components: &[usize]) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
-        let device = self.network.device();
-        let (mut rows, mut factors, mut rendered, mut noise) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for (index, component) in self.prior.iter().enumerate() {
-            let of = (0..components.len()).filter(|&image| components[image] == index).collect::<Vec<_>>();
-            if of.is_empty() {
-                continue;
-            }
-            let (asked, known) = &tops.factors[index];
-            let place = |image: &usize| asked.binary_search(image).ok();
-            // A class that was set has to be asked now, if it was not.
-            let z = match of.iter().map(place).collect::<Option<Vec<_>>>() {
-                Some(places) => known.clone().select(0, indices(&places, &device)),
-                None => tops.reading.of(component, &of).factors,
-            };
-            rendered.push(linear(z.clone(), component.loadings.clone().transpose(), Some(component.mean.clone())));
-            factors.push(z);
-            let [dims] = component.noise.dims();
-            noise.push(component.noise.clone().unsqueeze::<2>().expand([of.len(), dims]));
-            rows.extend(of);
-        }
-        let mut back = vec![0; rows.len()];
-        rows.iter().enumerate().for_each(|(place, &image)| back[image] = place);
-        let back = indices(&back, &device);
-        let in_order = |parts: Vec<Tensor<2>>| Tensor::cat(parts, 0).select(0, back.clone());
-        (in_order(factors), in_order(rendered), in_order(noise))
-    }
-
-    /// The way down from the top activations: the posterior of every block, and the rendered pixels.
-    fn descend(
-        &self,
-        up: &Upward,
-        top: Tensor<4>,
-        labels: &[usize],
-        config: &SweepConfig,
-    ) -> (Vec<LayerPosterior>, Tensor<4>) {
-        let mut layers = Vec::new();
-        let (mut fused, mut responsibility) = (top.clone(), top.ones_like());
-        for index in (0..self.network.blocks.len()).rev() {
-            let before = &up.levels[index].before;
-            let variance = before.variance.clone() * config.inflation + LEAST_VARIANCE;
-            let log_rho = self.log_switches[index].clone();
-            let (unpooled, switches) = soft_unpool(fused.clone(), before.mean.clone(), variance, log_rho, labels);
-            let rendered = self.decoders[index].render_roughly(unpooled);
-            layers.push(LayerPosterior { mean: fused.clone(), switches, responsibility: responsibility.clone() });
-            if index == 0 {
-                layers.reverse();
-                return (layers, rendered);
-            }
-            let Belief { mean, variance } = up.levels[index - 1].after.clone();
-            let uncertain = variance * config.inflation + LEAST_VARIANCE;
-            let [channels] = self.decoders[index].noise.dims();
-            let noise = self.decoders[index].noise.clone().reshape([1, 1, 1, channels]);
-            let total = uncertain.clone() + noise.clone();
-            let noise = noise.expand(rendered.dims());
-            fused = Belief::fused([rendered.clone(), noise], [mean.clone(), uncertain]);
-            responsibility = responsibilities(&mean, &rendered, &total, config.outliers);
-            if config.outliers > 0.0 {
-                fused = responsibility.clone() * fused + (responsibility.clone().neg() + 1.0) * rendered;
-            }
-        }
-        unreachable!("there are blocks")
-    }
+    unreachable!("there are blocks")
 }
 
 /// A sweep, with what the top was before the way down.
 pub(crate) struct Swept {
     pub(crate) explanation: Explanation,
     /// log softmax(evidence / T), `[batch, classes]`.
-    tempered: Tensor<2>,
+    pub(in crate::generative) tempered: Tensor<2>,
     /// The component of each image.
     pub(crate) components: Vec<usize>,
     /// `[batch, factors]`
@@ -458,32 +397,4 @@ fn responsibilities(mean: &Tensor<4>, rendered: &Tensor<4>, variance: &Tensor<4>
     let constant = ((1.0 - outliers) / outliers).ln() + f64::from(most).ln() - 0.5 * std::f64::consts::TAU.ln();
     let distance = (mean.clone() - rendered.clone()).square() / variance.clone();
     activation::sigmoid((distance + variance.clone().log()) * -0.5 + constant)
-}
-
-/// Of each image the explanation with the greater score.
-fn better(known: Vec<f64>, kept: Explanation, scores: Vec<f64>, found: Explanation) -> (Vec<f64>, Explanation) {
-    let batch = known.len();
-    // The rows of both, one after the other, of which one each is taken.
-    let rows =
-        (0..batch).map(|image| if scores[image] > known[image] { batch + image } else { image }).collect::<Vec<_>>();
-    let device = kept.rendered.device();
-    let chosen = indices(&rows, &device);
-    let pick = |a: Tensor<4>, b: Tensor<4>| Tensor::cat(vec![a, b], 0).select(0, chosen.clone());
-    let layers = kept.layers.into_iter().zip(found.layers).map(|(a, b)| LayerPosterior {
-        mean: pick(a.mean, b.mean),
-        switches: Tensor::cat(vec![a.switches, b.switches], 0).select(0, chosen.clone()),
-        responsibility: pick(a.responsibility, b.responsibility),
-    });
-    let layers = layers.collect();
-    let labels = [kept.labels, found.labels].concat();
-    let both = [known, scores].concat();
-    let explanation = Explanation {
-        labels: rows.iter().map(|&row| labels[row]).collect(),
-        log_scores: Tensor::cat(vec![kept.log_scores, found.log_scores], 0).select(0, chosen.clone()),
-        images: pick(kept.images, found.images),
-        rendered: pick(kept.rendered, found.rendered),
-        expected: pick(kept.expected, found.expected),
-        layers,
-    };
-    (rows.iter().map(|&row| both[row]).collect(), explanation)
 }

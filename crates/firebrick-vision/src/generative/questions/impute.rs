@@ -36,67 +36,64 @@ pub struct Imputed {
     pub images: Tensor<4>,
 }
 
-impl GenerativeModel {
-    /// The mean of the classifier's answers to a picture filled in as every class would have it, whose prior is made of the remembered
-    /// images that are nearest to what is seen.
-    ///
-    /// ```text
-    /// w_c ∝ p(x_seen | c)^(1/T)
-    /// p(y | x_seen) = Σ_c w_c p_CNN(y | x_seen, E[x_hidden | x_seen, c])
-    /// ```
-    ///
-    /// Multiple imputation (Rubin 1987, *Multiple imputation for nonresponse in surveys*) with the classes as what is drawn: where
-    /// nothing is hidden it is the classifier's own answer. The mean of the fillings has the least square error that the prior allows.
-    /// A prior that is made when a picture is seen (locally weighted learning, Atkeson, Moore and Schaal 1997) is a mixture with as many
-    /// components as there are pictures to ask about.
-    ///
-    /// A clamped label fills in alone, and the labels are the classifier's all the same.
-    ///
-    /// # Errors
-    /// If images or mask are of another size, or no image of a clamped label is remembered.
-    ///
-    /// # Panics
-    /// If the remembered images are of another size, there is not one clamped label of each picture, or a number of the constants is not
-    /// positive.
-    pub fn impute(
-        &self,
-        evidence: &Evidence,
-        exemplars: &Exemplars,
-        query: &Query,
-        config: &ImputeConfig,
-    ) -> Result<Imputed, Error> {
-        let ImputeConfig { neighbours, noise, temperature } = *config;
-        assert!(neighbours > 0 && noise > 0.0 && temperature > 0.0, "{config:?} must be positive");
-        evidence.checked(self.network().image())?;
-        let [batch, ..] = evidence.images.dims();
-        let mut fillings = exemplars.fillings(evidence, neighbours, noise);
-        if let Query::Clamp(labels) = query {
-            assert_eq!(labels.len(), batch, "one label of each picture");
-            for (image, &class) in labels.iter().enumerate() {
-                if fillings.iter().all(|filling| filling.class != class) {
-                    return Err(Error::EmptyClass { class });
-                }
-                let others = fillings.iter_mut().filter(|filling| filling.class != class);
-                others.for_each(|filling| filling.evidence[image] = f64::NEG_INFINITY);
+/// The mean of the classifier's answers to a picture filled in as every class would have it, whose prior is made of the remembered
+/// images that are nearest to what is seen.
+///
+/// ```text
+/// w_c ∝ p(x_seen | c)^(1/T)
+/// p(y | x_seen) = Σ_c w_c p_CNN(y | x_seen, E[x_hidden | x_seen, c])
+/// ```
+///
+/// Multiple imputation (Rubin 1987, *Multiple imputation for nonresponse in surveys*) with the classes as what is drawn: where
+/// nothing is hidden it is the classifier's own answer. The mean of the fillings has the least square error that the prior allows.
+/// A prior that is made when a picture is seen (locally weighted learning, Atkeson, Moore and Schaal 1997) is a mixture with as many
+/// components as there are pictures to ask about.
+///
+/// A clamped label fills in alone, and the labels are the classifier's all the same.
+///
+/// # Errors
+/// If images or mask are of another size, or no image of a clamped label is remembered.
+///
+/// # Panics
+/// If the remembered images are of another size, there is not one clamped label of each picture, or a number of the constants is not
+/// positive.
+pub fn impute(
+    model: &GenerativeModel,
+    evidence: &Evidence,
+    exemplars: &Exemplars,
+    query: &Query,
+    config: &ImputeConfig,
+) -> Result<Imputed, Error> {
+    let ImputeConfig { neighbours, noise, temperature } = *config;
+    assert!(neighbours > 0 && noise > 0.0 && temperature > 0.0, "{config:?} must be positive");
+    evidence.checked(model.network().image())?;
+    let [batch, ..] = evidence.images.dims();
+    let mut fillings = exemplars.fillings(evidence, neighbours, noise);
+    if let Query::Clamp(labels) = query {
+        assert_eq!(labels.len(), batch, "one label of each picture");
+        for (image, &class) in labels.iter().enumerate() {
+            if fillings.iter().all(|filling| filling.class != class) {
+                return Err(Error::EmptyClass { class });
             }
+            let others = fillings.iter_mut().filter(|filling| filling.class != class);
+            others.for_each(|filling| filling.evidence[image] = f64::NEG_INFINITY);
         }
-        let most =
-            |image: usize| fillings.iter().map(|filling| filling.evidence[image]).fold(f64::NEG_INFINITY, f64::max);
-        let weight = |filling: &Filling, image: usize| ((filling.evidence[image] - most(image)) / temperature).exp();
-        let total = |image: usize| fillings.iter().map(|filling| weight(filling, image)).sum::<f64>();
-        let device = evidence.images.device();
-        let mut images = evidence.images.zeros_like();
-        let mut scores = Tensor::<2>::zeros([batch, self.network().classes()], &device);
-        for filling in &fillings {
-            let weights = (0..batch).map(|image| (weight(filling, image) / total(image)) as f32).collect::<Vec<_>>();
-            let weights = Tensor::<1>::from_data(TensorData::new(weights, [batch]), &device);
-            let filled = filled(evidence, filling.expected.clone().clamp(0.0, 1.0));
-            let answers = activation::softmax(self.network().cnn().logits(filled.clone()), 1);
-            scores = scores + answers * weights.clone().reshape([batch, 1]);
-            images = images + filled * weights.reshape([batch, 1, 1, 1]);
-        }
-        let labels = scores.clone().argmax(1).into_data().iter::<i64>().map(|label| label as usize).collect();
-        // What is seen is not left to the rounding of weights that add up to 1.
-        Ok(Imputed { labels, log_scores: scores.clamp_min(1e-30).log(), images: filled(evidence, images) })
     }
+    let most = |image: usize| fillings.iter().map(|filling| filling.evidence[image]).fold(f64::NEG_INFINITY, f64::max);
+    let weight = |filling: &Filling, image: usize| ((filling.evidence[image] - most(image)) / temperature).exp();
+    let total = |image: usize| fillings.iter().map(|filling| weight(filling, image)).sum::<f64>();
+    let device = evidence.images.device();
+    let mut images = evidence.images.zeros_like();
+    let mut scores = Tensor::<2>::zeros([batch, model.network().classes()], &device);
+    for filling in &fillings {
+        let weights = (0..batch).map(|image| (weight(filling, image) / total(image)) as f32).collect::<Vec<_>>();
+        let weights = Tensor::<1>::from_data(TensorData::new(weights, [batch]), &device);
+        let filled = filled(evidence, filling.expected.clone().clamp(0.0, 1.0));
+        let answers = activation::softmax(model.network().cnn().logits(filled.clone()), 1);
+        scores = scores + answers * weights.clone().reshape([batch, 1]);
+        images = images + filled * weights.reshape([batch, 1, 1, 1]);
+    }
+    let labels = scores.clone().argmax(1).into_data().iter::<i64>().map(|label| label as usize).collect();
+    // What is seen is not left to the rounding of weights that add up to 1.
+    Ok(Imputed { labels, log_scores: scores.clamp_min(1e-30).log(), images: filled(evidence, images) })
 }

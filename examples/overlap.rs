@@ -13,10 +13,9 @@ use burn::tensor::{Device, Tensor, activation};
 use firebrick_tensor::Workers;
 use firebrick_train::{FitConfig, Run};
 use firebrick_types::Seed;
-use firebrick_vision::classifiers::classify::{self, ClassifyConfig, accuracy};
-use firebrick_vision::classifiers::{Classifier, CnnConfig};
+use firebrick_vision::classifiers::{self, Classifier, ClassifierConfig, CnnConfig, accuracy};
 use firebrick_vision::generative::{
-    Compose, Evidence, GenerativeConfig, GenerativeModel, MapConfig, SweepConfig, separate,
+    Composition, Evidence, GenerativeConfig, GenerativeModel, MapConfig, SweepConfig, separate,
 };
 use firebrick_vision::images::glyphs::glyphs;
 use firebrick_vision::images::{Images, TrainTest, pixels, read_folder};
@@ -34,9 +33,9 @@ fn main() -> anyhow::Result<()> {
     let plan = CnnConfig::image(height, width, channels).conv(16, 5, 1, 2).relu().max_pool(2, 2, 0);
     let plan = plan.conv(32, 5, 1, 2).relu().max_pool(2, 2, 0).linear(128).relu().linear(train.classes());
     let fit = FitConfig { learning_rate: 2e-3, ..FitConfig::default() };
-    let config = ClassifyConfig { epochs: 2, batch_size: 64, micro_batch_size: 32, shift: 2, fit };
+    let config = ClassifierConfig { epochs: 2, batch_size: 64, micro_batch_size: 32, shift: 2, fit };
     let cnn = plan.init(seed.derive("cnn"), &Device::flex().autodiff())?;
-    let cnn = classify::train(cnn, &train, &config, Run::new(seed))?.valid();
+    let cnn = classifiers::fit(cnn, &train, &config, Run::new(seed))?.valid();
     println!("the classifier is right on {:.3} of single shapes", accuracy(&cnn, &test, 100, &Workers::default()));
     let model =
         GenerativeModel::fit(cnn, &train, &GenerativeConfig { images: 4000, ..GenerativeConfig::default() }, seed)?;
@@ -50,7 +49,7 @@ fn main() -> anyhow::Result<()> {
     println!("the classifier's first two: {:?}", best(&model, &both.images));
 
     let config = MapConfig { steps: 100, ..MapConfig::default() };
-    let found = separate(&model, &both, None, 5, Compose::Max, &SweepConfig::default(), &config)?;
+    let found = separate(&model, &both, None, 5, Composition::Max, &SweepConfig::default(), &config)?;
     for (labels, rendered) in found.labels.iter().zip(&found.rendered) {
         println!("\nan instance of {}:\n{}", labels[0], drawing(rendered, width));
         println!("the classifier's first two: {:?}", best(&model, rendered));

@@ -11,7 +11,7 @@ use firebrick_pipeline::Artifact as _;
 use firebrick_vision::attribution;
 use firebrick_vision::classifiers::{Classifier, CnnLayer};
 use firebrick_vision::generative::{
-    self, Compose, Evidence, Exemplars, GenerativeModel, ImputeConfig, MapConfig, Query, SweepConfig,
+    self, Composition, Evidence, Exemplars, GenerativeModel, ImputeConfig, MapConfig, Query, SweepConfig,
 };
 
 use crate::device::On;
@@ -45,7 +45,7 @@ pub(crate) enum Command {
 
 /// A model and a picture.
 #[derive(Args)]
-struct Asked {
+struct ModelAndImage {
     /// A run of the pipeline vision, or the folder of a generative model.
     #[arg(long, value_name = "RUN")]
     model: PathBuf,
@@ -68,8 +68,8 @@ fn background(text: &str) -> Result<u8, String> {
     }
 }
 
-/// What was asked about, read.
-struct Opened {
+/// A model, and the picture that it is asked about.
+struct Subject {
     model: GenerativeModel,
     /// The picture, all of it seen.
     evidence: Evidence,
@@ -79,7 +79,7 @@ struct Opened {
 #[derive(Args)]
 pub(crate) struct Complete {
     #[command(flatten)]
-    asked: Asked,
+    subject: ModelAndImage,
     /// A picture of the same size: what is white (128 of 255 and more) is filled in. All white leaves what the model likes best. Without
     /// it, what lies over the picture is found by the pictures that the run learnt from.
     #[arg(long, value_name = "FILE")]
@@ -95,7 +95,7 @@ pub(crate) struct Complete {
 #[derive(Args)]
 pub(crate) struct Explain {
     #[command(flatten)]
-    asked: Asked,
+    subject: ModelAndImage,
     /// The class to look for; the likeliest where it is left out.
     #[arg(long)]
     label: Option<usize>,
@@ -107,7 +107,7 @@ pub(crate) struct Explain {
 #[derive(Args)]
 pub(crate) struct Separate {
     #[command(flatten)]
-    asked: Asked,
+    subject: ModelAndImage,
     /// The two classes, with a comma between, or one of them; what is left out is told by the pictures that the run learnt from, or, of a
     /// model's folder alone, searched for by energy.
     #[arg(long, value_name = "A,B", value_delimiter = ',')]
@@ -117,14 +117,14 @@ pub(crate) struct Separate {
     candidates: usize,
     /// How the two make the picture together.
     #[arg(long, default_value = "max")]
-    compose: Composition,
+    compose: CompositionArg,
     /// The folder that the pictures go to.
     #[arg(long, value_name = "DIR", default_value = "separated")]
     out: PathBuf,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Composition {
+enum CompositionArg {
     /// The brighter one.
     Max,
     /// The mean.
@@ -135,13 +135,13 @@ enum Composition {
     Over,
 }
 
-impl From<Composition> for Compose {
-    fn from(composition: Composition) -> Self {
+impl From<CompositionArg> for Composition {
+    fn from(composition: CompositionArg) -> Self {
         match composition {
-            Composition::Max => Self::Max,
-            Composition::Mean => Self::Mean,
-            Composition::Sum => Self::Sum,
-            Composition::Over => Self::Over,
+            CompositionArg::Max => Self::Max,
+            CompositionArg::Mean => Self::Mean,
+            CompositionArg::Sum => Self::Sum,
+            CompositionArg::Over => Self::Over,
         }
     }
 }
@@ -149,7 +149,7 @@ impl From<Composition> for Compose {
 #[derive(Args)]
 pub(crate) struct Attribute {
     #[command(flatten)]
-    asked: Asked,
+    subject: ModelAndImage,
     /// How.
     #[arg(long, default_value = "excitation")]
     method: Method,
@@ -186,14 +186,14 @@ pub(crate) fn execute(command: &Command) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-impl Asked {
-    fn open(&self) -> Result<Opened> {
+impl ModelAndImage {
+    fn open(&self) -> Result<Subject> {
         let model = open(&self.model, &self.on)?;
         let [height, width, channels] = model.network().image();
         let (images, composited) =
             picture::read(&self.image, [height, width, channels], self.background, &self.on.device)?;
         let visible = Tensor::ones([1, height, width, 1], &self.on.device);
-        Ok(Opened { model, evidence: Evidence { images, visible }, composited })
+        Ok(Subject { model, evidence: Evidence { images, visible }, composited })
     }
 
     /// Says what transparent pixels were taken for, where there are any.
@@ -259,12 +259,12 @@ fn complete(command: &Complete) -> Result<()> {
     /// The share of the pixels that is expected to be covered, and how much neighbours of a covered one count.
     const COVERED: f64 = 0.2;
     const COHERENCE: f64 = 1.0;
-    let Opened { model, evidence: seen, composited } = command.asked.open()?;
+    let Subject { model, evidence: seen, composited } = command.subject.open()?;
     let [height, width, _] = model.network().image();
-    let exemplars = remembered(&command.asked.model, &model)?;
+    let exemplars = remembered(&command.subject.model, &model)?;
     let visible = match (&command.mask, &exemplars) {
         (Some(mask), _) => {
-            let (mask, _) = picture::read(mask, [height, width, 1], 0, &command.asked.on.device)
+            let (mask, _) = picture::read(mask, [height, width, 1], 0, &command.subject.on.device)
                 .context("a mask lies over black: save it without alpha, white where the picture is to be filled in")?;
             mask.lower_elem(127.5 / 255.0).float()
         }
@@ -273,7 +273,7 @@ fn complete(command: &Complete) -> Result<()> {
         }
         (None, None) => bail!(
             "{} holds no pictures that tell what lies over this one; give --mask, or the folder of a whole run",
-            command.asked.model.display()
+            command.subject.model.display()
         ),
     };
     let hidden = height * width - visible.clone().sum().into_scalar::<f32>() as usize;
@@ -298,7 +298,7 @@ fn complete(command: &Complete) -> Result<()> {
     let class = command.label.unwrap_or(labels[0]);
     say(format_args!("{hidden} of {} pixels filled in, as class {class}", height * width));
     say(format_args!("the classifier on the filled picture: {}", likeliest(classified(&model, images.clone()), 3)));
-    command.asked.remark_on(composited);
+    command.subject.remark_on(composited);
     wrote(&command.out, images)
 }
 
@@ -317,13 +317,13 @@ fn remembered(dir: &Path, model: &GenerativeModel) -> Result<Option<Exemplars>> 
 fn explain(command: &Explain) -> Result<()> {
     /// Brightness from which on a rendered pixel belongs to the instance.
     const INK: f64 = 0.3;
-    let Opened { model, evidence, composited } = command.asked.open()?;
+    let Subject { model, evidence, composited } = command.subject.open()?;
     let found = generative::sweep(&model, &evidence, &query(command.label), &SweepConfig::default())?;
     let label = found.labels[0];
     say(format_args!("class {label}"));
     say(format_args!("the classifier: {}", likeliest(classified(&model, evidence.images.clone()), 3)));
     say(format_args!("classifier and evidence together: {}", likeliest(found.log_scores, 3)));
-    command.asked.remark_on(composited);
+    command.subject.remark_on(composited);
     folder(&command.out)?;
     let rendered = found.rendered.clamp(0.0, 1.0);
     let mask = rendered.clone().mean_dim(3).greater_elem(INK).float();
@@ -333,7 +333,7 @@ fn explain(command: &Explain) -> Result<()> {
 }
 
 fn separate(command: &Separate) -> Result<()> {
-    let Opened { model, evidence, composited } = command.asked.open()?;
+    let Subject { model, evidence, composited } = command.subject.open()?;
     let (sweep, config, compose) = (SweepConfig::default(), MapConfig::default(), command.compose.into());
     let found = match &command.labels {
         Some(labels) if labels.len() == 2 => {
@@ -343,7 +343,7 @@ fn separate(command: &Separate) -> Result<()> {
             bail!("--labels takes one class or two, as 3 or 3,8; {} were given", labels.len())
         }
         _ if command.candidates < 2 => bail!("--candidates is {}; a pair needs 2", command.candidates),
-        known => match remembered(&command.asked.model, &model)? {
+        known => match remembered(&command.subject.model, &model)? {
             Some(exemplars) => {
                 let pair = generative::overlapping_labels(&exemplars, &evidence, compose, known.as_deref())?;
                 generative::descend(&model, &evidence, &pair, compose, &sweep, &config)?
@@ -356,7 +356,7 @@ fn separate(command: &Separate) -> Result<()> {
     let labels = [found.labels[0][0], found.labels[1][0]];
     say(format_args!("classes {} and {}, energy {:.1} nats", labels[0], labels[1], found.energy[0]));
     say(format_args!("the classifier: {}", likeliest(classified(&model, evidence.images), 3)));
-    command.asked.remark_on(composited);
+    command.subject.remark_on(composited);
     folder(&command.out)?;
     for (instance, label) in labels.into_iter().enumerate() {
         let name = |what: &str| command.out.join(format!("{}-class-{label}{what}.png", instance + 1));
@@ -370,7 +370,7 @@ fn attribute(command: &Attribute) -> Result<()> {
     /// Points on the way from black, and the square that is moved over the picture.
     const NODES: usize = 32;
     const SQUARE: [usize; 2] = [5, 2];
-    let Opened { model, evidence, composited } = command.asked.open()?;
+    let Subject { model, evidence, composited } = command.subject.open()?;
     let network = model.network();
     let (cnn, images, [height, width, _]) = (network.cnn(), evidence.images, network.image());
     let scores = classified(&model, images.clone());
@@ -401,6 +401,6 @@ fn attribute(command: &Attribute) -> Result<()> {
         }
     };
     say(format_args!("the classifier: {}; for class {label}", likeliest(scores, 3)));
-    command.asked.remark_on(composited);
+    command.subject.remark_on(composited);
     wrote(&command.out, picture::heat(map))
 }

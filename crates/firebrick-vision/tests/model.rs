@@ -9,11 +9,10 @@ use firebrick_testkit::{assert_close, cpu};
 use firebrick_train::{FitConfig, Run};
 use firebrick_types::Seed;
 use firebrick_vision::Error;
-use firebrick_vision::baselines::{self, Explain, NoisyOr, PixelFactors, RectifiedGaussian, Sweeps};
-use firebrick_vision::classifiers::classify::{self, ClassifyConfig, accuracy};
-use firebrick_vision::classifiers::{Classifier, CnnConfig};
+use firebrick_vision::baselines::{self, ActivationModel, NoisyOr, PixelFactors, RectifiedGaussian, Sweeps};
+use firebrick_vision::classifiers::{self, Classifier, ClassifierConfig, CnnConfig, accuracy};
 use firebrick_vision::generative::{
-    Belief, Compose, DecoderMode, Descent, DetectConfig, Detection, Evidence, Exemplars, GenerativeConfig,
+    Belief, Composition, DecoderMode, Descent, DetectConfig, Detection, Evidence, Exemplars, GenerativeConfig,
     GenerativeModel, ImputeConfig, MapConfig, PriorConfig, Query, SweepConfig, UncoverConfig, complete, descend,
     detect, impute, most_probable_explanation, separate, sweep, uncover, uncover_by_exemplars, upward,
 };
@@ -55,11 +54,11 @@ fn plan() -> CnnConfig {
 
 static MODEL: LazyLock<GenerativeModel> = LazyLock::new(|| {
     let fit = FitConfig { learning_rate: 5e-3, ..FitConfig::default() };
-    let config = ClassifyConfig { epochs: 3, batch_size: 30, micro_batch_size: 15, shift: 0, fit };
+    let config = ClassifierConfig { epochs: 3, batch_size: 30, micro_batch_size: 15, shift: 0, fit };
     let cnn = plan().init(Seed::new(1), &cpu().autodiff()).unwrap();
-    let cnn = classify::train(cnn, &shapes(900, 1), &config, Run::new(Seed::new(2))).unwrap().valid();
+    let cnn = classifiers::fit(cnn, &shapes(900, 1), &config, Run::new(Seed::new(2))).unwrap().valid();
     assert!(accuracy(&cnn, &shapes(300, 9), 100, &Workers::default()) > 0.99);
-    let prior = PriorConfig { factors: 8, components: 2, passes: 4 };
+    let prior = PriorConfig { factors: 8, components: 2, em_iterations: 4 };
     let config = GenerativeConfig { prior, shift: 0, decoder: DecoderMode::Ridge { alpha: 1e-4 }, images: 600 };
     GenerativeModel::fit(cnn, &shapes(900, 1), &config, Seed::new(3)).unwrap()
 });
@@ -185,7 +184,7 @@ fn p2_energy_never_rises_under_backtracking() {
     let evidence = occluded(batch(&shapes(6, 5)));
     let config = MapConfig { steps: 15, learning_rate: 0.01, descent: Descent::Backtracking, ..MapConfig::default() };
     let labels = [(0..6).map(|index| index % CLASSES).collect::<Vec<_>>()];
-    let found = descend(&MODEL, &evidence, &labels, Compose::Max, &SweepConfig::default(), &config).unwrap();
+    let found = descend(&MODEL, &evidence, &labels, Composition::Max, &SweepConfig::default(), &config).unwrap();
     assert!(found.curve.windows(2).all(|pair| pair[1] <= pair[0] + 1e-4 * pair[0].abs()), "{:?}", found.curve);
     assert!(found.curve[15] < 0.9 * found.curve[0], "{:?}", found.curve);
 }
@@ -207,7 +206,7 @@ fn two_instances_share_a_picture() {
     let both = seen(a.clone().max_pair(b.clone()));
     let config = MapConfig { steps: 60, ..MapConfig::default() };
     let labels = [vec![0; 4], vec![2; 4]];
-    let found = descend(&MODEL, &both, &labels, Compose::Max, &SweepConfig::default(), &config).unwrap();
+    let found = descend(&MODEL, &both, &labels, Composition::Max, &SweepConfig::default(), &config).unwrap();
     let error = |x: Tensor<4>, y: &Tensor<4>| (x - y.clone()).square().mean().into_scalar::<f32>();
     let ours = error(found.rendered[0].clone(), &a) + error(found.rendered[1].clone(), &b);
     let composite = error(both.images.clone(), &a) + error(both.images.clone(), &b);
@@ -215,17 +214,17 @@ fn two_instances_share_a_picture() {
     // A pixel belongs to one of them at most.
     let masks = found.mask(0, 0.3) + found.mask(1, 0.3);
     assert!(masks.max().into_scalar::<f32>() <= 1.0);
-    let pairs = separate(&MODEL, &both, None, 3, Compose::Max, &SweepConfig::default(), &config).unwrap();
+    let pairs = separate(&MODEL, &both, None, 3, Composition::Max, &SweepConfig::default(), &config).unwrap();
     let right = (0..4).filter(|&picture| {
         let pair = [pairs.labels[0][picture], pairs.labels[1][picture]];
         pair.contains(&0) && pair.contains(&2)
     });
     assert!(right.count() >= 3, "{:?}", pairs.labels);
     // With one label known only the other is searched.
-    let known = separate(&MODEL, &both, Some(&[2; 4]), 3, Compose::Max, &SweepConfig::default(), &config).unwrap();
+    let known = separate(&MODEL, &both, Some(&[2; 4]), 3, Composition::Max, &SweepConfig::default(), &config).unwrap();
     assert_eq!(known.labels[0], [2; 4]);
     assert!(known.labels[1].iter().filter(|label| **label == 0).count() >= 3, "{:?}", known.labels);
-    let none = separate(&MODEL, &both, Some(&[CLASSES; 4]), 3, Compose::Max, &SweepConfig::default(), &config);
+    let none = separate(&MODEL, &both, Some(&[CLASSES; 4]), 3, Composition::Max, &SweepConfig::default(), &config);
     assert!(matches!(none, Err(Error::Class { class: CLASSES, classes: CLASSES })));
 }
 
@@ -362,21 +361,21 @@ fn o6_moments_are_those_of_many_draws() {
 }
 
 /// How often the labels are right, and the mean square error of what was hidden beside that of leaving it black.
-fn told(model: &dyn Explain) -> (usize, f32, f32) {
+fn told(model: &dyn ActivationModel) -> (usize, f32, f32) {
     let images = batch(&shapes(60, 5));
     let evidence = occluded(images.clone());
-    let found = model.explain(&evidence, &Query::Free).unwrap();
+    let found = model.inpaint(&evidence, &Query::Free).unwrap();
     let right = found.labels.iter().enumerate().filter(|(index, label)| index % CLASSES == **label).count();
     assert_close(found.images.clone() * evidence.visible.clone(), images.clone() * evidence.visible.clone(), 0.0);
-    let clamped = model.explain(&evidence, &Query::Clamp(vec![1; 60])).unwrap();
+    let clamped = model.inpaint(&evidence, &Query::Clamp(vec![1; 60])).unwrap();
     assert_eq!(clamped.labels, [1; 60]);
-    let refused = model.explain(&evidence, &Query::Clamp(vec![CLASSES; 60]));
+    let refused = model.inpaint(&evidence, &Query::Clamp(vec![CLASSES; 60]));
     assert!(matches!(refused, Err(Error::Class { class: CLASSES, classes: CLASSES })));
     let small = Evidence {
         images: images.clone().slice([0..60, 0..11]),
         visible: evidence.visible.clone().slice([0..60, 0..11]),
     };
-    assert!(matches!(model.explain(&small, &Query::Free), Err(Error::Size { .. })));
+    assert!(matches!(model.inpaint(&small, &Query::Free), Err(Error::Size { .. })));
     let error = |filled: Tensor<4>| (filled - images.clone()).square().sum().into_scalar::<f32>();
     (right, error(found.images), error(images.clone() * evidence.visible.clone()))
 }
@@ -406,7 +405,7 @@ fn every_model_of_activations_answers() {
 fn something_that_lies_over_a_picture_is_found() {
     let images = batch(&shapes(30, 5));
     let seeds = (0..30).map(|index| Seed::new(3).at(&[index])).collect::<Vec<_>>();
-    let (covered, visible) = Cover::Gray.lay(&images, &images, 4, &seeds);
+    let (covered, visible) = Cover::Gray.apply(&images, &images, 4, &seeds);
     let whole = seen(covered.clone());
     let found = uncover(&MODEL, &whole, &UncoverConfig::default()).unwrap();
     let numbers = |x: &Tensor<4>| x.clone().into_data().iter::<f32>().collect::<Vec<_>>();
@@ -431,7 +430,7 @@ fn remembered_images_tell_what_lies_over_a_picture() {
     let (known, images) = (shapes(300, 1), batch(&shapes(30, 5)));
     let exemplars = Exemplars::new(&batch(&known), known.labels());
     let seeds = (0..30).map(|index| Seed::new(3).at(&[index])).collect::<Vec<_>>();
-    let (covered, visible) = Cover::Gray.lay(&images, &images, 4, &seeds);
+    let (covered, visible) = Cover::Gray.apply(&images, &images, 4, &seeds);
     let found = uncover_by_exemplars(&exemplars, &seen(covered.clone()), 0.2, 1.0);
     let numbers = |x: &Tensor<4>| x.clone().into_data().iter::<f32>().collect::<Vec<_>>();
     let (truth, probability) = (numbers(&visible), numbers(&found));
@@ -459,7 +458,7 @@ fn every_baseline_fills_in_better_than_black() {
         (filled - images.clone()).square().sum().into_scalar::<f32>()
     };
     let black = error(baselines::zero(&evidence));
-    let prior = PriorConfig { factors: 10, components: 1, passes: 4 };
+    let prior = PriorConfig { factors: 10, components: 1, em_iterations: 4 };
     let factors = PixelFactors::fit(&batch(&known), known.labels(), &prior, Seed::new(1)).unwrap();
     let mean = error(baselines::mean(&evidence, &batch(&known)));
     let (factors, predictive) =
@@ -473,7 +472,7 @@ fn instances_on_a_canvas_are_found_where_they_lie() {
     let mut right = 0;
     for first in [0, 3, 6] {
         let chosen = batch(&pictures.chosen(first..first + 3));
-        let clutter = Clutter::lay(&chosen, 30, 12, Seed::new(first as u64));
+        let clutter = Clutter::scatter(&chosen, 30, 12, Seed::new(first as u64));
         assert!(clutter.placed.len() > 1);
         let found = detect(&MODEL, &clutter.canvas, &DetectConfig::default()).unwrap();
         for (index, place) in &clutter.placed {
@@ -499,7 +498,7 @@ fn decoders_fitted_under_masks_render_better_under_masks() {
         let found = sweep(model, &evidence, &Query::Clamp(labels.clone()), &SweepConfig::default()).unwrap();
         ((found.rendered - images.clone()).square() * hidden.clone()).sum().into_scalar::<f32>()
     };
-    let prior = PriorConfig { factors: 8, components: 2, passes: 4 };
+    let prior = PriorConfig { factors: 8, components: 2, em_iterations: 4 };
     let decoder = DecoderMode::Robust { alpha: 1e-4, rounds: 2 };
     let config = GenerativeConfig { prior, shift: 0, decoder, images: 600 };
     let robust = GenerativeModel::fit(MODEL.network().cnn().clone(), &shapes(900, 1), &config, Seed::new(3)).unwrap();

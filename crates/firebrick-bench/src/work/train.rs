@@ -14,7 +14,7 @@ use firebrick_tensor::{Parameters, TokenBatch, Workers};
 use firebrick_train::lm::token_losses;
 use firebrick_train::{FitConfig, Gradients, Learner, Loss, gradients_of};
 use firebrick_types::Seed;
-use firebrick_vision::classifiers::{Classifier, Cnn, classify, open_cnn};
+use firebrick_vision::classifiers::{self, Classifier, Cnn, open_cnn};
 
 use super::{Bench, Checked};
 use crate::cell::{ADAPTERS, Job, Task};
@@ -127,7 +127,7 @@ pub(super) fn pairs(job: &Job, dir: &Path, micro_batch: usize, precision: Precis
     })))
 }
 
-/// Classification of images, as `firebrick_vision::classifiers::classify` does it.
+/// Classification of images, as `firebrick_vision::classifiers` does it.
 pub(super) fn images(job: &Job, dir: &Path, micro_batch: usize, precision: Precision) -> Result<Box<dyn Bench>> {
     let Task::Images { pixels, labels } = job.task.clone() else { bail!("the job holds no images") };
     let device = Device::flex().autodiff();
@@ -143,7 +143,7 @@ pub(super) fn images(job: &Job, dir: &Path, micro_batch: usize, precision: Preci
         chunks.map(batch).collect()
     };
     Ok(Box::new(Training::new(model, job.fit, micro_batches, move |model: &Cnn, (pixels, labels)| {
-        let losses = classify::losses(model.logits(pixels.clone()), labels);
+        let losses = classifiers::losses(model.logits(pixels.clone()), labels);
         Loss::new(losses.sum() / images, labels.len() as u64)
     })))
 }

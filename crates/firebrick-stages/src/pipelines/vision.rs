@@ -9,7 +9,7 @@ use firebrick_types::Measured;
 
 use super::Results;
 use crate::Env;
-use crate::vision::{Answers, cost, questions, report, stages};
+use crate::vision::{QuestionResults, cost, questions, report, stages};
 
 pub use crate::vision::Recipe;
 
@@ -38,14 +38,14 @@ impl super::Recipe for Recipe {
         let masked = p.add("masked", stages::Train::masked(self), (pictures,));
         let denoiser = p.add("denoiser", stages::Denoise::of(self), (pictures,));
         let asked = (pictures, model, judge, masked, denoiser);
-        let answers: Output<Answers> = p.add("questions", questions::Ask::of(self), asked);
+        let answers: Output<QuestionResults> = p.add("questions", questions::Ask::of(self), asked);
         let costs = p.add("cost", cost::Measure::of(self), (pictures, model, masked, denoiser));
         p.add("report", report::Write::of(self), (pictures, classifier, answers, costs));
         Ok(p)
     }
 
     fn results(run: &Path) -> Result<Results> {
-        let Answers(results) = open(run, "questions")?;
+        let QuestionResults(results) = open(run, "questions")?;
         let metrics = results.metrics.iter().map(|(name, &value)| Measured::new(name, value)).collect();
         Ok(Results { summary: results.summary(), metrics })
     }

@@ -49,9 +49,9 @@ impl Artifact for Pictures {
 }
 
 /// A trained classifier, and what was measured while it was trained.
-pub(crate) struct Classifier(PathBuf);
+pub(crate) struct TrainedClassifier(PathBuf);
 
-impl Classifier {
+impl TrainedClassifier {
     pub(crate) const ACCURACY: &str = "accuracy.json";
 
     pub(crate) fn cnn(&self, device: &Device) -> Result<Cnn> {
@@ -68,7 +68,7 @@ impl Classifier {
     }
 }
 
-impl Artifact for Classifier {
+impl Artifact for TrainedClassifier {
     const KIND: &'static str = "classifier";
 
     fn open(folder: &Path) -> Result<Self, BoxError> {
@@ -117,13 +117,13 @@ impl Artifact for Generative {
 }
 
 /// What was measured.
-pub(crate) struct Answers(pub(crate) Results);
+pub(crate) struct QuestionResults(pub(crate) Results);
 
-impl Answers {
+impl QuestionResults {
     pub(crate) const FILE: &str = "results.json";
 }
 
-impl Artifact for Answers {
+impl Artifact for QuestionResults {
     const KIND: &'static str = "answers";
 
     fn open(folder: &Path) -> Result<Self, BoxError> {

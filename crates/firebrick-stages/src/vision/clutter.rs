@@ -11,7 +11,7 @@ use firebrick_vision::images::degradations::Clutter;
 
 use super::questions::all;
 use super::recipe::ClutterRecipe;
-use super::results::{Clutters, Found, share};
+use super::results::{ClutterResult, DetectorResult, share};
 
 /// Brightness from which on a pixel is ink.
 const INK: f32 = 0.3;
@@ -43,7 +43,7 @@ pub(super) fn clutter(
     model: &GenerativeModel,
     recipe: &ClutterRecipe,
     seed: Seed,
-) -> Result<Clutters> {
+) -> Result<ClutterResult> {
     let cnn = model.network().cnn();
     let size = [test.size()[0], test.size()[1]];
     let config = DetectConfig { threshold: 0.0, ..DetectConfig::default() };
@@ -74,7 +74,7 @@ pub(super) fn clutter(
         let f1 = |least: f64| Counts::of(&canvases[0], &kept, least).f1();
         let least = choices.into_iter().max_by(|&a, &b| f1(a).total_cmp(&f1(b))).expect("there is a choice");
         let counts = Counts::of(&canvases[1], &asked, least);
-        found.push(Found {
+        found.push(DetectorResult {
             by: name.to_owned(),
             precision: share(counts.right, counts.claimed.max(1)),
             recall: share(counts.right, counts.there),
@@ -82,7 +82,7 @@ pub(super) fn clutter(
             pointing: share(counts.pointed, counts.there),
         });
     }
-    Ok(Clutters {
+    Ok(ClutterResult {
         canvases: canvases[1].len(),
         shapes: canvases[1].iter().map(|canvas| canvas.truth.len()).sum(),
         found,
@@ -101,7 +101,7 @@ fn canvases(pictures: &Images, model: &GenerativeModel, recipe: &ClutterRecipe, 
         }
         let chosen = pictures.chosen(first..first + count);
         let seed = seed.at(&[canvases.len() as u64]);
-        let Clutter { canvas, placed } = Clutter::lay(&all(&chosen, model), side, recipe.apart, seed);
+        let Clutter { canvas, placed } = Clutter::scatter(&all(&chosen, model), side, recipe.apart, seed);
         let truth = placed.into_iter().map(|(index, place)| (usize::from(chosen.labels()[index]), place)).collect();
         canvases.push(Canvas { pixels: canvas, truth });
         first += count;

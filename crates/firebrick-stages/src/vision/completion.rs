@@ -6,7 +6,7 @@ use firebrick_stats::top_label_calibration_error;
 use firebrick_tensor::Workers;
 use firebrick_types::Seed;
 use firebrick_vision::baselines::{
-    Explain, NoisyOr, PixelFactors, RectifiedGaussian, denoise, mean, nearest, predictive_coding, zero,
+    ActivationModel, NoisyOr, PixelFactors, RectifiedGaussian, denoise, mean, nearest, predictive_coding, zero,
 };
 use firebrick_vision::classifiers::{Classifier, Cnn};
 use firebrick_vision::generative::{
@@ -17,12 +17,12 @@ use firebrick_vision::images::Images;
 use firebrick_vision::images::degradations::Occluder;
 use firebrick_vision::metrics::{mean_square, ssim};
 
-use super::questions::{CHUNK, Learnt, all};
+use super::questions::{CHUNK, TrainingSet, all};
 use super::recipe::CompleteRecipe;
 use super::results::{Completion, Grid, SHOWN, bytes, share};
 
 /// What a way to deal with hidden pixels says.
-pub(super) struct Answer {
+pub(super) struct Prediction {
     pub(super) labels: Vec<usize>,
     /// The probability of each label, where there is one.
     confidence: Option<Vec<f64>>,
@@ -32,17 +32,17 @@ pub(super) struct Answer {
     pub(super) images: Option<Tensor<4>>,
 }
 
-pub(super) type Way<'a> = Box<dyn Fn(&Evidence) -> Result<Answer> + Sync + 'a>;
+pub(super) type Predictor<'a> = Box<dyn Fn(&Evidence) -> Result<Prediction> + Sync + 'a>;
 
 /// A way, and how many pictures it is given.
 pub(super) struct Method<'a> {
     pub(super) name: &'static str,
     pictures: usize,
-    pub(super) way: Way<'a>,
+    pub(super) predict: Predictor<'a>,
 }
 
 /// Everything that fills in.
-pub(super) struct Ways<'a> {
+pub(super) struct Methods<'a> {
     pub(super) model: &'a GenerativeModel,
     pub(super) exemplars: &'a Exemplars,
     pub(super) trained: &'a Cnn,
@@ -58,11 +58,11 @@ pub(super) struct Ways<'a> {
     pub(super) impute: ImputeConfig,
 }
 
-impl<'a> Ways<'a> {
+impl<'a> Methods<'a> {
     /// Those of a model, and those that have to learn from pictures first.
     pub(super) fn new(
         model: &'a GenerativeModel,
-        learnt: &'a Learnt,
+        learnt: &'a TrainingSet,
         [trained, denoiser]: [&'a Cnn; 2],
         recipe: CompleteRecipe,
         (sweep, descent): (SweepConfig, MapConfig),
@@ -71,10 +71,10 @@ impl<'a> Ways<'a> {
         /// Pictures that the pixels' analysers and the binary model learn from.
         const LEARNT: usize = 20_000;
         const COUNTED: usize = 2000;
-        let Learnt { exemplars, images } = learnt;
+        let TrainingSet { exemplars, images } = learnt;
         let part = |count: usize| images.chosen(0..count.min(images.len()));
         let (learnt, counted) = (part(LEARNT), part(COUNTED));
-        let prior = PriorConfig { factors: 30, components: 1, passes: 4 };
+        let prior = PriorConfig { factors: 30, components: 1, em_iterations: 4 };
         let known = all(&learnt, model);
         Ok(Self {
             factors: PixelFactors::fit(&known, learnt.labels(), &prior, seed)?,
@@ -94,13 +94,15 @@ impl<'a> Ways<'a> {
 
     pub(super) fn methods(&self, count: usize) -> Vec<Method<'_>> {
         let Self { model, exemplars, recipe, .. } = self;
-        let judged =
-            |filled: Tensor<4>| Answer { images: Some(filled.clone()), ..Answer::by(model.network().cnn(), filled) };
-        let explained = |by: &dyn Explain, evidence: &Evidence| -> Result<Answer> {
-            let found = by.explain(evidence, &Query::Free)?;
-            Ok(Answer { labels: found.labels, confidence: None, energies: None, images: Some(found.images) })
+        let judged = |filled: Tensor<4>| Prediction {
+            images: Some(filled.clone()),
+            ..Prediction::by(model.network().cnn(), filled)
         };
-        let ways: Vec<(&'static str, Way<'_>)> = vec![
+        let explained = |by: &dyn ActivationModel, evidence: &Evidence| -> Result<Prediction> {
+            let found = by.inpaint(evidence, &Query::Free)?;
+            Ok(Prediction { labels: found.labels, confidence: None, energies: None, images: Some(found.images) })
+        };
+        let methods: Vec<(&'static str, Predictor<'_>)> = vec![
             ("zero", Box::new(move |evidence| Ok(judged(zero(evidence))))),
             ("mean", Box::new(move |evidence| Ok(judged(mean(evidence, &self.known))))),
             ("nearest", Box::new(move |evidence| Ok(judged(nearest(evidence, exemplars, recipe.neighbours))))),
@@ -109,11 +111,12 @@ impl<'a> Ways<'a> {
             (
                 "denoiser",
                 Box::new(move |evidence| {
-                    let drawn = denoise::drawn(self.denoiser, denoise::masked(&evidence.images, &evidence.visible));
+                    let drawn =
+                        denoise::reconstruction(self.denoiser, denoise::masked(&evidence.images, &evidence.visible));
                     Ok(judged(filled(evidence, drawn.clamp(0.0, 1.0))))
                 }),
             ),
-            ("trained", Box::new(|evidence| Ok(Answer::by(self.trained, zero(evidence))))),
+            ("trained", Box::new(|evidence| Ok(Prediction::by(self.trained, zero(evidence))))),
             ("rectified", Box::new(move |evidence| explained(&self.rectified, evidence))),
             ("binary", Box::new(move |evidence| explained(&self.binary, evidence))),
             (
@@ -140,7 +143,7 @@ impl<'a> Ways<'a> {
                         let chosen = (least - found.energies[found.labels[image]][image]).exp();
                         chosen / energies.map(|energy| (least - energy).exp()).sum::<f64>()
                     };
-                    Ok(Answer {
+                    Ok(Prediction {
                         confidence: Some((0..found.labels.len()).map(probability).collect()),
                         energies: Some(found.energies),
                         labels: found.labels,
@@ -152,12 +155,12 @@ impl<'a> Ways<'a> {
                 "impute",
                 Box::new(move |evidence| {
                     let found = impute(model, evidence, exemplars, &Query::Free, &self.impute)?;
-                    Ok(Answer { images: Some(found.images), ..Answer::of(found.log_scores) })
+                    Ok(Prediction { images: Some(found.images), ..Prediction::of(found.log_scores) })
                 }),
             ),
         ];
         let pictures = |name: &str| if name == "map" { recipe.descents.min(count) } else { count };
-        ways.into_iter().map(|(name, way)| Method { name, pictures: pictures(name), way }).collect()
+        methods.into_iter().map(|(name, predict)| Method { name, pictures: pictures(name), predict }).collect()
     }
 
     /// A row of every way, and pictures of the first of them.
@@ -166,7 +169,7 @@ impl<'a> Ways<'a> {
         let mut rows = Vec::new();
         let mut shown = vec![Vec::new(); SHOWN.min(test.len())];
         let mut columns = vec!["picture".to_owned(), "seen".to_owned()];
-        for Method { name, pictures, way } in self.methods(test.len()) {
+        for Method { name, pictures, predict } in self.methods(test.len()) {
             let chunks = (0..pictures).collect::<Vec<_>>();
             let chunks = chunks.chunks(CHUNK).map(<[usize]>::to_vec).collect::<Vec<_>>();
             let measured = Workers::default().map(chunks, |chunk: Vec<usize>| {
@@ -174,7 +177,7 @@ impl<'a> Ways<'a> {
                 let seeds = chunk.iter().map(|&index| seed.at(&[index as u64])).collect::<Vec<_>>();
                 let visible = occluder.masks(height, width, &seeds, &self.model.network().device());
                 let evidence = Evidence { images: all(&part, self.model), visible };
-                Filled::of(&way, &evidence, &part, name)
+                ChunkScore::of(&predict, &evidence, &part, name)
             });
             let measured = measured.into_iter().collect::<Result<Vec<_>>>()?;
             let drawn = measured.iter().all(|chunk| chunk.drawn.is_some());
@@ -222,7 +225,7 @@ pub(super) fn right(labels: &[usize], pictures: &Images) -> usize {
     labels.iter().zip(pictures.labels()).filter(|(found, label)| **found == usize::from(**label)).count()
 }
 
-impl Answer {
+impl Prediction {
     /// A classifier's.
     pub(super) fn by(cnn: &Cnn, images: Tensor<4>) -> Self {
         Self::of(activation::log_softmax(cnn.logits(images), 1))
@@ -242,7 +245,7 @@ impl Answer {
 }
 
 /// What a way made of some pictures.
-struct Filled {
+struct ChunkScore {
     right: Vec<bool>,
     /// The probability of each answer, where there is one.
     confidence: Option<Vec<f64>>,
@@ -254,9 +257,9 @@ struct Filled {
     pictures: Vec<[Vec<u8>; 3]>,
 }
 
-impl Filled {
-    fn of(way: &Way<'_>, evidence: &Evidence, part: &Images, name: &str) -> Result<Self> {
-        let Answer { labels, confidence, energies, images } = way(evidence)?;
+impl ChunkScore {
+    fn of(predict: &Predictor<'_>, evidence: &Evidence, part: &Images, name: &str) -> Result<Self> {
+        let Prediction { labels, confidence, energies, images } = predict(evidence)?;
         let truths = part.labels().iter().map(|&label| usize::from(label)).collect::<Vec<_>>();
         let right = labels.iter().zip(&truths).map(|(found, label)| found == label).collect();
         let gap = energies.map(|energies| {

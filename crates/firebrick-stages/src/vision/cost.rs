@@ -7,11 +7,11 @@ use burn::tensor::Tensor;
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
 use firebrick_types::Seed;
 use firebrick_vision::classifiers::Classifier as _;
-use firebrick_vision::generative::{Compose, Evidence, Query, descend, sweep};
+use firebrick_vision::generative::{Composition, Evidence, Query, descend, sweep};
 use firebrick_vision::images::degradations::Occluder;
 use serde::Serialize;
 
-use super::artifacts::{Classifier, Costs, Denoiser, Generative, Pictures};
+use super::artifacts::{Costs, Denoiser, Generative, Pictures, TrainedClassifier};
 use super::questions::{Ask, CHUNK, all};
 use super::recipe::Recipe;
 use super::results::Cost;
@@ -32,12 +32,12 @@ impl Measure {
 
 impl Stage<Env> for Measure {
     const VERSION: u32 = 4;
-    type Inputs = (Output<Pictures>, Output<Generative>, Output<Classifier>, Output<Denoiser>);
+    type Inputs = (Output<Pictures>, Output<Generative>, Output<TrainedClassifier>, Output<Denoiser>);
     type Output = Costs;
 
     fn run(
         &self,
-        (pictures, model, trained, denoiser): (Pictures, Generative, Classifier, Denoiser),
+        (pictures, model, trained, denoiser): (Pictures, Generative, TrainedClassifier, Denoiser),
         ctx: &StageContext,
         env: &Env,
     ) -> Result<(), BoxError> {
@@ -45,7 +45,7 @@ impl Stage<Env> for Measure {
         let model = model.model(&env.device)?;
         let found = pictures.train_test()?;
         let learnt = self.ask.learnt(&found.train, &model);
-        let ways = self.ask.ways(&model, &learnt, [&trained, &denoiser])?;
+        let methods = self.ask.methods(&model, &learnt, [&trained, &denoiser])?;
         let part = found.test.chosen(0..CHUNK.min(found.test.len()));
         let [height, width, _] = part.size();
         let seeds = (0..part.len()).map(|index| Seed::new(index as u64)).collect::<Vec<_>>();
@@ -62,15 +62,15 @@ impl Stage<Env> for Measure {
             Ok(())
         };
         add("one forward pass", &forward)?;
-        add("one sweep", &|| Ok(sweep(&model, &evidence, &Query::Free, &ways.sweep).map(drop)?))?;
+        add("one sweep", &|| Ok(sweep(&model, &evidence, &Query::Free, &methods.sweep).map(drop)?))?;
         // With what the classifier says of the pictures that were filled in.
-        for method in ways.methods(part.len()) {
-            add(method.name, &|| (method.way)(&evidence).map(drop))?;
+        for method in methods.methods(part.len()) {
+            add(method.name, &|| (method.predict)(&evidence).map(drop))?;
         }
         let whole = Evidence { visible: Tensor::ones([part.len(), height, width, 1], &env.device), ..evidence.clone() };
         let labels = [0, 1].map(|label| vec![label; part.len()]);
         add("two instances, both labels given", &|| {
-            descend(&model, &whole, &labels, Compose::Max, &ways.sweep, &ways.descent)?;
+            descend(&model, &whole, &labels, Composition::Max, &methods.sweep, &methods.descent)?;
             Ok(())
         })?;
         write_json(&ctx.artifact().join(Costs::FILE), &costs)?;

@@ -9,20 +9,20 @@ use firebrick_vision::generative::{Evidence, Query, impute, uncover_by_exemplars
 use firebrick_vision::images::Images;
 use firebrick_vision::images::degradations::{Corruption, Cover};
 
-use super::completion::{Answer, Ways, right};
+use super::completion::{Methods, Prediction, right};
 use super::questions::{CHUNK, all, pairs};
 use super::recipe::UnknownRecipe;
-use super::results::{Covered, share};
+use super::results::{CoverResult, share};
 
 /// What is wrong with pictures.
 #[derive(Clone, Copy)]
-enum Wrong {
+enum Defect {
     Covered(Cover),
     Corrupted(Corruption),
 }
 
 /// What became of some pictures.
-struct Seen {
+struct DefectScore {
     blind: usize,
     found: usize,
     told: Option<usize>,
@@ -35,22 +35,27 @@ struct Seen {
 ///
 /// # Errors
 /// If the model cannot be asked.
-pub(super) fn covers(test: &Images, ways: &Ways<'_>, recipe: &UnknownRecipe, seed: Seed) -> Result<Vec<Covered>> {
-    let wrongs = Cover::ALL.map(Wrong::Covered).into_iter().chain(Corruption::ALL.map(Wrong::Corrupted));
-    let one = |wrong: Wrong| -> Result<Covered> {
+pub(super) fn covers(
+    test: &Images,
+    methods: &Methods<'_>,
+    recipe: &UnknownRecipe,
+    seed: Seed,
+) -> Result<Vec<CoverResult>> {
+    let defects = Cover::ALL.map(Defect::Covered).into_iter().chain(Corruption::ALL.map(Defect::Corrupted));
+    let one = |defect: Defect| -> Result<CoverResult> {
         // Debris is of another class.
         let chunks = pairs(test, recipe.pictures).chunks(CHUNK).map(<[_]>::to_vec).collect();
         let measured =
-            Workers::default().map(chunks, |chunk: Vec<[usize; 2]>| ask(test, ways, recipe, wrong, &chunk, seed));
+            Workers::default().map(chunks, |chunk: Vec<[usize; 2]>| ask(test, methods, recipe, defect, &chunk, seed));
         let measured = measured.into_iter().collect::<Result<Vec<_>>>()?;
         let pictures = recipe.pictures.min(test.len());
-        let sum = |of: fn(&Seen) -> usize| share(measured.iter().map(of).sum(), pictures);
+        let sum = |of: fn(&DefectScore) -> usize| share(measured.iter().map(of).sum(), pictures);
         let told = measured.iter().map(|seen| seen.told).sum::<Option<usize>>();
         let beliefs = |side: usize| measured.iter().flat_map(|seen| seen.believed[side].clone()).collect::<Vec<_>>();
-        Ok(Covered {
-            cover: match wrong {
-                Wrong::Covered(cover) => cover.name().to_owned(),
-                Wrong::Corrupted(corruption) => corruption.name().to_owned(),
+        Ok(CoverResult {
+            cover: match defect {
+                Defect::Covered(cover) => cover.name().to_owned(),
+                Defect::Corrupted(corruption) => corruption.name().to_owned(),
             },
             pictures,
             blind: sum(|seen| seen.blind),
@@ -59,34 +64,34 @@ pub(super) fn covers(test: &Images, ways: &Ways<'_>, recipe: &UnknownRecipe, see
             auroc: if told.is_some() { Some(auroc(&beliefs(0), &beliefs(1))?) } else { None },
         })
     };
-    wrongs.map(one).collect()
+    defects.map(one).collect()
 }
 
 fn ask(
     test: &Images,
-    ways: &Ways<'_>,
+    methods: &Methods<'_>,
     recipe: &UnknownRecipe,
-    wrong: Wrong,
+    defect: Defect,
     chunk: &[[usize; 2]],
     seed: Seed,
-) -> Result<Seen> {
+) -> Result<DefectScore> {
     let [part, others] = [0, 1].map(|side| test.chosen(chunk.iter().map(|pair| pair[side])));
     let seeds = chunk.iter().map(|pair| seed.at(&[pair[0] as u64])).collect::<Vec<_>>();
-    let images = all(&part, ways.model);
-    let (images, visible) = match wrong {
-        Wrong::Covered(cover) => {
-            let (images, visible) = cover.lay(&images, &all(&others, ways.model), recipe.size, &seeds);
+    let images = all(&part, methods.model);
+    let (images, visible) = match defect {
+        Defect::Covered(cover) => {
+            let (images, visible) = cover.apply(&images, &all(&others, methods.model), recipe.size, &seeds);
             (images, Some(visible))
         }
-        Wrong::Corrupted(corruption) => (corruption.apply(&images, &seeds), None),
+        Defect::Corrupted(corruption) => (corruption.apply(&images, &seeds), None),
     };
-    let blind = right(&Answer::by(ways.model.network().cnn(), images.clone()).labels, &part);
+    let blind = right(&Prediction::by(methods.model.network().cnn(), images.clone()).labels, &part);
     let [batch, height, width, _] = images.dims();
     let whole = Evidence { visible: Tensor::ones([batch, height, width, 1], &images.device()), images };
-    let found = uncover_by_exemplars(ways.exemplars, &whole, recipe.covered, recipe.coherence);
+    let found = uncover_by_exemplars(methods.exemplars, &whole, recipe.covered, recipe.coherence);
     let imputed = |visible: Tensor<4>| -> Result<usize> {
         let evidence = Evidence { images: whole.images.clone(), visible };
-        Ok(right(&impute(ways.model, &evidence, ways.exemplars, &Query::Free, &ways.impute)?.labels, &part))
+        Ok(right(&impute(methods.model, &evidence, methods.exemplars, &Query::Free, &methods.impute)?.labels, &part))
     };
     let mut believed = [Vec::new(), Vec::new()];
     if let Some(visible) = &visible {
@@ -96,5 +101,5 @@ fn ask(
         }
     }
     let found = imputed(found.greater_elem(0.5).float())?;
-    Ok(Seen { blind, found, told: visible.map(imputed).transpose()?, believed })
+    Ok(DefectScore { blind, found, told: visible.map(imputed).transpose()?, believed })
 }

@@ -13,7 +13,7 @@ pub(crate) mod report;
 mod results;
 pub(crate) mod stages;
 
-pub(crate) use artifacts::Answers;
 pub use artifacts::Pictures;
+pub(crate) use artifacts::QuestionResults;
 pub use questions::all;
 pub use recipe::Recipe;

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use firebrick_tensor::Workers;
 use firebrick_vision::classifiers::Classifier;
 use firebrick_vision::generative::{
-    Compose, Evidence, Exemplars, GenerativeModel, MapConfig, SweepConfig, descend, overlapping_labels, separate,
+    Composition, Evidence, Exemplars, GenerativeModel, MapConfig, SweepConfig, descend, overlapping_labels, separate,
 };
 use firebrick_vision::images::Images;
 use firebrick_vision::metrics::{ink_assignment, intersection_over_union, mean_square, points_at};
@@ -19,7 +19,7 @@ use crate::results::Estimate;
 const INK: f32 = 0.3;
 
 /// Pictures of two shapes.
-struct Laid {
+struct OverlaidPictures {
     /// Each shape.
     pictures: [Tensor<4>; 2],
     labels: [Vec<usize>; 2],
@@ -27,7 +27,7 @@ struct Laid {
     evidence: Evidence,
 }
 
-impl Laid {
+impl OverlaidPictures {
     fn of(test: &Images, chunk: &[[usize; 2]], model: &GenerativeModel) -> Self {
         let sides = [0, 1].map(|side| test.chosen(chunk.iter().map(|pair| pair[side])));
         let pictures = sides.each_ref().map(|side| all(side, model));
@@ -57,8 +57,8 @@ fn searched(
     let pairs = pairs(test, recipe.searched.min(recipe.pairs));
     let count = pairs.len();
     let right = Workers::default().map(pairs.chunks(CHUNK).map(<[_]>::to_vec).collect(), |chunk: Vec<[usize; 2]>| {
-        let Laid { labels, evidence, .. } = Laid::of(test, &chunk, model);
-        let found = separate(model, &evidence, None, recipe.candidates, Compose::Max, sweep, config)?.labels;
+        let OverlaidPictures { labels, evidence, .. } = OverlaidPictures::of(test, &chunk, model);
+        let found = separate(model, &evidence, None, recipe.candidates, Composition::Max, sweep, config)?.labels;
         let is = |&index: &usize| same([found[0][index], found[1][index]], [labels[0][index], labels[1][index]]);
         Ok((0..chunk.len()).filter(is).count())
     });
@@ -66,7 +66,7 @@ fn searched(
 }
 
 /// What became of some pictures.
-struct Taken {
+struct OverlapScore {
     rows: Vec<[f64; 7]>,
     /// The sum of energies before every step, and after the last.
     curve: Vec<f64>,
@@ -85,12 +85,12 @@ pub(super) fn overlaps(
     config: &MapConfig,
 ) -> Result<Overlap> {
     let chunks = pairs(test, recipe.pairs).chunks(CHUNK).map(<[_]>::to_vec).collect();
-    let measured = Workers::default().map(chunks, |chunk: Vec<[usize; 2]>| -> Result<Taken> {
-        let Laid { pictures, labels, evidence } = Laid::of(test, &chunk, model);
+    let measured = Workers::default().map(chunks, |chunk: Vec<[usize; 2]>| -> Result<OverlapScore> {
+        let OverlaidPictures { pictures, labels, evidence } = OverlaidPictures::of(test, &chunk, model);
         let both = evidence.images.clone();
         let [batch, _, width, _] = both.dims();
-        let told = descend(model, &evidence, &labels, Compose::Max, sweep, config)?;
-        let remembered = overlapping_labels(exemplars, &evidence, Compose::Max, None)?;
+        let told = descend(model, &evidence, &labels, Composition::Max, sweep, config)?;
+        let remembered = overlapping_labels(exemplars, &evidence, Composition::Max, None)?;
         let first = model.network().cnn().logits(both.clone()).argsort_descending(1).into_data();
         let first = first.iter::<i64>().map(|label| label as usize).collect::<Vec<_>>();
         let classes = first.len() / batch;
@@ -126,7 +126,7 @@ pub(super) fn overlaps(
         let shown = |index: usize| {
             [&both, &truths[0], &found[0], &truths[1], &found[1]].map(|numbers| bytes(numbers, index)).to_vec()
         };
-        Ok(Taken {
+        Ok(OverlapScore {
             rows: (0..batch).map(one).collect(),
             curve: told.curve.iter().map(|energy| energy * batch as f64).collect(),
             shown: (0..batch.min(SHOWN)).map(shown).collect(),

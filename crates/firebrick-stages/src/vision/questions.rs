@@ -1,4 +1,4 @@
-//! Stage `questions`: what the model answers, beside simple ways.
+//! Stage `questions`: what the model answers, beside simple methods.
 
 use firebrick_tensor::Workers;
 use std::collections::BTreeMap;
@@ -15,14 +15,14 @@ use firebrick_vision::images::degradations::Occluder;
 use firebrick_vision::images::{Images, pixels};
 use serde::Serialize;
 
-use super::artifacts::{Answers, Classifier as Trained, Denoiser, Generative, Pictures};
+use super::artifacts::{Denoiser, Generative, Pictures, QuestionResults, TrainedClassifier};
 use super::blends::blends;
 use super::clutter::clutter;
-use super::completion::{Ways, right};
+use super::completion::{Methods, right};
 use super::covers::covers;
 use super::overlap::overlaps;
 use super::recipe::{ClutterRecipe, CompleteRecipe, OverlapRecipe, Recipe, SweepRecipe, UnknownRecipe};
-use super::results::{Covered, Results, told};
+use super::results::{CoverResult, Results, or_dash};
 use crate::Env;
 use crate::artifacts::write_json;
 
@@ -49,12 +49,19 @@ impl Ask {
 
 impl Stage<Env> for Ask {
     const VERSION: u32 = 6;
-    type Inputs = (Output<Pictures>, Output<Generative>, Output<Trained>, Output<Trained>, Output<Denoiser>);
-    type Output = Answers;
+    type Inputs =
+        (Output<Pictures>, Output<Generative>, Output<TrainedClassifier>, Output<TrainedClassifier>, Output<Denoiser>);
+    type Output = QuestionResults;
 
     fn run(
         &self,
-        (pictures, model, judge, trained, denoiser): (Pictures, Generative, Trained, Trained, Denoiser),
+        (pictures, model, judge, trained, denoiser): (
+            Pictures,
+            Generative,
+            TrainedClassifier,
+            TrainedClassifier,
+            Denoiser,
+        ),
         ctx: &StageContext,
         env: &Env,
     ) -> Result<(), BoxError> {
@@ -70,18 +77,18 @@ impl Stage<Env> for Ask {
         let seed = Seed::new(self.seed);
         let validation = pictures.validation()?;
         let temperature = self.temperature(&validation, &model, &learnt.exemplars)?;
-        let mut ways = self.ways(&model, &learnt, [&trained, &denoiser])?;
-        ways.impute.temperature = temperature;
+        let mut methods = self.methods(&model, &learnt, [&trained, &denoiser])?;
+        methods.impute.temperature = temperature;
         let (mut completion, mut grids) = (Vec::new(), Vec::new());
         for occluder in Occluder::ALL {
-            let (rows, grid) = ways.fill(occluder, &found.test, seed.derive("vision/occluder"))?;
-            let told = rows.iter().map(|one| format!("{} {:.3} {}", one.method, one.accuracy.mean, told(one.error)));
+            let (rows, grid) = methods.fill(occluder, &found.test, seed.derive("vision/occluder"))?;
+            let told = rows.iter().map(|one| format!("{} {:.3} {}", one.method, one.accuracy.mean, or_dash(one.error)));
             say(format!("{}: {}", occluder.name(), told.collect::<Vec<_>>().join(", ")));
             completion.extend(rows);
             grids.push(grid);
         }
-        let covered = covers(&found.test, &ways, &self.unknown, seed.derive("vision/covers"))?;
-        say(format!("covers: {}", covered.iter().map(Covered::told).collect::<Vec<_>>().join(", ")));
+        let covered = covers(&found.test, &methods, &self.unknown, seed.derive("vision/covers"))?;
+        say(format!("covers: {}", covered.iter().map(CoverResult::line).collect::<Vec<_>>().join(", ")));
         let overlap = overlaps(&found.test, (&model, &learnt.exemplars), &self.overlap, &sweep, &descent)?;
         say(format!("overlap: both labels {:.3} beside {:.3}", overlap.both_remembered.mean, overlap.both_first.mean));
         let clutter = clutter([&validation, &found.test], &model, &self.clutter, seed.derive("vision/clutter"))?;
@@ -91,7 +98,7 @@ impl Stage<Env> for Ask {
         let mut results =
             Results { completion, covered, overlap, clutter, ambiguity, temperature, grids, metrics: BTreeMap::new() };
         results.measure();
-        write_json(&ctx.artifact().join(Answers::FILE), &results)?;
+        write_json(&ctx.artifact().join(QuestionResults::FILE), &results)?;
         Ok(())
     }
 }
@@ -111,26 +118,26 @@ pub(super) fn pairs(test: &Images, count: usize) -> Vec<[usize; 2]> {
     (0..count.min(test.len())).map(|first| [first, partner(first)]).collect()
 }
 
-/// Pictures that ways to fill in learn from.
-pub(super) struct Learnt {
+/// Pictures that methods to fill in learn from.
+pub(super) struct TrainingSet {
     pub(super) exemplars: Exemplars,
     pub(super) images: Images,
 }
 
 impl Ask {
-    pub(super) fn learnt(&self, train: &Images, model: &GenerativeModel) -> Learnt {
-        Learnt { exemplars: Exemplars::new(&all(train, model), train.labels()), images: train.clone() }
+    pub(super) fn learnt(&self, train: &Images, model: &GenerativeModel) -> TrainingSet {
+        TrainingSet { exemplars: Exemplars::new(&all(train, model), train.labels()), images: train.clone() }
     }
 
     /// Everything that fills in.
-    pub(super) fn ways<'a>(
+    pub(super) fn methods<'a>(
         &self,
         model: &'a GenerativeModel,
-        learnt: &'a Learnt,
+        learnt: &'a TrainingSet,
         cnns: [&'a Cnn; 2],
-    ) -> Result<Ways<'a>> {
+    ) -> Result<Methods<'a>> {
         let seed = Seed::new(self.seed).derive("vision/ways");
-        Ways::new(model, learnt, cnns, self.complete, (self.sweep(), self.descent()), seed)
+        Methods::new(model, learnt, cnns, self.complete, (self.sweep(), self.descent()), seed)
     }
 
     fn sweep(&self) -> SweepConfig {

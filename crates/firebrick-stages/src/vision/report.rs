@@ -6,10 +6,12 @@ use firebrick_report::page::{Align, Block, Column, Figure, Page as Html, Row, Se
 use firebrick_report::plot::{Line, LineChart, Pictures as PictureGrid};
 use serde::Serialize;
 
-use super::artifacts::{Answers, Classifier, Costs, Page, Pictures};
+use super::artifacts::{Costs, Page, Pictures, QuestionResults, TrainedClassifier};
 use super::questions::CHUNK;
 use super::recipe::Recipe;
-use super::results::{Ambiguity, Clutters, Completion, Cost, Covered, Drawing, Found, Grid, Overlap, Results, told};
+use super::results::{
+    Ambiguity, ClutterResult, Completion, Cost, CoverResult, DetectorResult, Drawing, Grid, Overlap, Results, or_dash,
+};
 use crate::Env;
 
 /// The recipe of the stage: the whole run's, which the page states.
@@ -26,12 +28,17 @@ impl Write {
 
 impl Stage<Env> for Write {
     const VERSION: u32 = 1;
-    type Inputs = (Output<Pictures>, Output<Classifier>, Output<Answers>, Output<Costs>);
+    type Inputs = (Output<Pictures>, Output<TrainedClassifier>, Output<QuestionResults>, Output<Costs>);
     type Output = Page;
 
     fn run(
         &self,
-        (pictures, classifier, Answers(results), Costs(costed)): (Pictures, Classifier, Answers, Costs),
+        (pictures, classifier, QuestionResults(results), Costs(costed)): (
+            Pictures,
+            TrainedClassifier,
+            QuestionResults,
+            Costs,
+        ),
         ctx: &StageContext,
         _env: &Env,
     ) -> Result<(), BoxError> {
@@ -79,9 +86,9 @@ fn completion(results: &Results) -> Section {
             one.method.clone(),
             one.pictures.to_string(),
             one.accuracy.show(3),
-            told(one.error),
-            told(one.similarity),
-            told(one.calibration_error),
+            or_dash(one.error),
+            or_dash(one.similarity),
+            or_dash(one.calibration_error),
             one.energy_gap.map_or("–".to_owned(), |gap| format!("{gap:.1}")),
         ],
         emphasis: one.method == "impute",
@@ -109,15 +116,15 @@ fn completion(results: &Results) -> Section {
     Section { title: "What hides behind a mask".into(), blocks }
 }
 
-fn covers(covered: &[Covered]) -> Section {
-    let row = |one: &Covered| Row {
+fn covers(covered: &[CoverResult]) -> Section {
+    let row = |one: &CoverResult| Row {
         cells: vec![
             one.cover.clone(),
             one.pictures.to_string(),
             one.blind.show(3),
             one.found.show(3),
             one.told.as_ref().map_or("–".to_owned(), |told| told.show(3)),
-            told(one.auroc),
+            or_dash(one.auroc),
         ],
         emphasis: false,
     };
@@ -155,8 +162,8 @@ fn overlap(one: &Overlap) -> Section {
     Section { title: "Two shapes over each other".into(), blocks: vec![Block::Facts(facts), Block::Figures(figures)] }
 }
 
-fn clutter(one: &Clutters) -> Section {
-    let row = |found: &Found| Row {
+fn clutter(one: &ClutterResult) -> Section {
+    let row = |found: &DetectorResult| Row {
         cells: vec![
             found.by.clone(),
             one.shapes.to_string(),
@@ -211,7 +218,7 @@ fn costs(costed: &[Cost]) -> Section {
     Section { title: "Cost".into(), blocks: vec![table(&caption, &columns, costed.iter().map(row).collect())] }
 }
 
-fn training(classifier: &Classifier) -> Result<Section> {
+fn training(classifier: &TrainedClassifier) -> Result<Section> {
     let metrics = classifier.metrics()?;
     let curve = |name: &str| metrics.column(name).map(|column| column.by_samples()).unwrap_or_default();
     let chart = |title: &str, y: &str, name: &str| {

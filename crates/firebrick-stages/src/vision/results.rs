@@ -13,11 +13,11 @@ pub(crate) struct Results {
     /// What became of hidden pixels, a row of each family of masks and way to fill them in.
     pub(crate) completion: Vec<Completion>,
     /// What became of pictures that something lies over, or that are corrupted, where nobody says so.
-    pub(crate) covered: Vec<Covered>,
+    pub(crate) covered: Vec<CoverResult>,
     /// What became of pictures of two shapes.
     pub(crate) overlap: Overlap,
     /// What was found on canvases of several shapes.
-    pub(crate) clutter: Clutters,
+    pub(crate) clutter: ClutterResult,
     /// What became of blends of two shapes.
     pub(crate) ambiguity: Ambiguity,
     /// What evidence of classes is divided by, chosen on pictures kept apart.
@@ -60,10 +60,10 @@ impl Results {
         let mut lines = vec![format!("{:8} {:10} {:>24} {:>8}", "mask", "filled by", "accuracy", "error")];
         for one in &self.completion {
             let Completion { occluder, method, accuracy, .. } = one;
-            lines.push(format!("{occluder:8} {method:10} {:>24} {:>8}", accuracy.show(3), told(one.error)));
+            lines.push(format!("{occluder:8} {method:10} {:>24} {:>8}", accuracy.show(3), or_dash(one.error)));
         }
         lines.push(String::new());
-        lines.extend(self.covered.iter().map(|one| format!("{} of {} pictures", one.told(), one.pictures)));
+        lines.extend(self.covered.iter().map(|one| format!("{} of {} pictures", one.line(), one.pictures)));
         let Overlap { pairs, pointing, ink_assignment, error, composite_error, .. } = &self.overlap;
         let Overlap { searched, both_searched, both_first, both_remembered, .. } = &self.overlap;
         lines.push(format!(
@@ -74,7 +74,7 @@ impl Results {
             both_first.show(3),
             both_searched.show(3)
         ));
-        let Clutters { canvases, shapes, found } = &self.clutter;
+        let ClutterResult { canvases, shapes, found } = &self.clutter;
         let told = found.iter().map(|one| format!("{} {:.3} (pointing {})", one.by, one.f1, one.pointing.show(3)));
         lines.push(format!("of {shapes} shapes on {canvases} canvases, F1: {}", told.collect::<Vec<_>>().join(", ")));
         for Drawing { given, judged, closer, error } in &self.ambiguity.ways {
@@ -112,7 +112,7 @@ pub(crate) struct Completion {
 
 /// Pictures whose covered pixels nobody names.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Covered {
+pub(crate) struct CoverResult {
     /// What lies over them.
     pub(crate) cover: String,
     pub(crate) pictures: usize,
@@ -126,16 +126,16 @@ pub(crate) struct Covered {
     pub(crate) auroc: Option<f64>,
 }
 
-impl Covered {
-    pub(crate) fn told(&self) -> String {
+impl CoverResult {
+    pub(crate) fn line(&self) -> String {
         let Self { cover, blind, found, .. } = self;
-        let (known, auroc) = (told(self.told.as_ref().map(|known| known.mean)), told(self.auroc));
+        let (known, auroc) = (or_dash(self.told.as_ref().map(|known| known.mean)), or_dash(self.auroc));
         format!("{cover} {:.3} found {:.3} told {known} auroc {auroc}", blind.mean, found.mean)
     }
 }
 
 /// A number that may not be there.
-pub(crate) fn told(number: Option<f64>) -> String {
+pub(crate) fn or_dash(number: Option<f64>) -> String {
     number.map_or("–".to_owned(), |number| format!("{number:.3}"))
 }
 
@@ -206,16 +206,16 @@ pub(crate) fn share(right: usize, of: usize) -> Estimate {
 
 /// What was found on canvases.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Clutters {
+pub(crate) struct ClutterResult {
     pub(crate) canvases: usize,
     /// On all of them.
     pub(crate) shapes: usize,
-    pub(crate) found: Vec<Found>,
+    pub(crate) found: Vec<DetectorResult>,
 }
 
 /// What one way found.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Found {
+pub(crate) struct DetectorResult {
     pub(crate) by: String,
     /// Of what it claims, how much is there: the right label, at most four pixels off.
     pub(crate) precision: Estimate,

@@ -10,8 +10,7 @@ use firebrick_tensor::Workers;
 use firebrick_train::{AdamWConfig, FitConfig, Schedule};
 use firebrick_types::Seed;
 use firebrick_vision::baselines::denoise;
-use firebrick_vision::classifiers::classify::{self, ClassifyConfig, accuracy};
-use firebrick_vision::classifiers::{CnnConfig, save_cnn};
+use firebrick_vision::classifiers::{self, ClassifierConfig, CnnConfig, accuracy, save_cnn};
 use firebrick_vision::generative::{DecoderMode, GenerativeConfig, GenerativeModel, Network, PriorConfig};
 use firebrick_vision::images::degradations::Occluder;
 use firebrick_vision::images::glyphs::glyphs;
@@ -19,7 +18,7 @@ use firebrick_vision::images::{Folder, Images, TrainTest, files, read_folder, wr
 use rand::RngExt;
 use serde::Serialize;
 
-use super::artifacts::{Classifier, Denoiser, Generative, Pictures};
+use super::artifacts::{Denoiser, Generative, Pictures, TrainedClassifier};
 use super::recipe::{CnnRecipe, DataRecipe, ModelRecipe, Recipe, SMALLEST};
 use crate::Env;
 use crate::artifacts::write_json;
@@ -163,7 +162,7 @@ impl CnnRecipe {
     }
 
     /// So many passes over the pictures, which are so many samples.
-    fn config(&self, epochs: u64, samples: u64) -> ClassifyConfig {
+    fn config(&self, epochs: u64, samples: u64) -> ClassifierConfig {
         let fit = FitConfig {
             learning_rate: self.learning_rate,
             schedule: Schedule::Cosine { warmup: samples / 50, total: samples, floor: 0.05 },
@@ -171,7 +170,7 @@ impl CnnRecipe {
             ..FitConfig::default()
         };
         let Self { batch_size, micro_batch_size, shift, .. } = *self;
-        ClassifyConfig { epochs, batch_size, micro_batch_size, shift, fit }
+        ClassifierConfig { epochs, batch_size, micro_batch_size, shift, fit }
     }
 }
 
@@ -198,7 +197,7 @@ fn under_masks(pictures: &Images, copies: u64, seed: Seed) -> Images {
 impl Stage<Env> for Train {
     const VERSION: u32 = 1;
     type Inputs = (Output<Pictures>,);
-    type Output = Classifier;
+    type Output = TrainedClassifier;
 
     fn run(&self, (pictures,): (Pictures,), ctx: &StageContext, env: &Env) -> Result<(), BoxError> {
         let TrainTest { train, test } = pictures.train_test()?;
@@ -216,11 +215,11 @@ impl Stage<Env> for Train {
         let told = || format!("pictures of {height} x {width} pixels");
         Network::of(cnn.valid()).with_context(told)?;
         let run = env.run(ctx, seed);
-        let cnn = classify::train(cnn, &train, &config, run)?.valid();
+        let cnn = classifiers::fit(cnn, &train, &config, run)?.valid();
         save_cnn(&cnn, ctx.artifact())?;
         keep_metrics(ctx)?;
         let accuracy = accuracy(&cnn, &test, self.cnn.micro_batch_size, &Workers::default());
-        write_json(&ctx.artifact().join(Classifier::ACCURACY), &accuracy)?;
+        write_json(&ctx.artifact().join(TrainedClassifier::ACCURACY), &accuracy)?;
         Ok(())
     }
 }
@@ -257,7 +256,7 @@ impl Stage<Env> for Denoise {
             Occluder::ALL[family].mask(height, width, seed)
         };
         let run = env.run(ctx, seed);
-        let model = denoise::train(model, &train, mask, &config, run)?.valid();
+        let model = denoise::fit(model, &train, mask, &config, run)?.valid();
         save_cnn(&model, ctx.artifact())?;
         keep_metrics(ctx)?;
         Ok(())
@@ -279,12 +278,12 @@ impl Fit {
 
 impl Stage<Env> for Fit {
     const VERSION: u32 = 3;
-    type Inputs = (Output<Pictures>, Output<Classifier>);
+    type Inputs = (Output<Pictures>, Output<TrainedClassifier>);
     type Output = Generative;
 
     fn run(
         &self,
-        (pictures, classifier): (Pictures, Classifier),
+        (pictures, classifier): (Pictures, TrainedClassifier),
         ctx: &StageContext,
         env: &Env,
     ) -> Result<(), BoxError> {

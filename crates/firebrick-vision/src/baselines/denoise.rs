@@ -2,11 +2,10 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-use firebrick_train::{Error, Loss, Order, Run, fit};
+use firebrick_train::{Error, Loss, Order, Run};
 use firebrick_types::Seed;
 
-use crate::classifiers::Classifier;
-use crate::classifiers::classify::{ClassifyConfig, moved};
+use crate::classifiers::{ClassifierConfig, Cnn, randomly_shifted};
 use crate::images::{Images, pixels};
 
 /// Images of which a part is hidden, as a model reads them: what is seen, 0 elsewhere, and after the colours whether it is seen.
@@ -20,9 +19,9 @@ pub fn masked(images: &Tensor<4>, visible: &Tensor<4>) -> Tensor<4> {
 }
 
 /// What a model draws, `[batch, height, width, channels]`, of what [`masked`] gives.
-pub fn drawn<M: Classifier>(model: &M, masked: Tensor<4>) -> Tensor<4> {
+pub fn reconstruction(model: &Cnn, masked: Tensor<4>) -> Tensor<4> {
     let [batch, height, width, channels] = masked.dims();
-    model.logits(masked).reshape([batch, height, width, channels - 1])
+    model.outputs(masked).reshape([batch, height, width, channels - 1])
 }
 
 /// A micro-batch.
@@ -44,17 +43,17 @@ struct Batch {
 /// The model reads [`masked`] images and has as many outputs as an image has numbers. Metrics: `loss`, `grad_norm`, `lr`.
 ///
 /// # Errors
-/// See [`fit`]; also if there is no image.
+/// See [`firebrick_train::fit`]; also if there is no image.
 ///
 /// # Panics
 /// If the model reads images of another size or draws another number of pixels, or a mask is of another size.
-pub fn train<M: Classifier + Module + Send>(
-    model: M,
+pub fn fit(
+    model: Cnn,
     images: &Images,
     mask: impl Fn(Seed) -> Vec<bool>,
-    config: &ClassifyConfig,
-    run: Run<'_, M>,
-) -> Result<M, Error> {
+    config: &ClassifierConfig,
+    run: Run<'_, Cnn>,
+) -> Result<Cnn, Error> {
     if images.is_empty() {
         return Err(Error::Empty { what: "the set of images".into(), fix: "give it at least one image".into() });
     }
@@ -69,17 +68,18 @@ pub fn train<M: Classifier + Module + Send>(
         let micro_batch = |chosen: &[(u64, usize)]| {
             let seeds = chosen.iter().map(|&(epoch, index)| seed.derive("denoise/image").at(&[epoch, index as u64]));
             let seeds = seeds.collect::<Vec<_>>();
-            let moved = |(&(_, index), &seed): (&(u64, usize), &Seed)| moved(images, index, config.shift, seed);
-            let bytes = chosen.iter().zip(&seeds).flat_map(moved).collect::<Vec<_>>();
+            let shifted =
+                |(&(_, index), &seed): (&(u64, usize), &Seed)| randomly_shifted(images, index, config.shift, seed);
+            let bytes = chosen.iter().zip(&seeds).flat_map(shifted).collect::<Vec<_>>();
             let visible = masks(seeds.iter().map(|&seed| mask(seed)), images.size(), &device);
             Batch { images: pixels(&bytes, images.size(), &device), visible, seeds, whole }
         };
         Ok(chosen.chunks(config.micro_batch_size).map(micro_batch).collect())
     };
-    fit(model, &config.fit, samples, run, batch, |model, batch: &Batch| {
+    firebrick_train::fit(model, &config.fit, samples, run, batch, |model, batch: &Batch| {
         let Batch { images, visible, seeds, whole } = batch;
         let dims = images.dims();
-        let drawn = model.training_logits(masked(images, visible), seeds).reshape(dims);
+        let drawn = model.training_outputs(masked(images, visible), seeds).reshape(dims);
         let hidden = (visible.clone().neg() + 1.0).expand(dims);
         let each = dims[1] * dims[2] * dims[3];
         let sums = |x: Tensor<4>| x.reshape([dims[0], each]).sum_dim(1);
@@ -120,15 +120,15 @@ mod tests {
     fn what_is_hidden_is_drawn_from_what_is_seen() {
         let plan = CnnConfig::image(4, 4, 2).linear(64).relu().linear(16);
         let model = plan.init(Seed::new(1), &cpu().autodiff()).unwrap();
-        let fit = FitConfig { learning_rate: 5e-3, ..FitConfig::default() };
-        let config = ClassifyConfig { epochs: 12, batch_size: 32, micro_batch_size: 16, shift: 0, fit };
+        let optimisation = FitConfig { learning_rate: 5e-3, ..FitConfig::default() };
+        let config = ClassifierConfig { epochs: 12, batch_size: 32, micro_batch_size: 16, shift: 0, fit: optimisation };
         let right_hidden = |_: Seed| (0..16).map(|place| place % 4 < 2).collect::<Vec<_>>();
-        let model = train(model, &images(600, 1), right_hidden, &config, Run::new(Seed::new(2))).unwrap().valid();
+        let model = fit(model, &images(600, 1), right_hidden, &config, Run::new(Seed::new(2))).unwrap().valid();
         let test = images(50, 2);
         let bytes = (0..50).flat_map(|index| test.image(index)).copied().collect::<Vec<_>>();
         let truth = pixels(&bytes, test.size(), &cpu());
         let visible = masks((0..50).map(|_| right_hidden(Seed::new(0))), test.size(), &cpu());
-        let drawn = drawn(&model, masked(&truth, &visible));
+        let drawn = reconstruction(&model, masked(&truth, &visible));
         let hidden = visible.neg() + 1.0;
         let error = ((drawn - truth).square() * hidden.clone()).sum() / hidden.sum();
         let error = error.into_scalar::<f32>();

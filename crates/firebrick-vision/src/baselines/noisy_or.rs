@@ -4,7 +4,7 @@ use burn::tensor::{Tensor, activation};
 use firebrick_kernels::{Window, conv2d, linear};
 use firebrick_tensor::indices;
 
-use super::explain::{Explain, Explained};
+use super::activation_model::{ActivationModel, Inpainting};
 use crate::Error;
 use crate::generative::{Belief, Evidence, GenerativeModel, Query, filled, labels, patches, upward_from};
 use crate::pooling::{greatest, unpool, windows, won};
@@ -156,9 +156,9 @@ impl NoisyOr<'_> {
     }
 }
 
-impl Explain for NoisyOr<'_> {
+impl ActivationModel for NoisyOr<'_> {
     /// Every label is decoded from its top units down; a score is the sum of the log-factors that were chosen.
-    fn explain(&self, evidence: &Evidence, query: &Query) -> Result<Explained, Error> {
+    fn inpaint(&self, evidence: &Evidence, query: &Query) -> Result<Inpainting, Error> {
         let (odds, slots) = self.odds(evidence)?;
         let [batch, height, width, channels] = evidence.images.dims();
         let classes = self.model.network.classes();
@@ -218,7 +218,7 @@ impl Explain for NoisyOr<'_> {
             .iter()
             .enumerate()
             .map(|(image, &label)| pictures[label].clone().slice([image..image + 1, 0..height, 0..width, 0..channels]));
-        Ok(Explained { images: Tensor::cat(rows.collect(), 0), labels, scores: activation::log_softmax(scores, 1) })
+        Ok(Inpainting { images: Tensor::cat(rows.collect(), 0), labels, scores: activation::log_softmax(scores, 1) })
     }
 }
 
@@ -255,7 +255,7 @@ mod tests {
             if cnn.weights(0).unwrap().0.into_scalar::<f32>() < 0.2 {
                 return None;
             }
-            let prior = PriorConfig { factors: 1, components: 1, passes: 1 };
+            let prior = PriorConfig { factors: 1, components: 1, em_iterations: 1 };
             let config = GenerativeConfig { decoder: DecoderMode::Tied, prior, shift: 0, images: 40 };
             GenerativeModel::fit(cnn, &images, &config, Seed::new(1)).ok()
         });
@@ -268,7 +268,7 @@ mod tests {
             images: pixels.slice([0..5, 0..2, 0..2, 0..1]),
             visible: Tensor::ones([5, 2, 2, 1], &Device::flex()),
         };
-        let found = binary.explain(&evidence, &Query::Free).unwrap();
+        let found = binary.inpaint(&evidence, &Query::Free).unwrap();
         let (odds, slots) = binary.odds(&evidence).unwrap();
         let numbers = |x: TensorData| x.iter::<f64>().collect::<Vec<_>>();
         let (odds, slots) = (numbers(odds[0].clone().into_data()), numbers(slots[0].clone().into_data()));

@@ -50,8 +50,9 @@ impl PixelFactors {
         let spread = seen.zeros_like().mask_fill(hidden, f32::INFINITY);
         let posteriors = self.0.iter().map(|component| component.posterior(&seen, &spread)).collect::<Vec<_>>();
         let rows = (0..batch).map(|image| {
-            let likelier =
-                |a: &usize, b: &usize| posteriors[*a].evidence[image].total_cmp(&posteriors[*b].evidence[image]);
+            let likelier = |a: &usize, b: &usize| {
+                posteriors[*a].log_likelihoods[image].total_cmp(&posteriors[*b].log_likelihoods[image])
+            };
             let best = (0..self.0.len()).max_by(likelier).expect("there is a class");
             let z = posteriors[best].factors.clone().select(0, indices(&[image], &device));
             linear(z, self.0[best].loadings.clone().transpose(), Some(self.0[best].mean.clone()))

@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, TensorData};
 use firebrick_kernels::{Window, conv2d, conv2d_adjoint, linear, relu};
 
-use super::explain::{Explain, Explained};
+use super::activation_model::{ActivationModel, Inpainting};
 use crate::Error;
 use crate::classifiers::CnnLayer;
 use crate::generative::{Evidence, Network, Query, filled, labels};
@@ -39,7 +39,7 @@ enum Map {
 }
 
 /// What comes from below.
-enum Heard {
+enum Input {
     Windows(Tensor<5>),
     Units(Tensor<2>),
 }
@@ -102,12 +102,12 @@ impl RectifiedGaussian {
     }
 
     /// What a layer hears from below: of each window of a convolution's pool, or of each unit.
-    fn heard(&self, state: &State, index: usize) -> Heard {
+    fn heard(&self, state: &State, index: usize) -> Input {
         let blocks = self.blocks();
         match &self.maps[index] {
             Map::Conv { weight, bias, window, pool } => {
                 let below = if index == 0 { state.image.clone() } else { state.blocks[index - 1].0.clone() };
-                Heard::Windows(windows(conv2d(below, weight.clone(), bias.clone(), *window), *pool))
+                Input::Windows(windows(conv2d(below, weight.clone(), bias.clone(), *window), *pool))
             }
             Map::Linear { weight, bias } => {
                 let below = if index == blocks {
@@ -115,7 +115,7 @@ impl RectifiedGaussian {
                 } else {
                     state.hidden[index - blocks - 1].clone()
                 };
-                Heard::Units(linear(below, weight.clone(), Some(bias.clone())))
+                Input::Units(linear(below, weight.clone(), Some(bias.clone())))
             }
         }
     }
@@ -131,7 +131,7 @@ impl RectifiedGaussian {
     fn update(&self, state: &mut State, index: usize, label: Option<&Tensor<2>>) {
         let above = self.above(state, index, label);
         match self.heard(state, index) {
-            Heard::Windows(parts) => {
+            Input::Windows(parts) => {
                 // Above 0 or not: what is above may raise it.
                 let switches = greatest(parts.clone());
                 let mut z = (parts * switches.clone()).sum_dim(4).squeeze_dim::<4>(4);
@@ -140,7 +140,7 @@ impl RectifiedGaussian {
                 }
                 set(&mut state.blocks, index, (relu(z), switches));
             }
-            Heard::Units(mut z) => {
+            Input::Units(mut z) => {
                 if let Some(above) = above {
                     z = z + above;
                 }
@@ -176,11 +176,11 @@ impl RectifiedGaussian {
         let mut energy = rows(flat(&own));
         for index in 0..self.maps.len() {
             let (z, heard) = match self.heard(state, index) {
-                Heard::Windows(parts) => {
+                Input::Windows(parts) => {
                     let (z, switches) = &state.blocks[index];
                     (flat(z), flat(&(parts * switches.clone()).sum_dim(4).squeeze_dim::<4>(4)))
                 }
-                Heard::Units(heard) => (state.hidden[index - self.blocks()].clone(), heard),
+                Input::Units(heard) => (state.hidden[index - self.blocks()].clone(), heard),
             };
             let last = index + 1 == self.maps.len();
             let said = if last { z.clone() * label.clone() } else { z.zeros_like() };
@@ -219,9 +219,9 @@ impl RectifiedGaussian {
     }
 }
 
-impl Explain for RectifiedGaussian {
+impl ActivationModel for RectifiedGaussian {
     /// The label of least energy. A score is −E.
-    fn explain(&self, evidence: &Evidence, query: &Query) -> Result<Explained, Error> {
+    fn inpaint(&self, evidence: &Evidence, query: &Query) -> Result<Inpainting, Error> {
         let [batch, height, width, channels] = evidence.images.dims();
         evidence.checked(self.image)?;
         let [_, classes] = self.output.0.dims();
@@ -234,7 +234,7 @@ impl Explain for RectifiedGaussian {
         let rows = labels.iter().enumerate().map(|(image, &label)| {
             settled[label].0.image.clone().slice([image..image + 1, 0..height, 0..width, 0..channels])
         });
-        Ok(Explained { images: Tensor::cat(rows.collect(), 0), labels, scores })
+        Ok(Inpainting { images: Tensor::cat(rows.collect(), 0), labels, scores })
     }
 }
 

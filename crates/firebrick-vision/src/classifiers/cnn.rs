@@ -42,7 +42,7 @@ impl Map {
     }
 }
 
-/// A convolutional classifier.
+/// A sequential convolutional network: a classifier, or a denoiser.
 #[derive(Module, Debug)]
 pub struct Cnn {
     /// Of each layer that has weights, in order.
@@ -74,6 +74,23 @@ impl Cnn {
     pub fn weights(&self, layer: usize) -> Option<(Tensor<2>, Tensor<1>)> {
         let before = self.config.layers[..layer].iter().filter(|layer| layer.is_map()).count();
         self.config.layers[layer].is_map().then(|| (self.maps[before].weight.val(), self.maps[before].bias.val()))
+    }
+
+    /// What the last layer gives, `[batch, outputs]`: of a classifier the logits of its classes, of a denoiser pixels.
+    ///
+    /// # Panics
+    /// If the images have another size.
+    pub fn outputs(&self, images: Tensor<4>) -> Tensor<2> {
+        self.pass(self.checked(images), 0, None, |_| {})
+    }
+
+    /// The same in training: dropout leaves numbers out, as the seed of each image has it.
+    ///
+    /// # Panics
+    /// If the images have another size, or there is not one seed of each.
+    pub fn training_outputs(&self, images: Tensor<4>, seeds: &[Seed]) -> Tensor<2> {
+        assert_eq!(images.dims()[0], seeds.len(), "one seed of each image");
+        self.pass(self.checked(images), 0, Some(seeds), |_| {})
     }
 
     /// The scores of each image's classes, of what `layer` reads.
@@ -166,18 +183,15 @@ impl CnnConfig {
 
 impl Classifier for Cnn {
     /// # Panics
-    /// If the images have another size.
+    /// As [`outputs`](Cnn::outputs).
     fn logits(&self, images: Tensor<4>) -> Tensor<2> {
-        self.pass(self.checked(images), 0, None, |_| {})
+        self.outputs(images)
     }
 
-    /// Dropout leaves numbers out.
-    ///
     /// # Panics
-    /// If the images have another size, or there is not one seed of each.
+    /// As [`training_outputs`](Cnn::training_outputs).
     fn training_logits(&self, images: Tensor<4>, seeds: &[Seed]) -> Tensor<2> {
-        assert_eq!(images.dims()[0], seeds.len(), "one seed of each image");
-        self.pass(self.checked(images), 0, Some(seeds), |_| {})
+        self.training_outputs(images, seeds)
     }
 }
 

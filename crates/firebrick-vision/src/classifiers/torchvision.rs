@@ -34,30 +34,30 @@ pub fn open_torchvision(path: &Path, config: &CnnConfig, device: &Device) -> Res
     let tensors =
         Parameters::from_bytes_where(&bytes, |name| !name.ends_with(".num_batches_tracked")).map_err(unfit)?;
     let parameters = parameters(config, &tensors).map_err(|error| match error {
-        Unfit::Tensor(source) => unfit(source),
-        Unfit::Plan(reason) => Error::Plan { path: path.into(), reason },
+        Mismatch::Tensor(source) => unfit(source),
+        Mismatch::Plan(reason) => Error::Plan { path: path.into(), reason },
     })?;
     parameters.load(model).map_err(unfit)
 }
 
-enum Unfit {
+enum Mismatch {
     Tensor(ParametersError),
     Plan(String),
 }
 
 /// A tensor of a file.
-struct Found<'a> {
+struct FileTensor<'a> {
     name: String,
     shape: &'a [usize],
     values: &'a [f32],
 }
 
-impl Found<'_> {
-    fn expect(&self, expected: &[usize]) -> Result<(), Unfit> {
+impl FileTensor<'_> {
+    fn expect(&self, expected: &[usize]) -> Result<(), Mismatch> {
         if self.shape == expected {
             return Ok(());
         }
-        Err(Unfit::Tensor(ParametersError::Shape {
+        Err(Mismatch::Tensor(ParametersError::Shape {
             name: self.name.clone(),
             found: self.shape.to_vec(),
             expected: expected.to_vec(),
@@ -66,11 +66,11 @@ impl Found<'_> {
 }
 
 /// Our parameters of the file's.
-fn parameters(config: &CnnConfig, tensors: &Parameters) -> Result<Parameters, Unfit> {
-    let shapes = config.shapes().map_err(|error| Unfit::Plan(error.to_string()))?;
+fn parameters(config: &CnnConfig, tensors: &Parameters) -> Result<Parameters, Mismatch> {
+    let shapes = config.shapes().map_err(|error| Mismatch::Plan(error.to_string()))?;
     let find = |name: &str, part: &str| {
         let name = format!("{name}.{part}");
-        tensors.get(&name).map(|(shape, values)| Found { name, shape, values })
+        tensors.get(&name).map(|(shape, values)| FileTensor { name, shape, values })
     };
     let modules = tensors.iter().filter_map(|(name, shape, _)| Some((name.strip_suffix(".weight")?, shape.len())));
     let mut by_dims = BTreeMap::<usize, Vec<&str>>::new();
@@ -83,12 +83,12 @@ fn parameters(config: &CnnConfig, tensors: &Parameters) -> Result<Parameters, Un
     let linear = config.layers.iter().filter(|layer| layer.is_map()).count() - planned;
     for (what, found, planned) in [("convolutions", convolutions.len(), planned), ("linear maps", maps.len(), linear)] {
         if found != planned {
-            return Err(Unfit::Plan(format!("it holds {found} {what}, the classifier has {planned}")));
+            return Err(Mismatch::Plan(format!("it holds {found} {what}, the classifier has {planned}")));
         }
     }
     if !norms.is_empty() && norms.len() != convolutions.len() {
         let reason = format!("it holds {} batch norms, {} convolutions", norms.len(), convolutions.len());
-        return Err(Unfit::Plan(reason + "; every convolution is followed by a norm, or none is"));
+        return Err(Mismatch::Plan(reason + "; every convolution is followed by a norm, or none is"));
     }
 
     let mut found = Parameters::default();
@@ -109,7 +109,7 @@ fn parameters(config: &CnnConfig, tensors: &Parameters) -> Result<Parameters, Un
             _ => weight.expect(&[out, inputs])?,
         }
         // A linear map reads its image channel by channel there, pixel by pixel here, as a convolution does.
-        let mut weights = turned(weight.values, out, channels, window[0] * window[1]);
+        let mut weights = transposed(weight.values, out, channels, window[0] * window[1]);
         let mut bias = vec![0.0; out];
         if let Some(found) = find(name, "bias") {
             found.expect(&[out])?;
@@ -118,7 +118,7 @@ fn parameters(config: &CnnConfig, tensors: &Parameters) -> Result<Parameters, Un
         if let Some(norm) = norms.next().filter(|_| convolution(layer)) {
             fold(&mut weights, &mut bias, norm, |part| {
                 let name = format!("{norm}.{part}");
-                let tensor = find(norm, part).ok_or(Unfit::Tensor(ParametersError::Missing(vec![name])))?;
+                let tensor = find(norm, part).ok_or(Mismatch::Tensor(ParametersError::Missing(vec![name])))?;
                 tensor.expect(&[out])?;
                 Ok(tensor.values)
             })?;
@@ -130,13 +130,13 @@ fn parameters(config: &CnnConfig, tensors: &Parameters) -> Result<Parameters, Un
 }
 
 /// `[out, channels, places]` as `[places, channels, out]`.
-fn turned(values: &[f32], out: usize, channels: usize, places: usize) -> Vec<f32> {
-    let mut turned = vec![0.0; values.len()];
+fn transposed(values: &[f32], out: usize, channels: usize, places: usize) -> Vec<f32> {
+    let mut transposed = vec![0.0; values.len()];
     for (index, &value) in values.iter().enumerate() {
         let (to, channel, place) = (index / places / channels, index / places % channels, index % places);
-        turned[(place * channels + channel) * out + to] = value;
+        transposed[(place * channels + channel) * out + to] = value;
     }
-    turned
+    transposed
 }
 
 /// The convolution and the norm after it as one convolution.
@@ -144,12 +144,12 @@ fn fold<'a>(
     weights: &mut [f32],
     bias: &mut [f32],
     norm: &str,
-    part: impl Fn(&str) -> Result<&'a [f32], Unfit>,
-) -> Result<(), Unfit> {
+    part: impl Fn(&str) -> Result<&'a [f32], Mismatch>,
+) -> Result<(), Mismatch> {
     let (scale, shift) = (part("weight")?, part("bias")?);
     let (mean, variance) = (part("running_mean")?, part("running_var")?);
     if let Some(variance) = variance.iter().find(|variance| f64::from(**variance) + NORM_EPSILON <= 0.0) {
-        return Err(Unfit::Plan(format!("`{norm}.running_var` holds {variance}, which is no variance")));
+        return Err(Mismatch::Plan(format!("`{norm}.running_var` holds {variance}, which is no variance")));
     }
     let factors = scale.iter().zip(variance);
     let factors = factors.map(|(&scale, &variance)| f64::from(scale) / (f64::from(variance) + NORM_EPSILON).sqrt());

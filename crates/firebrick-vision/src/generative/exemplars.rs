@@ -21,7 +21,7 @@ pub struct Exemplars {
 pub(crate) struct Filling {
     pub(crate) class: usize,
     /// log p(what is seen), of each picture, in nats.
-    pub(crate) evidence: Vec<f64>,
+    pub(crate) log_likelihoods: Vec<f64>,
     /// What it expects, `[batch, height, width, channels]`.
     pub(crate) expected: Tensor<4>,
 }
@@ -84,7 +84,7 @@ impl Exemplars {
         let distances = self.distances(evidence);
         let [seen, visible] = flat(evidence);
         let fill = |(class, of_class): (usize, &Vec<usize>)| {
-            let (mut found, mut evident) = (Vec::with_capacity(batch), Vec::with_capacity(batch));
+            let (mut found, mut log_likelihoods) = (Vec::with_capacity(batch), Vec::with_capacity(batch));
             for image in 0..batch {
                 let chosen = least(&distances[image * count..][..count], of_class, neighbours);
                 let near = chosen.len();
@@ -105,12 +105,12 @@ impl Exemplars {
                 let measured = host(mask).iter().sum::<f64>();
                 let determinant = factor.log_determinant() + (measured - near as f64) * noise.ln();
                 let constant = measured * std::f64::consts::TAU.ln();
-                evident.push(-0.5 * ((squares - explained) / noise + determinant + constant));
+                log_likelihoods.push(-0.5 * ((squares - explained) / noise + determinant + constant));
                 let b = b.into_iter().map(|b| b as f32).collect::<Vec<_>>();
                 let b = Tensor::from_data(TensorData::new(b, [1, near]), &device);
                 found.push(mean + linear(b, spread, None));
             }
-            Filling { class, evidence: evident, expected: Tensor::cat(found, 0).reshape(dims) }
+            Filling { class, log_likelihoods, expected: Tensor::cat(found, 0).reshape(dims) }
         };
         self.classes.iter().enumerate().filter(|(_, of_class)| !of_class.is_empty()).map(fill).collect()
     }
@@ -203,7 +203,7 @@ mod tests {
         );
         let distance = r[0] * solved[0] + r[1] * solved[1];
         let log = -0.5 * (distance + determinant.ln() + 2.0 * std::f64::consts::TAU.ln());
-        assert!((found[0].evidence[0] - log).abs() < 1e-4, "{} {log}", found[0].evidence[0]);
+        assert!((found[0].log_likelihoods[0] - log).abs() < 1e-4, "{} {log}", found[0].log_likelihoods[0]);
         // A class of one image expects that image.
         assert_close(found[1].expected.clone(), images(&[known[3]]), 1e-6);
     }

@@ -8,7 +8,9 @@ use rand::RngExt;
 use rand::seq::SliceRandom;
 
 use super::evidence::{Evidence, Query};
-use super::model::{Belief, Block, Decoder, DecoderMode, GenerativeModel, Network, Normal, PriorConfig, fit_prior};
+use super::model::{
+    Belief, Block, Decoder, DecoderMode, GenerativeModel, Network, NormalEquations, PriorConfig, fit_prior,
+};
 use super::passes::{SweepConfig, sweep};
 use crate::Error;
 use crate::classifiers::Cnn;
@@ -106,7 +108,7 @@ impl GenerativeModel {
         seed: Seed,
         round: usize,
     ) -> Result<(), Error> {
-        let mut normals = self.network.blocks.iter().map(Normal::new).collect::<Vec<_>>();
+        let mut normals = self.network.blocks.iter().map(NormalEquations::new).collect::<Vec<_>>();
         let [height, width, _] = images.size();
         for chunk in order.chunks(CHUNK) {
             let (pixels, labels) = moved(images, chunk, config.shift, seed, &self.network);
@@ -128,7 +130,7 @@ impl GenerativeModel {
             (decoder.weight, decoder.bias, decoder.noise) = {
                 let noise = normal.clone();
                 let (weight, bias) = normal.solve(block, config.decoder);
-                let noise = noise.left(&weight, &bias).clamp_min(LEAST_NOISE);
+                let noise = noise.residual_variance(&weight, &bias).clamp_min(LEAST_NOISE);
                 (weight, bias, noise)
             };
         }
@@ -166,7 +168,7 @@ fn moved(images: &Images, indices: &[usize], shift: usize, seed: Seed, network: 
 
 /// What one pass over the images adds up.
 struct Sums {
-    normals: Vec<Normal>,
+    normals: Vec<NormalEquations>,
     switches: Vec<Tensor<5>>,
     pixels: Tensor<4>,
     squares: Tensor<4>,
@@ -184,7 +186,7 @@ impl Sums {
             Tensor::zeros([network.classes(), height, width, channels, block.pool * block.pool], &device)
         };
         Self {
-            normals: network.blocks.iter().map(Normal::new).collect(),
+            normals: network.blocks.iter().map(NormalEquations::new).collect(),
             switches: network.blocks.iter().map(counts).collect(),
             squares: pixels.clone(),
             pixels,

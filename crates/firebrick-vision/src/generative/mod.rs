@@ -18,9 +18,10 @@ pub use model::{
 pub(crate) use model::{fit_prior, patches};
 pub(crate) use passes::upward_from;
 pub use passes::{
-    Compose, Descent, Explanation, Instances, LayerPosterior, MapConfig, Reading, SweepConfig, descend, sweep, upward,
+    Composition, Descent, Explanation, Instances, LayerPosterior, MapConfig, Reading, SweepConfig, descend, sweep,
+    upward,
 };
 pub use questions::{
-    DetectConfig, Detection, Found, ImputeConfig, Imputed, UncoverConfig, Uncovered, complete, detect, impute,
-    most_probable_explanation, overlapping_labels, separate, uncover, uncover_by_exemplars,
+    DetectConfig, Detection, Imputation, ImputeConfig, MapEstimate, UncoverConfig, Visibility, complete, detect,
+    impute, most_probable_explanation, overlapping_labels, separate, uncover, uncover_by_exemplars,
 };

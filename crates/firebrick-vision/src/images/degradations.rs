@@ -111,7 +111,7 @@ impl Cover {
     ///
     /// # Panics
     /// If there is not one seed of each picture, or the square is larger than the picture.
-    pub fn lay(self, images: &Tensor<4>, others: &Tensor<4>, size: usize, seeds: &[Seed]) -> (Tensor<4>, Tensor<4>) {
+    pub fn apply(self, images: &Tensor<4>, others: &Tensor<4>, size: usize, seeds: &[Seed]) -> (Tensor<4>, Tensor<4>) {
         let ([_, height, width, channels], device) = (images.dims(), images.device());
         let visible = Occluder::Square(size).masks(height, width, seeds, &device);
         let over = match self {
@@ -151,7 +151,7 @@ impl Clutter {
     ///
     /// # Panics
     /// If the canvas is smaller than a picture.
-    pub fn lay(pictures: &Tensor<4>, side: usize, apart: usize, seed: Seed) -> Self {
+    pub fn scatter(pictures: &Tensor<4>, side: usize, apart: usize, seed: Seed) -> Self {
         const TRIES: usize = 200;
         let ([count, height, width, channels], device) = (pictures.dims(), pictures.device());
         assert!(side >= height && side >= width, "pictures of {height} x {width} on a canvas of {side}");

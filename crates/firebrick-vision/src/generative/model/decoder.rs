@@ -47,7 +47,7 @@ impl Decoder {
 /// How V is had.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum DecoderMode {
-    /// The convolution's own weights turned round, each channel scaled by least squares.
+    /// The convolution's own weights, those of its adjoint, each channel scaled by least squares.
     Tied,
     /// The weights that render best, by least squares with so much added to the diagonal per patch.
     Ridge {
@@ -66,7 +66,7 @@ pub enum DecoderMode {
 
 /// The sums that weights of least squares are made of.
 #[derive(Clone)]
-pub(crate) struct Normal {
+pub(crate) struct NormalEquations {
     /// Σ pᵀ p over patches with a 1 at their end.
     gram: Tensor<2>,
     /// Σ pᵀ a
@@ -76,7 +76,7 @@ pub(crate) struct Normal {
     patches: f64,
 }
 
-impl Normal {
+impl NormalEquations {
     /// Of no patch yet.
     pub(crate) fn new(block: &Block) -> Self {
         let Window { size, .. } = block.window;
@@ -93,11 +93,11 @@ impl Normal {
         let patches = patches(unpooled, window);
         let count = batch * height * width;
         let patches = Tensor::cat(vec![patches, Tensor::ones([count, 1], &target.device())], 1);
-        let turned = patches.clone().transpose();
-        self.gram = self.gram.clone() + linear(turned.clone(), patches, None);
+        let transposed = patches.clone().transpose();
+        self.gram = self.gram.clone() + linear(transposed.clone(), patches, None);
         let target = target.reshape([count, channels]);
         self.squares = self.squares.clone() + target.clone().square().sum_dim(0).reshape([channels]);
-        self.cross = self.cross.clone() + linear(turned, target, None);
+        self.cross = self.cross.clone() + linear(transposed, target, None);
         self.patches += count as f64;
     }
 
@@ -106,13 +106,13 @@ impl Normal {
     /// ```text
     /// (Σ a² − 2 vᵀ Σ pᵀ a + vᵀ (Σ pᵀ p) v) / N
     /// ```
-    pub(crate) fn left(&self, weight: &Tensor<4>, bias: &Tensor<1>) -> Tensor<1> {
+    pub(crate) fn residual_variance(&self, weight: &Tensor<4>, bias: &Tensor<1>) -> Tensor<1> {
         let ([features, _], [channels]) = (self.gram.dims(), bias.dims());
         let weight = weight.clone().reshape([features - 1, channels]);
         let all = Tensor::cat(vec![weight, bias.clone().reshape([1, channels])], 0);
         let explained = linear(self.gram.clone(), all.clone(), None) - self.cross.clone() * 2.0;
-        let left = self.squares.clone() + (all * explained).sum_dim(0).reshape([channels]);
-        left / self.patches.max(1.0)
+        let residual_variance = self.squares.clone() + (all * explained).sum_dim(0).reshape([channels]);
+        residual_variance / self.patches.max(1.0)
     }
 
     /// V and c.
@@ -140,11 +140,11 @@ impl Normal {
                 }
             }
             DecoderMode::Tied => {
-                let turned = block.weight.clone().flip([0, 1]).swap_dims(2, 3);
-                let turned = host(turned.reshape([features - 1, channels]));
+                let transposed = block.weight.clone().flip([0, 1]).swap_dims(2, 3);
+                let transposed = host(transposed.reshape([features - 1, channels]));
                 for channel in 0..channels {
                     // a ≈ s (w · p) + c: two unknowns of a channel.
-                    let weight = |row: usize| turned[row * channels + channel];
+                    let weight = |row: usize| transposed[row * channels + channel];
                     let dot =
                         |of: &dyn Fn(usize) -> f64| (0..features - 1).map(|row| weight(row) * of(row)).sum::<f64>();
                     let squares = dot(&|row| dot(&|column| gram[row * features + column]));
@@ -211,7 +211,7 @@ mod tests {
     fn least_squares_find_the_convolution_that_rendered() {
         let (weight, bias) = (numbers([3, 3, 4, 2], 3), numbers([2], 4));
         let mut squares = Tensor::<1>::zeros([2], &Device::flex());
-        let mut sums = Normal::new(&block());
+        let mut sums = NormalEquations::new(&block());
         for salt in 5..9 {
             let unpooled = numbers([2, 5, 6, 4], salt);
             let target = conv2d(unpooled.clone(), weight.clone(), bias.clone(), block().window);
@@ -224,8 +224,8 @@ mod tests {
         assert_close(offset, bias.clone(), 1e-2);
         // The very weights leave nothing, and none leave what there is.
         let (sums, rendered) = again;
-        assert_close(sums.left(&weight, &bias), bias.zeros_like(), 1e-3);
-        let none = sums.left(&weight.zeros_like(), &bias.zeros_like());
+        assert_close(sums.residual_variance(&weight, &bias), bias.zeros_like(), 1e-3);
+        let none = sums.residual_variance(&weight.zeros_like(), &bias.zeros_like());
         assert_close(none, rendered / sums.patches, 1e-4);
     }
 
@@ -233,7 +233,7 @@ mod tests {
     fn tied_weights_are_the_adjoint_scaled() {
         let scales = Tensor::<1>::from_floats([0.5, -2.0], &Device::flex()).reshape([1, 1, 1, 2]);
         let offset = Tensor::<1>::from_floats([0.25, 1.0], &Device::flex());
-        let mut sums = Normal::new(&block());
+        let mut sums = NormalEquations::new(&block());
         for salt in 5..9 {
             let unpooled = numbers([2, 5, 6, 4], salt);
             let adjoint = firebrick_kernels::conv2d_adjoint(unpooled.clone(), block().weight, block().window, [5, 6]);

@@ -24,12 +24,12 @@ const WEIGHTS: &str = "model.safetensors";
 #[serde(deny_unknown_fields)]
 struct Description {
     /// Of each component of the prior.
-    components: Vec<Described>,
+    components: Vec<ComponentRecord>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Described {
+struct ComponentRecord {
     class: usize,
     log_weight: f64,
 }
@@ -58,8 +58,9 @@ impl GenerativeModel {
             put(&mut tensors, &format!("prior.{index}.loadings"), component.loadings.clone());
             put(&mut tensors, &format!("prior.{index}.noise"), component.noise.clone());
         }
-        let described = |component: &Component| Described { class: component.class, log_weight: component.log_weight };
-        let description = Description { components: self.prior.iter().map(described).collect() };
+        let record =
+            |component: &Component| ComponentRecord { class: component.class, log_weight: component.log_weight };
+        let description = Description { components: self.prior.iter().map(record).collect() };
         let json = serde_json::to_vec_pretty(&description).expect("plain numbers can be written as JSON");
         for (name, bytes) in [(DESCRIPTION, json), (WEIGHTS, tensors.to_bytes())] {
             let path = dir.join(name);
@@ -81,8 +82,8 @@ impl GenerativeModel {
         let (path, json) = read(DESCRIPTION)?;
         let Description { components } = serde_json::from_slice(&json)
             .map_err(|error| Error::Damaged { path: path.clone(), what: error.to_string() })?;
-        if let Some(described) = components.iter().find(|described| described.class >= network.classes()) {
-            return Err(Error::Class { class: described.class, classes: network.classes() });
+        if let Some(record) = components.iter().find(|record| record.class >= network.classes()) {
+            return Err(Error::Class { class: record.class, classes: network.classes() });
         }
         if let Some(class) = (0..network.classes()).find(|class| components.iter().all(|known| known.class != *class)) {
             return Err(Error::Damaged { path, what: format!("no component of class {class}") });
@@ -90,7 +91,7 @@ impl GenerativeModel {
         let (path, bytes) = read(WEIGHTS)?;
         let damaged = |what: String| Error::Damaged { path: path.clone(), what };
         let tensors = Parameters::from_bytes(&bytes).map_err(|error| damaged(error.to_string()))?;
-        let mut taken = Taken { tensors, device, missing: None };
+        let mut reader = TensorReader { tensors, device, missing: None };
         let [height, width, channels] = network.image();
         let mut input = network.image();
         let (mut decoders, mut switches) = (Vec::new(), Vec::new());
@@ -98,35 +99,35 @@ impl GenerativeModel {
             let [size, _, reads, gives] = block.weight.dims();
             let [down, across, _] = block.shape;
             decoders.push(Decoder {
-                weight: taken.take(&format!("decoders.{index}.weight"), [size, size, gives, reads]),
-                bias: taken.take(&format!("decoders.{index}.bias"), [reads]),
-                noise: taken.take(&format!("decoders.{index}.noise"), [reads]),
+                weight: reader.take(&format!("decoders.{index}.weight"), [size, size, gives, reads]),
+                bias: reader.take(&format!("decoders.{index}.bias"), [reads]),
+                noise: reader.take(&format!("decoders.{index}.noise"), [reads]),
                 window: block.window,
                 rectified: index > 0,
             });
             let shape = [network.classes(), down, across, gives, block.pool * block.pool];
-            switches.push(taken.take(&format!("switches.{index}"), shape));
+            switches.push(reader.take(&format!("switches.{index}"), shape));
             input = block.shape;
         }
         let dims = height * width * channels + input.iter().product::<usize>();
         let mut prior = Vec::new();
-        for (index, Described { class, log_weight }) in components.into_iter().enumerate() {
+        for (index, ComponentRecord { class, log_weight }) in components.into_iter().enumerate() {
             let name = |part| format!("prior.{index}.{part}");
-            let factors = taken.columns(&name("loadings"));
+            let factors = reader.columns(&name("loadings"));
             prior.push(Component {
                 class,
                 log_weight,
-                mean: taken.take(&name("mean"), [dims]),
-                loadings: taken.take(&name("loadings"), [dims, factors]),
-                noise: taken.take(&name("noise"), [dims]),
+                mean: reader.take(&name("mean"), [dims]),
+                loadings: reader.take(&name("loadings"), [dims, factors]),
+                noise: reader.take(&name("noise"), [dims]),
             });
         }
         let pixels = Belief {
-            mean: taken.take("pixels.mean", [1, height, width, channels]),
-            variance: taken.take("pixels.variance", [1, height, width, channels]),
+            mean: reader.take("pixels.mean", [1, height, width, channels]),
+            variance: reader.take("pixels.variance", [1, height, width, channels]),
         };
-        let surplus = taken.tensors.iter().map(|(name, ..)| format!("surplus tensor `{name}`")).next();
-        match taken.missing.or(surplus) {
+        let surplus = reader.tensors.iter().map(|(name, ..)| format!("surplus tensor `{name}`")).next();
+        match reader.missing.or(surplus) {
             Some(what) => Err(damaged(what)),
             None => Ok(Self::of(network, decoders, prior, switches, pixels)),
         }
@@ -139,13 +140,13 @@ fn put<const D: usize>(tensors: &mut Parameters, name: &str, tensor: Tensor<D>) 
 }
 
 /// The tensors of a file, each taken once, and what was wrong first.
-struct Taken<'a> {
+struct TensorReader<'a> {
     tensors: Parameters,
     device: &'a Device,
     missing: Option<String>,
 }
 
-impl Taken<'_> {
+impl TensorReader<'_> {
     /// A tensor of this shape; zeros where the file has none, which is told in the end.
     fn take<const D: usize>(&mut self, name: &str, shape: [usize; D]) -> Tensor<D> {
         let found = self.tensors.get(name).map(|(found, _)| found.to_vec());

@@ -9,7 +9,7 @@ mod prior;
 use burn::tensor::Tensor;
 
 pub use belief::{Belief, Level, Upward};
-pub(super) use decoder::Normal;
+pub(super) use decoder::NormalEquations;
 pub(crate) use decoder::patches;
 pub use decoder::{Decoder, DecoderMode};
 pub(super) use network::Block;
@@ -56,8 +56,8 @@ impl GenerativeModel {
         switches: Vec<Tensor<5>>,
         pixels: Belief,
     ) -> Self {
-        let laid = |(block, rho): (&Block, &Tensor<5>)| unwindow(rho.clone().log(), block.pool);
-        let log_switches = network.blocks.iter().zip(&switches).map(laid).collect();
+        let as_images = |(block, rho): (&Block, &Tensor<5>)| unwindow(rho.clone().log(), block.pool);
+        let log_switches = network.blocks.iter().zip(&switches).map(as_images).collect();
         let screen = Screen::of(&prior, network.image().iter().product());
         Self { network, decoders, prior, switches, log_switches, pixels, screen }
     }

@@ -33,7 +33,7 @@ pub struct Component {
 #[derive(Clone, Debug)]
 pub struct Posterior {
     /// log p(â, component), of each image: what is believed is a measurement of the activations with its variance as noise.
-    pub evidence: Vec<f64>,
+    pub log_likelihoods: Vec<f64>,
     /// The mean of z, `[batch, factors]`.
     pub factors: Tensor<2>,
 }
@@ -51,7 +51,7 @@ impl Component {
         }
     }
 
-    /// The evidence of measurements `[batch, dims]` and the factors behind them.
+    /// The log-likelihoods of measurements `[batch, dims]` and the factors behind them.
     ///
     /// ```text
     /// D = ψ + β        R = â − μ        M = I + Uᵀ D⁻¹ U        z = M⁻¹ Uᵀ D⁻¹ R
@@ -76,7 +76,7 @@ impl Component {
         let weighted = Tensor::<2>::from_data(TensorData::new(weighted, [batch, dims]), &device);
         let projected = host(linear(weighted, self.loadings.clone(), None));
         let loadings = floats(self.loadings.clone());
-        let mut evidence = Vec::with_capacity(batch);
+        let mut log_likelihoods = Vec::with_capacity(batch);
         let mut found = Vec::with_capacity(batch * factors);
         let mut last: Option<(&[f32], Cholesky)> = None;
         for image in 0..batch {
@@ -91,11 +91,11 @@ impl Component {
             let mut z = projected.to_vec();
             factor.solve(&mut z);
             let explained = projected.iter().zip(&z).map(|(p, z)| p * z).sum::<f64>();
-            evidence.push(self.log_weight - 0.5 * (apart[image] - explained + factor.log_determinant()));
+            log_likelihoods.push(self.log_weight - 0.5 * (apart[image] - explained + factor.log_determinant()));
             found.extend(z.into_iter().map(|z| z as f32));
             last = Some((precision, factor));
         }
-        Posterior { evidence, factors: Tensor::from_data(TensorData::new(found, [batch, factors]), &device) }
+        Posterior { log_likelihoods, factors: Tensor::from_data(TensorData::new(found, [batch, factors]), &device) }
     }
 }
 
@@ -161,9 +161,9 @@ impl Screen {
         let stack = |of: &dyn Fn(&Component) -> Tensor<2>| {
             let rows = Tensor::cat(prior.iter().map(of).collect(), 0);
             let [components, dims] = rows.dims();
-            // Turned in memory as well: it is read often.
-            let turned = host(rows.transpose()).into_iter().map(|number| number as f32).collect::<Vec<_>>();
-            Tensor::from_data(TensorData::new(turned, [dims, components]), &prior[0].mean.device())
+            // Transposed in memory as well: it is read often.
+            let transposed = host(rows.transpose()).into_iter().map(|number| number as f32).collect::<Vec<_>>();
+            Tensor::from_data(TensorData::new(transposed, [dims, components]), &prior[0].mean.device())
         };
         let tables = [
             stack(&|one| variance(one).recip()),
@@ -204,13 +204,13 @@ pub struct PriorConfig {
     pub factors: usize,
     /// Components of each class.
     pub components: usize,
-    /// Passes of expectation and maximisation.
-    pub passes: usize,
+    /// Iterations of expectation and maximisation.
+    pub em_iterations: usize,
 }
 
 impl Default for PriorConfig {
     fn default() -> Self {
-        Self { factors: 16, components: 1, passes: 8 }
+        Self { factors: 16, components: 1, em_iterations: 8 }
     }
 }
 
@@ -233,15 +233,15 @@ pub(crate) fn fit(class: usize, data: Tensor<2>, config: &PriorConfig, seed: See
     let components = config.components.clamp(1, images);
     let mut shares = clusters(&data, components, seed);
     let mut fitted = Vec::new();
-    for pass in 0..config.passes.max(1) {
+    for iteration in 0..config.em_iterations.max(1) {
         fitted = (0..components)
             .map(|index| {
                 let share = Tensor::<1>::from_data(TensorData::new(shares[index].clone(), [images]), &device);
-                let before = (pass > 0).then(|| &fitted[index]);
+                let before = (iteration > 0).then(|| &fitted[index]);
                 maximise(class, &data, share, before, config.factors.min(dims), floor, seed.at(&[index as u64]))
             })
             .collect::<Vec<_>>();
-        if pass + 1 < config.passes && components > 1 {
+        if iteration + 1 < config.em_iterations && components > 1 {
             shares = expected(&fitted, &data);
         }
     }
@@ -251,12 +251,13 @@ pub(crate) fn fit(class: usize, data: Tensor<2>, config: &PriorConfig, seed: See
 /// The probability that each image is of each component.
 fn expected(components: &[Component], data: &Tensor<2>) -> Vec<Vec<f32>> {
     let known = data.zeros_like();
-    let evidence = components.iter().map(|component| component.posterior(data, &known).evidence).collect::<Vec<_>>();
+    let log_likelihoods =
+        components.iter().map(|component| component.posterior(data, &known).log_likelihoods).collect::<Vec<_>>();
     let images = data.dims()[0];
     let mut shares = vec![vec![0.0; images]; components.len()];
     for image in 0..images {
-        let most = evidence.iter().map(|evidence| evidence[image]).fold(f64::NEG_INFINITY, f64::max);
-        let weights = evidence.iter().map(|evidence| (evidence[image] - most).exp()).collect::<Vec<_>>();
+        let most = log_likelihoods.iter().map(|of_component| of_component[image]).fold(f64::NEG_INFINITY, f64::max);
+        let weights = log_likelihoods.iter().map(|of_component| (of_component[image] - most).exp()).collect::<Vec<_>>();
         let total = weights.iter().sum::<f64>();
         shares.iter_mut().zip(weights).for_each(|(share, weight)| share[image] = (weight / total) as f32);
     }
@@ -352,13 +353,13 @@ fn principal(
     let mut lengths = vec![0.0; factors];
     for _ in 0..ROUNDS {
         let directions = matrix(&basis, dims, factors, &device);
-        let turned = linear(counted.clone().transpose(), linear(centred.clone(), directions, None), None) / count;
-        let turned = host(turned);
+        let multiplied = linear(counted.clone().transpose(), linear(centred.clone(), directions, None), None) / count;
+        let multiplied = host(multiplied);
         // The variance along each direction, of which the last round's are kept.
         for (factor, length) in lengths.iter_mut().enumerate() {
-            *length = (0..dims).map(|row| basis[row * factors + factor] * turned[row * factors + factor]).sum();
+            *length = (0..dims).map(|row| basis[row * factors + factor] * multiplied[row * factors + factor]).sum();
         }
-        basis = orthonormal(turned, dims, factors);
+        basis = orthonormal(multiplied, dims, factors);
     }
     for row in basis.chunks_exact_mut(factors) {
         row.iter_mut().zip(&lengths).for_each(|(number, length)| *number *= (length - floor).max(1e-9).sqrt());
@@ -452,7 +453,7 @@ mod tests {
             dense(&component, &all, &wide(&mean[..DIMS]), &wide(&variance[..DIMS])),
             dense(&component, &[1, 2, 4, 5, 6], &wide(&mean[DIMS..]), &wide(&variance[DIMS..])),
         ];
-        for (found, expected) in found.evidence.iter().zip(expected) {
+        for (found, expected) in found.log_likelihoods.iter().zip(expected) {
             assert!((found - expected).abs() < 1e-4, "{found}, densely {expected}");
         }
     }
@@ -496,7 +497,7 @@ mod tests {
 
     #[test]
     fn mixtures_find_the_kinds_and_their_directions() {
-        let config = PriorConfig { factors: 1, components: 2, passes: 6 };
+        let config = PriorConfig { factors: 1, components: 2, em_iterations: 6 };
         let found = fit(3, two_kinds(400, 0.05), &config, Seed::new(1)).unwrap();
         assert_eq!((found.len(), found[0].class), (2, 3));
         for component in found {
@@ -514,16 +515,16 @@ mod tests {
     }
 
     #[test]
-    fn another_pass_makes_the_images_likelier() {
+    fn another_iteration_makes_the_images_likelier() {
         // More noise than the least there may be.
         let data = two_kinds(200, 1.5);
-        let likelihood = |passes| {
-            let config = PriorConfig { factors: 2, components: 1, passes };
+        let likelihood = |em_iterations| {
+            let config = PriorConfig { factors: 2, components: 1, em_iterations };
             let found = fit(0, data.clone(), &config, Seed::new(1)).unwrap();
-            found[0].posterior(&data, &data.zeros_like()).evidence.iter().sum::<f64>()
+            found[0].posterior(&data, &data.zeros_like()).log_likelihoods.iter().sum::<f64>()
         };
-        let passes = [1, 2, 4, 8].map(likelihood);
-        assert!(passes.is_sorted(), "{passes:?}");
+        let likelihoods = [1, 2, 4, 8].map(likelihood);
+        assert!(likelihoods.is_sorted(), "{likelihoods:?}");
     }
 
     #[test]
@@ -537,7 +538,7 @@ mod tests {
         for image in 0..3 {
             let alone = |numbers: &[f32]| tensor(numbers[image * DIMS..][..DIMS].to_vec(), 1, DIMS);
             let alone = component.posterior(&alone(&mean), &alone(&variance));
-            assert_eq!(alone.evidence, all.evidence[image..=image]);
+            assert_eq!(alone.log_likelihoods, all.log_likelihoods[image..=image]);
             assert_eq!(alone.factors.to_data(), all.factors.clone().slice([image..image + 1, 0..2]).to_data());
         }
     }

@@ -4,7 +4,7 @@ use burn::tensor::{Tensor, activation};
 use firebrick_kernels::relu;
 use firebrick_tensor::indices;
 
-use super::sweep::{Seen, SweepConfig, answer, look};
+use super::sweep::{BottomUp, SweepConfig, bottom_up, top_down};
 use crate::Error;
 use crate::generative::evidence::{Evidence, Query};
 use crate::generative::model::GenerativeModel;
@@ -43,7 +43,7 @@ impl Default for MapConfig {
 
 /// How instances make a picture together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Compose {
+pub enum Composition {
     /// The brightest: strokes that lie over each other.
     Max,
     /// The mean: blends.
@@ -54,7 +54,7 @@ pub enum Compose {
     Over,
 }
 
-impl Compose {
+impl Composition {
     fn of(self, pictures: Vec<Tensor<4>>) -> Tensor<4> {
         let count = pictures.len() as f64;
         let fold = |f: fn(Tensor<4>, Tensor<4>) -> Tensor<4>| pictures.into_iter().reduce(f).expect("an instance");
@@ -167,7 +167,7 @@ fn energy(
     evidence: &Evidence,
     states: &[State],
     parts: &[Parts],
-    compose: Compose,
+    compose: Composition,
     config: &MapConfig,
 ) -> (Tensor<1>, Vec<Tensor<4>>) {
     let [batch, ..] = evidence.images.dims();
@@ -222,19 +222,19 @@ pub fn descend(
     model: &GenerativeModel,
     evidence: &Evidence,
     labels: &[Vec<usize>],
-    compose: Compose,
+    compose: Composition,
     sweep: &SweepConfig,
     config: &MapConfig,
 ) -> Result<Instances, Error> {
-    descend_from(model, evidence, &look(model, evidence, sweep)?, labels, compose, sweep, config)
+    descend_from(model, evidence, &bottom_up(model, evidence, sweep)?, labels, compose, sweep, config)
 }
 
 pub(in crate::generative) fn descend_from(
     model: &GenerativeModel,
     evidence: &Evidence,
-    seen: &Seen,
+    seen: &BottomUp,
     labels: &[Vec<usize>],
-    compose: Compose,
+    compose: Composition,
     sweep: &SweepConfig,
     config: &MapConfig,
 ) -> Result<Instances, Error> {
@@ -280,13 +280,13 @@ pub(in crate::generative) fn descend_from(
 fn begin(
     model: &GenerativeModel,
     evidence: &Evidence,
-    seen: &Seen,
+    seen: &BottomUp,
     labels: &[usize],
     trust: f64,
     config: &SweepConfig,
 ) -> Result<(State, Parts), Error> {
     let [batch, ..] = evidence.images.dims();
-    let found = answer(model, evidence, seen, &Query::Clamp(labels.to_vec()), config)?;
+    let found = top_down(model, evidence, seen, &Query::Clamp(labels.to_vec()), config)?;
     let chosen = found.components;
     let device = model.network.device();
     let top = model.network.blocks.last().expect("there are blocks").shape;

@@ -1,4 +1,4 @@
-//! One pass backward through a classifier, and passes again until the image fits its label.
+//! One sweep through a model: up to the top, and down again to the pixels.
 
 use burn::tensor::{Tensor, TensorData, activation};
 use firebrick_kernels::{linear, relu, soft_unpool};
@@ -21,7 +21,7 @@ pub enum Reading {
 /// The constants of a sweep; to be chosen on a validation split.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SweepConfig {
-    /// What evidence is divided by before it meets the classifier's scores: its numbers are not independent.
+    /// What log-likelihoods are divided by before they meet the classifier's scores: pixels are not independent.
     pub temperature: f64,
     /// What variances of the way up are multiplied by: overlapping windows make them too small.
     pub inflation: f64,
@@ -81,42 +81,42 @@ pub fn sweep(
     query: &Query,
     config: &SweepConfig,
 ) -> Result<Explanation, Error> {
-    Ok(answer(model, evidence, &look(model, evidence, config)?, query, config)?.explanation)
+    Ok(top_down(model, evidence, &bottom_up(model, evidence, config)?, query, config)?.explanation)
 }
 
 /// The way up and what the top says, which no question changes.
-pub(in crate::generative) fn look(
+pub(in crate::generative) fn bottom_up(
     model: &GenerativeModel,
     evidence: &Evidence,
     config: &SweepConfig,
-) -> Result<Seen, Error> {
-    Ok(look_at(model, evidence, believed(model, evidence)?, config))
+) -> Result<BottomUp, Error> {
+    Ok(bottom_up_of(model, evidence, believed(model, evidence)?, config))
 }
 
-pub(in crate::generative) fn look_at(
+pub(in crate::generative) fn bottom_up_of(
     model: &GenerativeModel,
     evidence: &Evidence,
     belief: Belief,
     config: &SweepConfig,
-) -> Seen {
+) -> BottomUp {
     let up = upward(&model.network, belief);
-    Seen { tops: tops(model, &up, evidence, config), up }
+    BottomUp { tops: tops(model, &up, evidence, config), up }
 }
 
 /// The way down.
-pub(in crate::generative) fn answer(
+pub(in crate::generative) fn top_down(
     model: &GenerativeModel,
     evidence: &Evidence,
-    seen: &Seen,
+    below: &BottomUp,
     query: &Query,
     config: &SweepConfig,
-) -> Result<Swept, Error> {
-    let Seen { up, tops } = seen;
+) -> Result<TopDown, Error> {
+    let BottomUp { up, tops } = below;
     let (variance, mean) = (tops.variance.clone(), tops.mean.clone());
-    let tempered = activation::log_softmax(tops.log_evidence.clone() / config.temperature, 1);
+    let tempered = activation::log_softmax(tops.class_log_likelihoods.clone() / config.temperature, 1);
     let log_scores = scores(model, evidence, tempered.clone(), up.logits.clone());
     let labels = labels(&log_scores, query)?;
-    let components = likeliest(model, &tops.evidence, &labels);
+    let components = likeliest(model, &tops.log_likelihoods, &labels);
     let (factors, rendered_top, noise) = render_top(model, tops, &components);
     // Precision-weighted fusion of the way down, with the noise ψ, and the way up, with the variance β.
     let [_, dims] = mean.dims();
@@ -133,7 +133,7 @@ pub(in crate::generative) fn answer(
     let fused_top = relu(Belief::fused([rendered_top.clone(), noise], [mean, variance]));
     let top = model.network.blocks.last().expect("there are blocks").shape;
     let fused = fused_top.clone().reshape([labels.len(), top[0], top[1], top[2]]);
-    let (layers, rendered) = descend(model, up, fused, &labels, config);
+    let (layers, rendered) = render_down(model, up, fused, &labels, config);
     // What is hidden is told twice: by the decoders, with the noise τ, and by the factors themselves, with the noise ψ.
     let residual = model.decoders[0].noise.clone().reshape([1, 1, 1, colours]).expand(rendered.dims());
     let told = Belief::fused([rendered.clone(), residual], [expected.clone(), uncertain]);
@@ -141,7 +141,7 @@ pub(in crate::generative) fn answer(
     let hidden = evidence.visible.clone().neg() + 1.0;
     let images = evidence.images.clone() * evidence.visible.clone() + clipped * hidden;
     let explanation = Explanation { labels, log_scores, images, rendered, expected, layers };
-    Ok(Swept { explanation, tempered, components, factors, rendered: rendered_top, fused: fused_top })
+    Ok(TopDown { explanation, tempered, components, factors, rendered: rendered_top, fused: fused_top })
 }
 
 /// What evidence and classifier say of the labels together: the classifier counts as far as it sees, and alone where nothing is hidden.
@@ -168,7 +168,7 @@ pub(in crate::generative) fn hidden_share(model: &GenerativeModel, evidence: &Ev
     hidden.reshape([batch, each]).sum_dim(1) / variance.sum().reshape([1, 1])
 }
 
-fn tops(model: &GenerativeModel, up: &Upward, evidence: &Evidence, config: &SweepConfig) -> Tops {
+fn tops(model: &GenerativeModel, up: &Upward, evidence: &Evidence, config: &SweepConfig) -> TopPosterior {
     let top = &up.levels.last().expect("there are blocks").after;
     let [batch, height, width, channels] = top.mean.dims();
     let flat = |x: &Tensor<4>| x.clone().reshape([batch, height * width * channels]);
@@ -176,7 +176,7 @@ fn tops(model: &GenerativeModel, up: &Upward, evidence: &Evidence, config: &Swee
     let [_, rows, columns, colours] = evidence.images.dims();
     let pixels = rows * columns * colours;
     // What is not measured drops out: only the part of the prior that is has to be asked.
-    let (reading, Plausible { asked, guessed }) = match config.reading {
+    let (reading, Shortlist { asked, guessed }) = match config.reading {
         Reading::Pixels => {
             let images = evidence.images.clone().reshape([batch, pixels]);
             let visible = evidence.visible.clone().expand([batch, rows, columns, colours]);
@@ -184,50 +184,50 @@ fn tops(model: &GenerativeModel, up: &Upward, evidence: &Evidence, config: &Swee
             let seen = hidden.clone().bool_not().float();
             let plausible = plausible(model, &images, &seen, FAR * config.temperature);
             let variance = images.zeros_like().mask_fill(hidden, f32::INFINITY);
-            (Measured { mean: images, variance, part: 0..pixels }, plausible)
+            (Measurement { mean: images, variance, part: 0..pixels }, plausible)
         }
         Reading::Activations => {
             let part = pixels..pixels + height * width * channels;
             let (asked, guessed) = (vec![(0..batch).collect(); model.prior.len()], vec![Vec::new(); batch]);
-            (Measured { mean: mean.clone(), variance: variance.clone(), part }, Plausible { asked, guessed })
+            (Measurement { mean: mean.clone(), variance: variance.clone(), part }, Shortlist { asked, guessed })
         }
     };
-    let mut evidence = vec![vec![f64::NEG_INFINITY; model.prior.len()]; batch];
+    let mut log_likelihoods = vec![vec![f64::NEG_INFINITY; model.prior.len()]; batch];
     let mut factors = Vec::with_capacity(model.prior.len());
     for (index, asked) in asked.into_iter().enumerate() {
         let found = reading.of(&model.prior[index], &asked);
-        asked.iter().zip(found.evidence).for_each(|(&image, found)| evidence[image][index] = found);
+        asked.iter().zip(found.log_likelihoods).for_each(|(&image, found)| log_likelihoods[image][index] = found);
         factors.push((asked, found.factors));
     }
-    for (evidence, guessed) in evidence.iter_mut().zip(guessed) {
-        let most = evidence.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    for (of_image, guessed) in log_likelihoods.iter_mut().zip(guessed) {
+        let most = of_image.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         // What was not asked is never likelier than what was.
-        let least = evidence.iter().copied().filter(|log| log.is_finite()).fold(most, f64::min);
-        guessed.into_iter().for_each(|(index, below)| evidence[index] = least.min(most + below));
+        let least = of_image.iter().copied().filter(|log| log.is_finite()).fold(most, f64::min);
+        guessed.into_iter().for_each(|(index, below)| of_image[index] = least.min(most + below));
     }
     let classes = model.network.classes();
-    let mut log_evidence = Vec::with_capacity(batch * classes);
-    for evidence in &evidence {
+    let mut class_log_likelihoods = Vec::with_capacity(batch * classes);
+    for of_image in &log_likelihoods {
         for class in 0..classes {
-            let of_class = model.prior.iter().zip(evidence).filter(|(component, _)| component.class == class);
+            let of_class = model.prior.iter().zip(of_image).filter(|(component, _)| component.class == class);
             let logs = of_class.map(|(_, log)| *log).collect::<Vec<_>>();
             let most = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let sum = logs.iter().map(|log| (log - most).exp()).sum::<f64>();
-            log_evidence.push((most + sum.ln()) as f32);
+            class_log_likelihoods.push((most + sum.ln()) as f32);
         }
     }
     // Only their differences count, and f32 holds those of large numbers badly.
-    for row in log_evidence.chunks_exact_mut(classes) {
+    for row in class_log_likelihoods.chunks_exact_mut(classes) {
         let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         row.iter_mut().for_each(|log| *log -= most);
     }
-    let log_evidence = TensorData::new(log_evidence, [batch, classes]);
-    let log_evidence = Tensor::from_data(log_evidence, &mean.device());
-    Tops { reading, evidence, factors, log_evidence, variance, mean }
+    let class_log_likelihoods = TensorData::new(class_log_likelihoods, [batch, classes]);
+    let class_log_likelihoods = Tensor::from_data(class_log_likelihoods, &mean.device());
+    TopPosterior { reading, log_likelihoods, factors, class_log_likelihoods, variance, mean }
 }
 
 /// Of each class the component that suits an image's numbers best by themselves is asked about it, unless it is too `far` below the best.
-fn plausible(model: &GenerativeModel, images: &Tensor<2>, seen: &Tensor<2>, far: f64) -> Plausible {
+fn plausible(model: &GenerativeModel, images: &Tensor<2>, seen: &Tensor<2>, far: f64) -> Shortlist {
     let mut asked = vec![Vec::new(); model.prior.len()];
     let scores = model.screen.scores(images, seen);
     let guessed = scores.into_iter().enumerate().map(|(image, scores)| {
@@ -246,20 +246,20 @@ fn plausible(model: &GenerativeModel, images: &Tensor<2>, seen: &Tensor<2>, far:
         guessed
     });
     let guessed = guessed.collect();
-    Plausible { asked, guessed }
+    Shortlist { asked, guessed }
 }
 
 /// The likeliest component of each image's label.
-fn likeliest(model: &GenerativeModel, evidence: &[Vec<f64>], labels: &[usize]) -> Vec<usize> {
-    let chosen = evidence.iter().zip(labels).map(|(evidence, &label)| {
+fn likeliest(model: &GenerativeModel, log_likelihoods: &[Vec<f64>], labels: &[usize]) -> Vec<usize> {
+    let chosen = log_likelihoods.iter().zip(labels).map(|(of_image, &label)| {
         let of_class = (0..model.prior.len()).filter(|&index| model.prior[index].class == label);
-        of_class.max_by(|&a, &b| evidence[a].total_cmp(&evidence[b])).expect("every class has a component")
+        of_class.max_by(|&a, &b| of_image[a].total_cmp(&of_image[b])).expect("every class has a component")
     });
     chosen.collect()
 }
 
 /// The factors of each image's component, what it renders, and its noise.
-fn render_top(model: &GenerativeModel, tops: &Tops, components: &[usize]) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
+fn render_top(model: &GenerativeModel, tops: &TopPosterior, components: &[usize]) -> (Tensor<2>, Tensor<2>, Tensor<2>) {
     let device = model.network.device();
     let (mut rows, mut factors, mut rendered, mut noise) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (index, component) in model.prior.iter().enumerate() {
@@ -288,7 +288,7 @@ fn render_top(model: &GenerativeModel, tops: &Tops, components: &[usize]) -> (Te
 }
 
 /// The way down from the top activations: the posterior of every block, and the rendered pixels.
-fn descend(
+fn render_down(
     model: &GenerativeModel,
     up: &Upward,
     top: Tensor<4>,
@@ -324,9 +324,9 @@ fn descend(
 }
 
 /// A sweep, with what the top was before the way down.
-pub(crate) struct Swept {
+pub(in crate::generative) struct TopDown {
     pub(crate) explanation: Explanation,
-    /// log softmax(evidence / T), `[batch, classes]`.
+    /// log softmax(log p(x_seen | y) / T), `[batch, classes]`.
     pub(in crate::generative) tempered: Tensor<2>,
     /// The component of each image.
     pub(crate) components: Vec<usize>,
@@ -339,13 +339,13 @@ pub(crate) struct Swept {
 }
 
 /// The way up of some images.
-pub(crate) struct Seen {
+pub(in crate::generative) struct BottomUp {
     up: Upward,
-    tops: Tops,
+    tops: TopPosterior,
 }
 
 /// Who is asked about some images.
-struct Plausible {
+struct Shortlist {
     /// Of each component, the images.
     asked: Vec<Vec<usize>>,
     /// Of each image, components of classes that are too far to be asked, and how far below the best they are by its numbers alone.
@@ -353,18 +353,21 @@ struct Plausible {
 }
 
 /// What the factors are read from: numbers `[batch, dims]` with their variances, and which part of the prior they are.
-struct Measured {
+struct Measurement {
     mean: Tensor<2>,
     variance: Tensor<2>,
     part: std::ops::Range<usize>,
 }
 
-impl Measured {
+impl Measurement {
     /// What a component says of some images.
     fn of(&self, component: &Component, images: &[usize]) -> Posterior {
         if images.is_empty() {
             let [_, factors] = component.loadings.dims();
-            return Posterior { evidence: Vec::new(), factors: Tensor::zeros([0, factors], &self.mean.device()) };
+            return Posterior {
+                log_likelihoods: Vec::new(),
+                factors: Tensor::zeros([0, factors], &self.mean.device()),
+            };
         }
         let rows = |x: &Tensor<2>| x.clone().select(0, indices(images, &x.device()));
         component.part(self.part.clone()).posterior(&rows(&self.mean), &rows(&self.variance))
@@ -372,14 +375,14 @@ impl Measured {
 }
 
 /// What the top activations say.
-struct Tops {
-    reading: Measured,
+struct TopPosterior {
+    reading: Measurement,
     /// Of each image and component: exact where it was asked, a guess where its class was not, −∞ where another stands for its class.
-    evidence: Vec<Vec<f64>>,
+    log_likelihoods: Vec<Vec<f64>>,
     /// Of each component, the images that it was asked about and the factors that it found.
     factors: Vec<(Vec<usize>, Tensor<2>)>,
     /// Of each class less the greatest, `[batch, classes]`.
-    log_evidence: Tensor<2>,
+    class_log_likelihoods: Tensor<2>,
     variance: Tensor<2>,
     mean: Tensor<2>,
 }

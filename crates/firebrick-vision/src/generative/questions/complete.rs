@@ -6,13 +6,15 @@ use firebrick_tensor::indices;
 use crate::Error;
 use crate::generative::evidence::{Evidence, Query};
 use crate::generative::model::{Belief, GenerativeModel};
-use crate::generative::passes::{Explanation, LayerPosterior, SweepConfig, Swept, answer, hidden_share, look, look_at};
+use crate::generative::passes::{
+    Explanation, LayerPosterior, SweepConfig, TopDown, bottom_up, bottom_up_of, hidden_share, top_down,
+};
 use crate::generative::rows::{chosen, pick, pick_rows};
 
 /// Passes again, each on what the one before filled in, for the most probable labels; the label whose image fits best.
 ///
 /// ```text
-/// score_y = log p_CNN(y | x̄_y) + log softmax(evidence / T)_y − ¼ Σ_seen (x̂_y − x)² / (2 · 0.02)
+/// score_y = log p_CNN(y | x̄_y) + log softmax(log p(x_seen | ·) / T)_y − ¼ Σ_seen (x̂_y − x)² / (2 · 0.02)
 /// ```
 ///
 /// # Errors
@@ -26,8 +28,8 @@ pub fn complete(
 ) -> Result<Explanation, Error> {
     /// What is left uncertain of a pixel that was filled in.
     const FILLED: f64 = 0.03;
-    let seen = look(model, evidence, config)?;
-    let first = answer(model, evidence, &seen, &Query::Free, config)?.explanation;
+    let seen = bottom_up(model, evidence, config)?;
+    let first = top_down(model, evidence, &seen, &Query::Free, config)?.explanation;
     let [batch, classes] = first.log_scores.dims();
     let candidates = candidates.clamp(1, classes);
     let asked = hidden_share(model, evidence).into_data().iter::<f64>().collect::<Vec<_>>();
@@ -36,25 +38,27 @@ pub fn complete(
     for candidate in 0..candidates {
         let labels = (0..batch).map(|image| order[image * classes + candidate] as usize).collect::<Vec<_>>();
         let query = Query::Clamp(labels.clone());
-        let mut found = answer(model, evidence, &seen, &query, config)?;
+        let mut found = top_down(model, evidence, &seen, &query, config)?;
         for _ in 1..passes {
             let hidden = evidence.visible.clone().neg() + 1.0;
             let variance = (hidden * FILLED).expand(evidence.images.dims());
             let belief = Belief { mean: found.explanation.images.clone(), variance };
-            found = answer(model, evidence, &look_at(model, evidence, belief, config), &query, config)?;
+            found = top_down(model, evidence, &bottom_up_of(model, evidence, belief, config), &query, config)?;
         }
-        let Swept { explanation: found, tempered, .. } = found;
+        let TopDown { explanation: found, tempered, .. } = found;
         let of_label = |scores: Tensor<2>| {
             let labels = indices(&labels, &scores.device()).reshape([batch, 1]);
             scores.gather(1, labels).into_data().iter::<f64>().collect::<Vec<_>>()
         };
         let judged = model.network.label_log_probs(&found.images, &labels);
-        let evident = of_label(tempered);
+        let log_likelihood_of_label = of_label(tempered);
         let misfit = (found.rendered.clone() - evidence.images.clone()).square() * evidence.visible.clone();
         let each = misfit.shape().num_elements() / batch;
         let misfit = misfit.reshape([batch, each]).sum_dim(1).into_data().iter::<f64>().collect::<Vec<_>>();
         // Where nothing is hidden nothing was filled in, and the classifier answers alone.
-        let told = |image: usize| if asked[image] > 0.0 { evident[image] - 0.25 * misfit[image] / 0.04 } else { 0.0 };
+        let told = |image: usize| {
+            if asked[image] > 0.0 { log_likelihood_of_label[image] - 0.25 * misfit[image] / 0.04 } else { 0.0 }
+        };
         let scores = (0..batch).map(|image| judged[image] + told(image));
         let scores = scores.collect::<Vec<_>>();
         best = Some(match best {

@@ -17,7 +17,7 @@ pub struct DetectConfig {
     pub threshold: f64,
     /// The most instances.
     pub instances: usize,
-    /// What the evidence of a label is divided by beside the classifier's score.
+    /// What the log-likelihood of a label is divided by beside the classifier's score.
     pub temperature: f64,
     /// What tells an instance from what lies beside it.
     pub uncover: UncoverConfig,

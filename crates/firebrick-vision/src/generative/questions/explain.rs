@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use crate::Error;
 use crate::generative::evidence::{Evidence, Query};
 use crate::generative::model::GenerativeModel;
-use crate::generative::passes::{Compose, MapConfig, SweepConfig, descend_from, look};
+use crate::generative::passes::{Composition, MapConfig, SweepConfig, bottom_up, descend_from};
 use crate::generative::rows::{chosen, pick, pick_rows};
 
 /// The explanation of least energy by one instance, of every label; the label that explains best.
@@ -22,22 +22,23 @@ pub fn most_probable_explanation(
     query: &Query,
     sweep: &SweepConfig,
     config: &MapConfig,
-) -> Result<Found, Error> {
+) -> Result<MapEstimate, Error> {
     let [batch, ..] = evidence.images.dims();
     let candidates = match query {
         Query::Clamp(labels) => vec![labels.clone()],
         Query::Free => (0..model.network.classes()).map(|class| vec![class; batch]).collect(),
     };
-    let seen = look(model, evidence, sweep)?;
-    let mut best: Option<Found> = None;
+    let seen = bottom_up(model, evidence, sweep)?;
+    let mut best: Option<MapEstimate> = None;
     for labels in candidates {
-        let found = descend_from(model, evidence, &seen, std::slice::from_ref(&labels), Compose::Max, sweep, config)?;
+        let found =
+            descend_from(model, evidence, &seen, std::slice::from_ref(&labels), Composition::Max, sweep, config)?;
         let rendered = found.rendered[0].clone();
         let hidden = evidence.visible.clone().neg() + 1.0;
         let images = evidence.images.clone() * evidence.visible.clone() + rendered.clone() * hidden;
         let judged = model.network.label_log_probs(&images, &labels);
         let scores = judged.iter().zip(&found.energy).map(|(judged, energy)| judged - energy / 10.0).collect();
-        let found = Found { labels, scores, images, rendered, energies: vec![found.energy] };
+        let found = MapEstimate { labels, scores, images, rendered, energies: vec![found.energy] };
         best = Some(match best {
             None => found,
             Some(known) => known.or_better(found),
@@ -48,7 +49,7 @@ pub fn most_probable_explanation(
 
 /// The least energy of one instance.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct MapEstimate {
     /// The label of each picture.
     pub labels: Vec<usize>,
     /// How well it explains the picture.
@@ -62,7 +63,7 @@ pub struct Found {
     pub energies: Vec<Vec<f64>>,
 }
 
-impl Found {
+impl MapEstimate {
     fn or_better(self, other: Self) -> Self {
         let rows = chosen(|image| other.scores[image] > self.scores[image], self.scores.len());
         Self {

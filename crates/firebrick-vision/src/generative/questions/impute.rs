@@ -15,7 +15,7 @@ pub struct ImputeConfig {
     pub neighbours: usize,
     /// λ, the variance of a pixel beyond what neighbours say.
     pub noise: f64,
-    /// What evidence is divided by: pixels are not independent.
+    /// What log-likelihoods are divided by: pixels are not independent.
     pub temperature: f64,
 }
 
@@ -27,7 +27,7 @@ impl Default for ImputeConfig {
 
 /// Pictures filled in as every class has it.
 #[derive(Clone, Debug)]
-pub struct Imputed {
+pub struct Imputation {
     /// The likeliest label of each.
     pub labels: Vec<usize>,
     /// The log-probability of every label, `[batch, classes]`.
@@ -63,7 +63,7 @@ pub fn impute(
     exemplars: &Exemplars,
     query: &Query,
     config: &ImputeConfig,
-) -> Result<Imputed, Error> {
+) -> Result<Imputation, Error> {
     let ImputeConfig { neighbours, noise, temperature } = *config;
     assert!(neighbours > 0 && noise > 0.0 && temperature > 0.0, "{config:?} must be positive");
     evidence.checked(model.network().image())?;
@@ -76,11 +76,12 @@ pub fn impute(
                 return Err(Error::EmptyClass { class });
             }
             let others = fillings.iter_mut().filter(|filling| filling.class != class);
-            others.for_each(|filling| filling.evidence[image] = f64::NEG_INFINITY);
+            others.for_each(|filling| filling.log_likelihoods[image] = f64::NEG_INFINITY);
         }
     }
-    let most = |image: usize| fillings.iter().map(|filling| filling.evidence[image]).fold(f64::NEG_INFINITY, f64::max);
-    let weight = |filling: &Filling, image: usize| ((filling.evidence[image] - most(image)) / temperature).exp();
+    let most =
+        |image: usize| fillings.iter().map(|filling| filling.log_likelihoods[image]).fold(f64::NEG_INFINITY, f64::max);
+    let weight = |filling: &Filling, image: usize| ((filling.log_likelihoods[image] - most(image)) / temperature).exp();
     let total = |image: usize| fillings.iter().map(|filling| weight(filling, image)).sum::<f64>();
     let device = evidence.images.device();
     let mut images = evidence.images.zeros_like();
@@ -95,5 +96,5 @@ pub fn impute(
     }
     let labels = scores.clone().argmax(1).into_data().iter::<i64>().map(|label| label as usize).collect();
     // What is seen is not left to the rounding of weights that add up to 1.
-    Ok(Imputed { labels, log_scores: scores.clamp_min(1e-30).log(), images: filled(evidence, images) })
+    Ok(Imputation { labels, log_scores: scores.clamp_min(1e-30).log(), images: filled(evidence, images) })
 }

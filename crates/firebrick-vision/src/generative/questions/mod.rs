@@ -10,8 +10,8 @@ mod uncover;
 
 pub use complete::complete;
 pub use detect::{DetectConfig, Detection, detect};
-pub use explain::{Found, most_probable_explanation};
-pub use impute::{ImputeConfig, Imputed, impute};
+pub use explain::{MapEstimate, most_probable_explanation};
+pub use impute::{Imputation, ImputeConfig, impute};
 pub use overlap::overlapping_labels;
 pub use separate::separate;
-pub use uncover::{UncoverConfig, Uncovered, uncover, uncover_by_exemplars};
+pub use uncover::{UncoverConfig, Visibility, uncover, uncover_by_exemplars};

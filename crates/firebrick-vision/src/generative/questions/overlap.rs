@@ -5,7 +5,7 @@ use firebrick_tensor::indices;
 use crate::Error;
 use crate::generative::evidence::Evidence;
 use crate::generative::exemplars::{Exemplars, flat, least, sum};
-use crate::generative::passes::Compose;
+use crate::generative::passes::Composition;
 
 /// The labels of the two remembered images, of two classes, that make each picture best together; where one label of each picture is
 /// known, it is the first.
@@ -25,7 +25,7 @@ use crate::generative::passes::Compose;
 pub fn overlapping_labels(
     exemplars: &Exemplars,
     evidence: &Evidence,
-    compose: Compose,
+    compose: Composition,
     known: Option<&[usize]>,
 ) -> Result<[Vec<usize>; 2], Error> {
     let [batch, ..] = evidence.images.dims();
@@ -56,10 +56,10 @@ pub fn overlapping_labels(
         asked.collect::<Vec<_>>()
     };
     let found = match compose {
-        Compose::Max => best_pairs(exemplars, &pictures, |a, b| if a > b { a } else { b }, pairs),
-        Compose::Mean => best_pairs(exemplars, &pictures, |a, b| (a + b) / 2.0, pairs),
-        Compose::Sum => best_pairs(exemplars, &pictures, |a, b| a + b, pairs),
-        Compose::Over => best_pairs(exemplars, &pictures, |a, b| a + (1.0 - a) * b, pairs),
+        Composition::Max => best_pairs(exemplars, &pictures, |a, b| if a > b { a } else { b }, pairs),
+        Composition::Mean => best_pairs(exemplars, &pictures, |a, b| (a + b) / 2.0, pairs),
+        Composition::Sum => best_pairs(exemplars, &pictures, |a, b| a + b, pairs),
+        Composition::Over => best_pairs(exemplars, &pictures, |a, b| a + (1.0 - a) * b, pairs),
     };
     Ok([0, 1].map(|side| found.iter().map(|pair| pair[side]).collect()))
 }
@@ -169,27 +169,30 @@ mod tests {
             overlapping_labels(&exemplars, &evidence, compose, known).unwrap()
         };
         // The brighter of the second image of class 0 and that of 3; of the first and that of 1.
-        assert_eq!(pairs([[0.9, 0.5, 0.0, 0.8], [1.0, 0.5, 1.0, 0.0]], Compose::Max, None), [vec![0, 0], vec![3, 1]]);
-        assert_eq!(pairs([[0.45, 0.0, 0.5, 0.4]; 2], Compose::Mean, None), [vec![1, 1], vec![3, 3]]);
-        assert_eq!(pairs([[0.9, 0.0, 1.0, 0.8]; 2], Compose::Sum, None), [vec![1, 1], vec![3, 3]]);
-        assert_eq!(pairs([[0.9, 0.05, 1.0, 0.8]; 2], Compose::Over, None), [vec![1, 1], vec![3, 3]]);
+        assert_eq!(
+            pairs([[0.9, 0.5, 0.0, 0.8], [1.0, 0.5, 1.0, 0.0]], Composition::Max, None),
+            [vec![0, 0], vec![3, 1]]
+        );
+        assert_eq!(pairs([[0.45, 0.0, 0.5, 0.4]; 2], Composition::Mean, None), [vec![1, 1], vec![3, 3]]);
+        assert_eq!(pairs([[0.9, 0.0, 1.0, 0.8]; 2], Composition::Sum, None), [vec![1, 1], vec![3, 3]]);
+        assert_eq!(pairs([[0.9, 0.05, 1.0, 0.8]; 2], Composition::Over, None), [vec![1, 1], vec![3, 3]]);
         // Where one is known it is the first, though another pair would be better.
-        assert_eq!(pairs([[1.0, 0.5, 1.0, 0.0]; 2], Compose::Max, Some(&[3, 1])), [vec![3, 1], vec![1, 0]]);
+        assert_eq!(pairs([[1.0, 0.5, 1.0, 0.0]; 2], Composition::Max, Some(&[3, 1])), [vec![3, 1], vec![1, 0]]);
     }
 
     #[test]
     fn hidden_pixels_do_not_count() {
         let evidence = Evidence { images: images(&[[0.9, 0.5, 1.0, 0.8]]), visible: images(&[[1.0, 1.0, 0.0, 1.0]]) };
-        assert_eq!(overlapping_labels(&exemplars(), &evidence, Compose::Max, None).unwrap(), [vec![0], vec![3]]);
+        assert_eq!(overlapping_labels(&exemplars(), &evidence, Composition::Max, None).unwrap(), [vec![0], vec![3]]);
         let evidence = Evidence { images: images(&[[0.9, 0.5, f32::NAN, 0.8]]), ..evidence };
-        assert_eq!(overlapping_labels(&exemplars(), &evidence, Compose::Max, None).unwrap(), [vec![0], vec![3]]);
+        assert_eq!(overlapping_labels(&exemplars(), &evidence, Composition::Max, None).unwrap(), [vec![0], vec![3]]);
     }
 
     #[test]
     #[should_panic(expected = "pixels of pictures of the remembered size")]
     fn pictures_of_another_size_are_refused() {
         let images = Tensor::zeros([1, 1, 2, 1], &Device::flex());
-        overlapping_labels(&exemplars(), &Evidence { visible: images.ones_like(), images }, Compose::Max, None)
+        overlapping_labels(&exemplars(), &Evidence { visible: images.ones_like(), images }, Composition::Max, None)
             .unwrap();
     }
 
@@ -197,10 +200,13 @@ mod tests {
     fn a_class_that_nobody_remembers_is_told() {
         let evidence = Evidence { images: images(&[[0.0; 4]]), visible: images(&[[1.0; 4]]) };
         for class in [2, 7] {
-            let told = overlapping_labels(&exemplars(), &evidence, Compose::Max, Some(&[class])).unwrap_err();
+            let told = overlapping_labels(&exemplars(), &evidence, Composition::Max, Some(&[class])).unwrap_err();
             assert_eq!(told.to_string(), format!("no image of class {class} to learn it from"));
         }
         let one = Exemplars::new(&images(&[[0.0; 4]]), &[0]);
-        assert!(matches!(overlapping_labels(&one, &evidence, Compose::Max, None), Err(Error::EmptyClass { class: 1 })));
+        assert!(matches!(
+            overlapping_labels(&one, &evidence, Composition::Max, None),
+            Err(Error::EmptyClass { class: 1 })
+        ));
     }
 }

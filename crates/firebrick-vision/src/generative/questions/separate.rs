@@ -4,7 +4,7 @@ use crate::Error;
 use crate::classifiers::Classifier;
 use crate::generative::evidence::Evidence;
 use crate::generative::model::GenerativeModel;
-use crate::generative::passes::{Compose, Instances, MapConfig, SweepConfig, descend_from, look};
+use crate::generative::passes::{Composition, Instances, MapConfig, SweepConfig, bottom_up, descend_from};
 use crate::generative::rows::{chosen, pick};
 
 /// The two labels that explain each picture best together, among all pairs of the classifier's first `candidates` labels; or, where
@@ -26,11 +26,11 @@ pub fn separate(
     evidence: &Evidence,
     known: Option<&[usize]>,
     candidates: usize,
-    compose: Compose,
+    compose: Composition,
     sweep: &SweepConfig,
     config: &MapConfig,
 ) -> Result<Instances, Error> {
-    /// So much shorter is the first look.
+    /// So much shorter is the first descent.
     const SHORTER: usize = 6;
     /// Pairs of each picture that are looked at again.
     const KEPT: usize = 10;
@@ -61,7 +61,7 @@ pub fn separate(
             pairs.map(|pair| (0..batch).map(|image| pair.map(|place| ranked(image)[place])).collect()).collect()
         }
     };
-    let seen = look(model, evidence, sweep)?;
+    let seen = bottom_up(model, evidence, sweep)?;
     let explained = |pairs: &[[usize; 2]], config: &MapConfig| {
         let labels = [0, 1].map(|side| pairs.iter().map(|pair| pair[side]).collect::<Vec<_>>());
         let found = descend_from(model, evidence, &seen, &labels, compose, sweep, config)?;

@@ -29,7 +29,7 @@ impl Default for UncoverConfig {
 
 /// What is seen of pictures of which something else may cover a part.
 #[derive(Clone, Debug)]
-pub struct Uncovered {
+pub struct Visibility {
     /// The probability that a pixel is of what is asked for, `[batch, height, width, 1]`; 0 where nothing is seen anyway.
     pub visible: Tensor<4>,
     /// log p(picture, label, cover) at the best cover of every label, in nats, `[batch][classes]`; how covered pixels lie together is left out.
@@ -54,7 +54,7 @@ pub struct Uncovered {
 ///
 /// # Panics
 /// If `covered` is not between 0 and 1.
-pub fn uncover(model: &GenerativeModel, evidence: &Evidence, config: &UncoverConfig) -> Result<Uncovered, Error> {
+pub fn uncover(model: &GenerativeModel, evidence: &Evidence, config: &UncoverConfig) -> Result<Visibility, Error> {
     let UncoverConfig { covered, coherence, rounds } = *config;
     assert!(covered > 0.0 && covered < 1.0, "{covered} of the pixels are covered");
     evidence.checked(model.network().image())?;
@@ -81,14 +81,14 @@ pub fn uncover(model: &GenerativeModel, evidence: &Evidence, config: &UncoverCon
                 let there = counts(&evidence.visible);
                 let cover =
                     |image: usize| shown[image] * (1.0 - covered).ln() + (there[image] - shown[image]) * covered.ln();
-                scores = found.evidence.iter().enumerate().map(|(image, log)| log + cover(image)).collect();
+                scores = found.log_likelihoods.iter().enumerate().map(|(image, log)| log + cover(image)).collect();
                 break;
             }
             let expected = linear(found.factors, component.loadings.clone().transpose(), Some(component.mean.clone()));
             let off =
                 (seen.clone() - expected).square() / noise.clone() + noise.clone().log() + std::f64::consts::TAU.ln();
             let density = (off * -0.5).reshape([batch, height, width, channels]).sum_dim(3);
-            probability = settled(density + logit, &evidence.visible, coherence);
+            probability = mean_field(density + logit, &evidence.visible, coherence);
             visible = probability.clone().greater_elem(0.5).float();
         }
         // Each pixel of a black picture is dark, as exactly as any is known, or covered, whichever is likelier.
@@ -111,10 +111,10 @@ pub fn uncover(model: &GenerativeModel, evidence: &Evidence, config: &UncoverCon
         });
     }
     let (_, visible) = best.expect("there is a component");
-    Ok(Uncovered { visible, log_scores, gains })
+    Ok(Visibility { visible, log_scores, gains })
 }
 
-impl Uncovered {
+impl Visibility {
     /// Whether each pixel is of what is asked for, `[batch, height, width, 1]`.
     pub fn seen(&self) -> Tensor<4> {
         self.visible.clone().greater_elem(0.5).float()
@@ -169,24 +169,24 @@ pub fn uncover_by_exemplars(exemplars: &Exemplars, evidence: &Evidence, covered:
         + variance.log()
         + std::f64::consts::TAU.ln();
     let density = (off * -0.5).reshape([batch, height, width, channels]).sum_dim(3);
-    settled(density + ((1.0 - covered) / covered).ln(), &evidence.visible, coherence)
+    mean_field(density + ((1.0 - covered) / covered).ln(), &evidence.visible, coherence)
 }
 
-/// The probability of what each pixel has for itself, in logits, once neighbours have settled, where it is seen.
-fn settled(own: Tensor<4>, visible: &Tensor<4>, coherence: f64) -> Tensor<4> {
+/// The probability of what each pixel has for itself, in logits, once neighbours have mean_field, where it is seen.
+fn mean_field(own: Tensor<4>, visible: &Tensor<4>, coherence: f64) -> Tensor<4> {
     let mut probability = activation::sigmoid(own.clone());
-    for _ in 0..if coherence > 0.0 { SETTLE } else { 0 } {
-        let field = beside((probability.clone() * 2.0 - 1.0) * visible.clone());
+    for _ in 0..if coherence > 0.0 { MEAN_FIELD_ROUNDS } else { 0 } {
+        let field = neighbour_sum((probability.clone() * 2.0 - 1.0) * visible.clone());
         probability = activation::sigmoid(own.clone() + field * coherence);
     }
     probability * visible.clone()
 }
 
 /// Rounds in which neighbours settle.
-const SETTLE: usize = 5;
+const MEAN_FIELD_ROUNDS: usize = 5;
 
 /// The sum of the four pixels beside each.
-fn beside(x: Tensor<4>) -> Tensor<4> {
+fn neighbour_sum(x: Tensor<4>) -> Tensor<4> {
     let [batch, height, width, _] = x.dims();
     let row = Tensor::zeros([batch, 1, width, 1], &x.device());
     let column = Tensor::zeros([batch, height, 1, 1], &x.device());

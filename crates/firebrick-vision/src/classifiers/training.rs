@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Int, Tensor, TensorData};
 use firebrick_kernels::token_log_probs;
 use firebrick_tensor::Workers;
-use firebrick_train::{Error, FitConfig, Loss, Order, Run, Samples, fit};
+use firebrick_train::{Error, FitConfig, Loss, Order, Run, Samples};
 use firebrick_types::Seed;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use crate::images::{Images, pixels};
 /// How images are learnt from.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ClassifyConfig {
+pub struct ClassifierConfig {
     /// How often each image is seen.
     pub epochs: u64,
     /// Images of one optimiser step.
@@ -28,7 +28,7 @@ pub struct ClassifyConfig {
     pub fit: FitConfig,
 }
 
-impl ClassifyConfig {
+impl ClassifierConfig {
     /// What a loop over so many images takes.
     pub(crate) fn samples(&self, images: usize) -> Samples {
         Samples { count: self.epochs * images as u64, per_step: self.batch_size as u64, unit: "images" }
@@ -66,14 +66,14 @@ struct Batch {
 /// Metrics: `loss` (mean over images, nats), `accuracy`, `grad_norm`, `lr`.
 ///
 /// # Errors
-/// See [`fit`]; also if there is no image.
+/// See [`firebrick_train::fit`]; also if there is no image.
 ///
 /// # Panics
 /// If the model reads images of another size, or has too few classes.
-pub fn train<M: Classifier + Module + Send>(
+pub fn fit<M: Classifier + Module + Send>(
     model: M,
     images: &Images,
-    config: &ClassifyConfig,
+    config: &ClassifierConfig,
     run: Run<'_, M>,
 ) -> Result<M, Error> {
     if images.is_empty() {
@@ -91,14 +91,14 @@ pub fn train<M: Classifier + Module + Send>(
         let micro_batch = |drawn: &[(usize, Seed)]| {
             let mut bytes = Vec::new();
             for &(index, seed) in drawn {
-                bytes.extend(moved(images, index, config.shift, seed));
+                bytes.extend(randomly_shifted(images, index, config.shift, seed));
             }
             let (labels, seeds) = drawn.iter().map(|&(index, seed)| (images.labels()[index], seed)).unzip();
             Batch { pixels: pixels(&bytes, images.size(), &device), labels, seeds, images: whole }
         };
         Ok(drawn.chunks(config.micro_batch_size).map(micro_batch).collect())
     };
-    fit(model, &config.fit, samples, run, batch, |model, batch: &Batch| {
+    firebrick_train::fit(model, &config.fit, samples, run, batch, |model, batch: &Batch| {
         let logits = model.training_logits(batch.pixels.clone(), &batch.seeds);
         let right = right(&logits, &batch.labels) as f64 / f64::from(batch.images);
         Loss::new(losses(logits, &batch.labels).sum() / batch.images, batch.labels.len() as u64).with("accuracy", right)
@@ -106,7 +106,7 @@ pub fn train<M: Classifier + Module + Send>(
 }
 
 /// An image moved by so many pixels at most, as its seed has it.
-pub(crate) fn moved(images: &Images, index: usize, shift: usize, seed: Seed) -> Vec<u8> {
+pub(crate) fn randomly_shifted(images: &Images, index: usize, shift: usize, seed: Seed) -> Vec<u8> {
     let most = shift as i64;
     let mut rng = seed.derive("shift").rng();
     let [down, right] = [(); 2].map(|()| rng.random_range(-most..=most) as isize);

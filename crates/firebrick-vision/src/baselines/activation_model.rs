@@ -7,7 +7,7 @@ use crate::generative::{Evidence, GenerativeModel, Query, SweepConfig, sweep};
 
 /// What a model makes of some pictures.
 #[derive(Clone, Debug)]
-pub struct Explained {
+pub struct Inpainting {
     /// The label of each.
     pub labels: Vec<usize>,
     /// The score of every label, greater where it explains more, `[batch, classes]`.
@@ -17,12 +17,12 @@ pub struct Explained {
 }
 
 /// A model of a classifier's activations that can be asked backward.
-pub trait Explain {
+pub trait ActivationModel {
     /// The label, or what it is to be, and what hides behind what is not seen.
     ///
     /// # Errors
     /// If images or mask are of another size, or a clamped label is no class.
-    fn explain(&self, evidence: &Evidence, query: &Query) -> Result<Explained, Error>;
+    fn inpaint(&self, evidence: &Evidence, query: &Query) -> Result<Inpainting, Error>;
 }
 
 /// A generative model that is asked by [single sweeps](sweep).
@@ -34,9 +34,9 @@ pub struct Sweeps<'a> {
     pub config: SweepConfig,
 }
 
-impl Explain for Sweeps<'_> {
-    fn explain(&self, evidence: &Evidence, query: &Query) -> Result<Explained, Error> {
+impl ActivationModel for Sweeps<'_> {
+    fn inpaint(&self, evidence: &Evidence, query: &Query) -> Result<Inpainting, Error> {
         let found = sweep(self.model, evidence, query, &self.config)?;
-        Ok(Explained { labels: found.labels, scores: found.log_scores, images: found.images })
+        Ok(Inpainting { labels: found.labels, scores: found.log_scores, images: found.images })
     }
 }

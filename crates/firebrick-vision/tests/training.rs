@@ -7,8 +7,7 @@ use firebrick_tensor::{Parameters, Workers};
 use firebrick_testkit::{assert_close, cpu};
 use firebrick_train::{Checkpoints, Error, Event, FitConfig, Observer, ObserverError, Run};
 use firebrick_types::Seed;
-use firebrick_vision::classifiers::classify::{self, ClassifyConfig, accuracy, losses};
-use firebrick_vision::classifiers::{Classifier, Cnn, CnnConfig};
+use firebrick_vision::classifiers::{self, Classifier, ClassifierConfig, Cnn, CnnConfig, accuracy, losses};
 use firebrick_vision::images::{Images, pixels};
 use rand::RngExt;
 
@@ -32,9 +31,9 @@ fn model() -> Cnn {
     plan.init(Seed::new(1), &cpu().autodiff()).unwrap()
 }
 
-fn config() -> ClassifyConfig {
+fn config() -> ClassifierConfig {
     let fit = FitConfig { learning_rate: 1e-2, ..FitConfig::default() };
-    ClassifyConfig { epochs: 4, batch_size: 20, micro_batch_size: 7, shift: 1, fit }
+    ClassifierConfig { epochs: 4, batch_size: 20, micro_batch_size: 7, shift: 1, fit }
 }
 
 /// The accuracies that were told, and the step at which the run is killed.
@@ -65,7 +64,7 @@ impl Observer for Told {
 fn bars_are_told_apart_after_some_passes() {
     let mut told = Told::default();
     let model =
-        classify::train(model(), &bars(330), &config(), Run::new(Seed::new(2)).observer(&mut told)).unwrap().valid();
+        classifiers::fit(model(), &bars(330), &config(), Run::new(Seed::new(2)).observer(&mut told)).unwrap().valid();
     assert_eq!((told.unit, told.accuracies.len()), ("images", 66));
     let mean = |accuracies: &[f64]| accuracies.iter().sum::<f64>() / accuracies.len() as f64;
     assert!(mean(&told.accuracies[..5]) < 0.85 && mean(&told.accuracies[60..]) > 0.95, "{:?}", told.accuracies);
@@ -77,8 +76,8 @@ fn bars_are_told_apart_after_some_passes() {
 #[test]
 fn micro_batches_change_a_step_by_rounding_alone() {
     let trained = |micro_batch_size| {
-        let config = ClassifyConfig { epochs: 1, micro_batch_size, ..config() };
-        let model = classify::train(model(), &bars(20), &config, Run::new(Seed::new(2))).unwrap().valid();
+        let config = ClassifierConfig { epochs: 1, micro_batch_size, ..config() };
+        let model = classifiers::fit(model(), &bars(20), &config, Run::new(Seed::new(2))).unwrap().valid();
         model.logits(pixels(bars(3).image(2), SIZE, &cpu()))
     };
     assert_close(trained(20), trained(3), 1e-4);
@@ -88,7 +87,7 @@ fn micro_batches_change_a_step_by_rounding_alone() {
 fn a_run_that_was_killed_goes_on_to_the_same_bits() {
     let train = |run: Run<'_, _>, kill_at| {
         let mut told = Told { kill_at, ..Told::default() };
-        classify::train(model(), &bars(50), &config(), run.observer(&mut told))
+        classifiers::fit(model(), &bars(50), &config(), run.observer(&mut told))
     };
     let run = || Run::new(Seed::new(2));
     let whole = train(run(), None).unwrap();
@@ -104,6 +103,6 @@ fn losses_are_those_of_softmax_and_no_images_are_an_error() {
     let logits = burn::tensor::Tensor::<2>::from_floats([[0.0, 0.0], [1.0, 3.0]], &cpu());
     let expected = burn::tensor::Tensor::<1>::from_floats([2.0_f32.ln(), (1.0 + 2.0_f32.exp()).ln()], &cpu());
     assert_close(losses(logits, &[1, 0]), expected, 1e-6);
-    let none = classify::train(model(), &Images::new(SIZE), &config(), Run::new(Seed::new(2)));
+    let none = classifiers::fit(model(), &Images::new(SIZE), &config(), Run::new(Seed::new(2)));
     assert!(matches!(none, Err(Error::Empty { .. })));
 }

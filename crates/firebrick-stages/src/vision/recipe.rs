@@ -1,7 +1,7 @@
 //! The recipe of `vision`.
 
 use anyhow::{Result, bail};
-use firebrick_vision::generative::{ImputeConfig, Reading, SweepConfig};
+use firebrick_vision::generative::{ImputeConfig, SweepConfig};
 use serde::{Deserialize, Serialize};
 
 /// The numbers of a run of `vision`.
@@ -80,7 +80,7 @@ pub(crate) struct SweepRecipe {
 impl SweepRecipe {
     pub(crate) fn config(self) -> SweepConfig {
         let Self { temperature, inflation } = self;
-        SweepConfig { temperature, inflation, reading: Reading::Pixels, ..SweepConfig::default() }
+        SweepConfig { temperature, inflation }
     }
 }
 

@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 
 use crate::Error;
-use crate::generative::{Evidence, GenerativeModel, Query, SweepConfig, sweep};
+use crate::generative::{Evidence, Query};
 
 /// What a model makes of some pictures.
 #[derive(Clone, Debug)]
@@ -23,20 +23,4 @@ pub trait ActivationModel {
     /// # Errors
     /// If images or mask are of another size, or a clamped label is no class.
     fn inpaint(&self, evidence: &Evidence, query: &Query) -> Result<Inpainting, Error>;
-}
-
-/// A generative model that is asked by [single sweeps](sweep).
-#[derive(Clone, Copy, Debug)]
-pub struct Sweeps<'a> {
-    /// Which.
-    pub model: &'a GenerativeModel,
-    /// With which constants.
-    pub config: SweepConfig,
-}
-
-impl ActivationModel for Sweeps<'_> {
-    fn inpaint(&self, evidence: &Evidence, query: &Query) -> Result<Inpainting, Error> {
-        let found = sweep(self.model, evidence, query, &self.config)?;
-        Ok(Inpainting { labels: found.labels, scores: found.log_scores, images: found.images })
-    }
 }

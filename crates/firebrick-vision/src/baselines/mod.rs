@@ -9,7 +9,7 @@ mod pixel_factors;
 mod predictive_coding;
 mod rectified_gaussian;
 
-pub use activation_model::{ActivationModel, Inpainting, Sweeps};
+pub use activation_model::{ActivationModel, Inpainting};
 pub use fill::{mean, nearest, zero};
 pub use noisy_or::NoisyOr;
 pub use pixel_factors::PixelFactors;

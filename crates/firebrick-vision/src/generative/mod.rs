@@ -18,8 +18,7 @@ pub use model::{
 pub(crate) use model::{fit_prior, patches};
 pub(crate) use passes::upward_from;
 pub use passes::{
-    Composition, Descent, Explanation, Instances, LayerPosterior, MapConfig, Reading, SweepConfig, descend, sweep,
-    upward,
+    Composition, Descent, Explanation, Instances, LayerPosterior, MapConfig, SweepConfig, descend, sweep, upward,
 };
 pub use questions::{
     DetectConfig, Detection, Imputation, ImputeConfig, MapEstimate, UncoverConfig, Visibility, complete, detect,

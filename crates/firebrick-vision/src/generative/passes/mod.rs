@@ -8,7 +8,7 @@ mod upward;
 
 pub(super) use descent::descend_from;
 pub use descent::{Composition, Descent, Instances, MapConfig, descend};
-pub use sweep::{Explanation, LayerPosterior, Reading, SweepConfig, sweep};
+pub use sweep::{Explanation, LayerPosterior, SweepConfig, sweep};
 pub(super) use sweep::{TopDown, bottom_up, bottom_up_of, hidden_share, top_down};
 pub use upward::upward;
 pub(crate) use upward::upward_from;

@@ -9,15 +9,6 @@ use crate::Error;
 use crate::generative::evidence::{Evidence, Query, labels};
 use crate::generative::model::{Belief, Component, GenerativeModel, Posterior, Upward};
 
-/// What the factors of the prior are read from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reading {
-    /// The pixels that are seen: exact, as the rest drops out.
-    Pixels,
-    /// The top activations with the variances that the way up gives them.
-    Activations,
-}
-
 /// The constants of a sweep; to be chosen on a validation split.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SweepConfig {
@@ -25,15 +16,11 @@ pub struct SweepConfig {
     pub temperature: f64,
     /// What variances of the way up are multiplied by: overlapping windows make them too small.
     pub inflation: f64,
-    /// What the factors are read from.
-    pub reading: Reading,
-    /// The share of activations that something else is expected to explain; 0: none.
-    pub outliers: f64,
 }
 
 impl Default for SweepConfig {
     fn default() -> Self {
-        Self { temperature: 20.0, inflation: 10.0, reading: Reading::Pixels, outliers: 0.0 }
+        Self { temperature: 20.0, inflation: 10.0 }
     }
 }
 
@@ -44,8 +31,6 @@ pub struct LayerPosterior {
     pub mean: Tensor<4>,
     /// The probability that each of the pixels that were pooled won its window, in which they add up to 1.
     pub switches: Tensor<4>,
-    /// The probability that an activation is explained by the label rather than by something else.
-    pub responsibility: Tensor<4>,
 }
 
 /// An explanation of some images.
@@ -175,27 +160,18 @@ fn tops(model: &GenerativeModel, up: &Upward, evidence: &Evidence, config: &Swee
     let (mean, variance) = (flat(&top.mean), flat(&top.variance) * config.inflation);
     let [_, rows, columns, colours] = evidence.images.dims();
     let pixels = rows * columns * colours;
-    // What is not measured drops out: only the part of the prior that is has to be asked.
-    let (reading, Shortlist { asked, guessed }) = match config.reading {
-        Reading::Pixels => {
-            let images = evidence.images.clone().reshape([batch, pixels]);
-            let visible = evidence.visible.clone().expand([batch, rows, columns, colours]);
-            let hidden = visible.reshape([batch, pixels]).lower_elem(0.5);
-            let seen = hidden.clone().bool_not().float();
-            let plausible = plausible(model, &images, &seen, FAR * config.temperature);
-            let variance = images.zeros_like().mask_fill(hidden, f32::INFINITY);
-            (Measurement { mean: images, variance, part: 0..pixels }, plausible)
-        }
-        Reading::Activations => {
-            let part = pixels..pixels + height * width * channels;
-            let (asked, guessed) = (vec![(0..batch).collect(); model.prior.len()], vec![Vec::new(); batch]);
-            (Measurement { mean: mean.clone(), variance: variance.clone(), part }, Shortlist { asked, guessed })
-        }
-    };
+    // The factors are read from the pixels that are seen, exactly: of the prior what is not measured drops out.
+    let images = evidence.images.clone().reshape([batch, pixels]);
+    let visible = evidence.visible.clone().expand([batch, rows, columns, colours]);
+    let hidden = visible.reshape([batch, pixels]).lower_elem(0.5);
+    let seen = hidden.clone().bool_not().float();
+    let Shortlist { asked, guessed } = shortlist(model, &images, &seen, FAR * config.temperature);
+    let measured_variance = images.zeros_like().mask_fill(hidden, f32::INFINITY);
+    let measurement = Measurement { mean: images, variance: measured_variance };
     let mut log_likelihoods = vec![vec![f64::NEG_INFINITY; model.prior.len()]; batch];
     let mut factors = Vec::with_capacity(model.prior.len());
     for (index, asked) in asked.into_iter().enumerate() {
-        let found = reading.of(&model.prior[index], &asked);
+        let found = measurement.posterior(&model.prior[index], &asked);
         asked.iter().zip(found.log_likelihoods).for_each(|(&image, found)| log_likelihoods[image][index] = found);
         factors.push((asked, found.factors));
     }
@@ -223,11 +199,11 @@ fn tops(model: &GenerativeModel, up: &Upward, evidence: &Evidence, config: &Swee
     }
     let class_log_likelihoods = TensorData::new(class_log_likelihoods, [batch, classes]);
     let class_log_likelihoods = Tensor::from_data(class_log_likelihoods, &mean.device());
-    TopPosterior { reading, log_likelihoods, factors, class_log_likelihoods, variance, mean }
+    TopPosterior { measurement, log_likelihoods, factors, class_log_likelihoods, variance, mean }
 }
 
 /// Of each class the component that suits an image's numbers best by themselves is asked about it, unless it is too `far` below the best.
-fn plausible(model: &GenerativeModel, images: &Tensor<2>, seen: &Tensor<2>, far: f64) -> Shortlist {
+fn shortlist(model: &GenerativeModel, images: &Tensor<2>, seen: &Tensor<2>, far: f64) -> Shortlist {
     let mut asked = vec![Vec::new(); model.prior.len()];
     let scores = model.screen.scores(images, seen);
     let guessed = scores.into_iter().enumerate().map(|(image, scores)| {
@@ -272,7 +248,7 @@ fn render_top(model: &GenerativeModel, tops: &TopPosterior, components: &[usize]
         // A class that was set has to be asked now, if it was not.
         let z = match of.iter().map(place).collect::<Option<Vec<_>>>() {
             Some(places) => known.clone().select(0, indices(&places, &device)),
-            None => tops.reading.of(component, &of).factors,
+            None => tops.measurement.posterior(component, &of).factors,
         };
         rendered.push(linear(z.clone(), component.loadings.clone().transpose(), Some(component.mean.clone())));
         factors.push(z);
@@ -296,14 +272,14 @@ fn render_down(
     config: &SweepConfig,
 ) -> (Vec<LayerPosterior>, Tensor<4>) {
     let mut layers = Vec::new();
-    let (mut fused, mut responsibility) = (top.clone(), top.ones_like());
+    let mut fused = top;
     for index in (0..model.network.blocks.len()).rev() {
         let before = &up.levels[index].before;
         let variance = before.variance.clone() * config.inflation + LEAST_VARIANCE;
         let log_rho = model.log_switches[index].clone();
         let (unpooled, switches) = soft_unpool(fused.clone(), before.mean.clone(), variance, log_rho, labels);
         let rendered = model.decoders[index].render_roughly(unpooled);
-        layers.push(LayerPosterior { mean: fused.clone(), switches, responsibility: responsibility.clone() });
+        layers.push(LayerPosterior { mean: fused.clone(), switches });
         if index == 0 {
             layers.reverse();
             return (layers, rendered);
@@ -312,13 +288,8 @@ fn render_down(
         let uncertain = variance * config.inflation + LEAST_VARIANCE;
         let [channels] = model.decoders[index].noise.dims();
         let noise = model.decoders[index].noise.clone().reshape([1, 1, 1, channels]);
-        let total = uncertain.clone() + noise.clone();
         let noise = noise.expand(rendered.dims());
-        fused = Belief::fused([rendered.clone(), noise], [mean.clone(), uncertain]);
-        responsibility = responsibilities(&mean, &rendered, &total, config.outliers);
-        if config.outliers > 0.0 {
-            fused = responsibility.clone() * fused + (responsibility.clone().neg() + 1.0) * rendered;
-        }
+        fused = Belief::fused([rendered, noise], [mean, uncertain]);
     }
     unreachable!("there are blocks")
 }
@@ -352,16 +323,15 @@ struct Shortlist {
     guessed: Vec<Vec<(usize, f64)>>,
 }
 
-/// What the factors are read from: numbers `[batch, dims]` with their variances, and which part of the prior they are.
+/// What the factors are read from: pixels with their variances, infinite where a pixel is not seen, `[batch, pixels]`.
 struct Measurement {
     mean: Tensor<2>,
     variance: Tensor<2>,
-    part: std::ops::Range<usize>,
 }
 
 impl Measurement {
     /// What a component says of some images.
-    fn of(&self, component: &Component, images: &[usize]) -> Posterior {
+    fn posterior(&self, component: &Component, images: &[usize]) -> Posterior {
         if images.is_empty() {
             let [_, factors] = component.loadings.dims();
             return Posterior {
@@ -370,13 +340,14 @@ impl Measurement {
             };
         }
         let rows = |x: &Tensor<2>| x.clone().select(0, indices(images, &x.device()));
-        component.part(self.part.clone()).posterior(&rows(&self.mean), &rows(&self.variance))
+        let [_, pixels] = self.mean.dims();
+        component.part(0..pixels).posterior(&rows(&self.mean), &rows(&self.variance))
     }
 }
 
 /// What the top activations say.
 struct TopPosterior {
-    reading: Measurement,
+    measurement: Measurement,
     /// Of each image and component: exact where it was asked, a guess where its class was not, −∞ where another stands for its class.
     log_likelihoods: Vec<Vec<f64>>,
     /// Of each component, the images that it was asked about and the factors that it found.
@@ -385,19 +356,4 @@ struct TopPosterior {
     class_log_likelihoods: Tensor<2>,
     variance: Tensor<2>,
     mean: Tensor<2>,
-}
-
-/// The probability that each activation is what was rendered, with this variance, rather than anything up to the greatest one.
-///
-/// ```text
-/// w = σ(log (1 − e)/e + log N(â; â_rendered, v) − log U)
-/// ```
-fn responsibilities(mean: &Tensor<4>, rendered: &Tensor<4>, variance: &Tensor<4>, outliers: f64) -> Tensor<4> {
-    if outliers <= 0.0 {
-        return mean.ones_like();
-    }
-    let most = mean.clone().max().into_scalar::<f32>().max(1e-3);
-    let constant = ((1.0 - outliers) / outliers).ln() + f64::from(most).ln() - 0.5 * std::f64::consts::TAU.ln();
-    let distance = (mean.clone() - rendered.clone()).square() / variance.clone();
-    activation::sigmoid((distance + variance.clone().log()) * -0.5 + constant)
 }

@@ -77,7 +77,6 @@ fn merged(a: Explanation, b: Explanation, rows: &[usize]) -> Explanation {
     let layers = a.layers.into_iter().zip(b.layers).map(|(a, b)| LayerPosterior {
         mean: pick_rows(a.mean, b.mean, rows),
         switches: pick_rows(a.switches, b.switches, rows),
-        responsibility: pick_rows(a.responsibility, b.responsibility, rows),
     });
     Explanation {
         layers: layers.collect(),

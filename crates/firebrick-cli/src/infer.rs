@@ -11,13 +11,17 @@ use firebrick_pipeline::Artifact as _;
 use firebrick_vision::attribution;
 use firebrick_vision::classifiers::{Classifier, CnnLayer};
 use firebrick_vision::generative::{
-    self, Composition, Evidence, Exemplars, GenerativeModel, ImputeConfig, MapConfig, Query, SweepConfig,
+    self, CompleteConfig, Composition, Evidence, Exemplars, GenerativeModel, ImputeConfig, MapConfig, Query,
+    SweepConfig,
 };
 
 use crate::device::On;
 use crate::picture;
 use crate::say::{remark, say};
 use firebrick_stages::vision::{Pictures, all};
+
+/// Brightness from which on a rendered pixel belongs to its instance.
+const INK: f64 = 0.3;
 
 pub(crate) const EXAMPLES: &str = "Examples:
   firebrick infer complete  --model runs/vision-mnist --image in.png --mask mask.png --out done.png
@@ -286,7 +290,7 @@ fn complete(command: &Complete) -> Result<()> {
             (found.labels, found.images)
         }
         (None, Query::Free) => {
-            let found = generative::complete(&model, &evidence, 4, 3, &config)?;
+            let found = generative::complete(&model, &evidence, &CompleteConfig::default(), &config)?;
             (found.labels, found.images)
         }
         (None, clamped) => {
@@ -315,8 +319,6 @@ fn remembered(dir: &Path, model: &GenerativeModel) -> Result<Option<Exemplars>> 
 }
 
 fn explain(command: &Explain) -> Result<()> {
-    /// Brightness from which on a rendered pixel belongs to the instance.
-    const INK: f64 = 0.3;
     let Subject { model, evidence, composited } = command.subject.open()?;
     let found = generative::sweep(&model, &evidence, &query(command.label), &SweepConfig::default())?;
     let label = found.labels[0];
@@ -361,7 +363,7 @@ fn separate(command: &Separate) -> Result<()> {
     for (instance, label) in labels.into_iter().enumerate() {
         let name = |what: &str| command.out.join(format!("{}-class-{label}{what}.png", instance + 1));
         wrote(&name(""), found.rendered[instance].clone())?;
-        wrote(&name("-mask"), found.mask(instance, 0.3))?;
+        wrote(&name("-mask"), found.mask(instance, INK))?;
     }
     Ok(())
 }

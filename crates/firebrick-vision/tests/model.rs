@@ -12,9 +12,10 @@ use firebrick_vision::Error;
 use firebrick_vision::baselines::{self, ActivationModel, Inpainting, NoisyOr, PixelFactors, RectifiedGaussian};
 use firebrick_vision::classifiers::{self, Classifier, ClassifierConfig, CnnConfig, accuracy};
 use firebrick_vision::generative::{
-    Belief, Composition, DecoderMode, Descent, DetectConfig, Detection, Evidence, Exemplars, GenerativeConfig,
-    GenerativeModel, ImputeConfig, MapConfig, PriorConfig, Query, SweepConfig, UncoverConfig, complete, descend,
-    detect, impute, most_probable_explanation, separate, sweep, uncover, uncover_by_exemplars, upward,
+    Belief, CompleteConfig, Composition, DecoderMode, Descent, DetectConfig, Detection, Evidence, Exemplars,
+    GenerativeConfig, GenerativeModel, ImputeConfig, MapConfig, PriorConfig, Query, SweepConfig, UncoverConfig,
+    complete, descend, detect, impute, most_probable_explanation, separate, sweep, uncover, uncover_by_exemplars,
+    upward,
 };
 use firebrick_vision::images::degradations::{Clutter, Cover};
 use firebrick_vision::images::{Images, pixels};
@@ -104,7 +105,13 @@ fn a_sweep_fills_in_what_is_hidden() {
     let blank = error(images.clone() * evidence.visible.clone());
     let swept = error(found.images);
     assert!(swept < 0.5 * blank, "{swept}, left blank {blank}");
-    let iterated = complete(&MODEL, &evidence, 2, 3, &SweepConfig::default()).unwrap();
+    let iterated = complete(
+        &MODEL,
+        &evidence,
+        &CompleteConfig { candidates: 2, ..CompleteConfig::default() },
+        &SweepConfig::default(),
+    )
+    .unwrap();
     assert!(error(iterated.images) < 0.5 * blank);
 }
 
@@ -169,7 +176,13 @@ fn fillings_of_every_class_are_right_in_the_mean() {
 #[test]
 fn where_nothing_is_hidden_the_classifier_answers_alone() {
     let whole = seen(batch(&shapes(30, 5)));
-    let again = complete(&MODEL, &whole, 3, 2, &SweepConfig::default()).unwrap();
+    let again = complete(
+        &MODEL,
+        &whole,
+        &CompleteConfig { candidates: 3, sweeps: 2, ..CompleteConfig::default() },
+        &SweepConfig::default(),
+    )
+    .unwrap();
     let answers = MODEL.network().cnn().logits(whole.images.clone()).argmax(1).into_data();
     assert_eq!(again.labels, answers.iter::<i64>().map(|label| label as usize).collect::<Vec<_>>());
     assert_close(again.images, whole.images, 0.0);

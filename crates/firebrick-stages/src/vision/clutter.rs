@@ -13,8 +13,6 @@ use super::questions::all;
 use super::recipe::ClutterRecipe;
 use super::results::{ClutterResult, DetectorResult, share};
 
-/// Brightness from which on a pixel is ink.
-const INK: f32 = 0.3;
 /// Pixels that a shape that counts as found may be off by, down or across.
 const NEAR: usize = 4;
 
@@ -53,7 +51,7 @@ pub(super) fn clutter(
     };
     let finders: [(&str, Finder<'_>); 3] = [
         ("windows", Box::new(|canvas| Ok(windows(cnn, canvas, size)))),
-        ("components", Box::new(|canvas| Ok(components(cnn, canvas, size)))),
+        ("components", Box::new(|canvas| Ok(components(cnn, canvas, size, recipe.ink as f32)))),
         ("detect", Box::new(detect)),
     ];
     let canvases =
@@ -181,13 +179,13 @@ fn windows(cnn: &Cnn, canvas: &Tensor<4>, [height, width]: [usize; 2]) -> Vec<Cl
 }
 
 /// The classifier on each piece of ink that hangs together, put in the middle of a window as the pictures' shapes are: by its mass.
-fn components(cnn: &Cnn, canvas: &Tensor<4>, [height, width]: [usize; 2]) -> Vec<Claim> {
+fn components(cnn: &Cnn, canvas: &Tensor<4>, [height, width]: [usize; 2], ink: f32) -> Vec<Claim> {
     let [_, rows, columns, channels] = canvas.dims();
     let brightness = canvas.clone().mean_dim(3).into_data().iter::<f32>().collect::<Vec<_>>();
     let mut of = vec![usize::MAX; rows * columns];
     let mut claims = Vec::new();
     for start in 0..of.len() {
-        if brightness[start] <= INK || of[start] != usize::MAX {
+        if brightness[start] <= ink || of[start] != usize::MAX {
             continue;
         }
         let mut piece = Vec::new();
@@ -200,7 +198,7 @@ fn components(cnn: &Cnn, canvas: &Tensor<4>, [height, width]: [usize; 2]) -> Vec
                 let (row, column) = (row + down, column + across);
                 if (1..=rows).contains(&row) && (1..=columns).contains(&column) {
                     let next = (row - 1) * columns + column - 1;
-                    if brightness[next] > INK && of[next] == usize::MAX {
+                    if brightness[next] > ink && of[next] == usize::MAX {
                         of[next] = start;
                         open.push(next);
                     }

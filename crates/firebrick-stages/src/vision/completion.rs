@@ -18,7 +18,7 @@ use firebrick_vision::images::degradations::Occluder;
 use firebrick_vision::metrics::{mean_square, ssim};
 
 use super::questions::{CHUNK, TrainingSet, all};
-use super::recipe::CompleteRecipe;
+use super::recipe::{BaselinesRecipe, CompleteRecipe};
 use super::results::{Completion, Grid, SHOWN, bytes, share};
 
 /// What a way to deal with hidden pixels says.
@@ -53,6 +53,7 @@ pub(super) struct Methods<'a> {
     binary: NoisyOr<'a>,
     rectified: RectifiedGaussian,
     pub(super) recipe: CompleteRecipe,
+    baselines: BaselinesRecipe,
     pub(super) sweep: SweepConfig,
     pub(super) descent: MapConfig,
     pub(super) impute: ImputeConfig,
@@ -64,28 +65,26 @@ impl<'a> Methods<'a> {
         model: &'a GenerativeModel,
         learnt: &'a TrainingSet,
         [trained, denoiser]: [&'a Cnn; 2],
-        recipe: CompleteRecipe,
+        (recipe, baselines): (CompleteRecipe, BaselinesRecipe),
         (sweep, descent): (SweepConfig, MapConfig),
         seed: Seed,
     ) -> Result<Self> {
-        /// Pictures that the pixels' analysers and the binary model learn from.
-        const LEARNT: usize = 20_000;
-        const COUNTED: usize = 2000;
         let TrainingSet { exemplars, images } = learnt;
         let part = |count: usize| images.chosen(0..count.min(images.len()));
-        let (learnt, counted) = (part(LEARNT), part(COUNTED));
-        let prior = PriorConfig { factors: 30, components: 1, em_iterations: 4 };
+        let (learnt, counted) = (part(baselines.pictures), part(baselines.counted_pictures));
+        let prior = PriorConfig { factors: baselines.factors, components: 1, em_iterations: baselines.em_iterations };
         let known = all(&learnt, model);
         Ok(Self {
             factors: PixelFactors::fit(&known, learnt.labels(), &prior, seed)?,
             binary: NoisyOr::fit(model, &all(&counted, model), counted.labels())?,
-            rectified: RectifiedGaussian::of(model.network(), &known.clone().mean_dim(0), 3)?,
+            rectified: RectifiedGaussian::of(model.network(), &known.clone().mean_dim(0), baselines.rectified_passes)?,
             known: known.mean_dim(0),
             model,
             exemplars,
             trained,
             denoiser,
             recipe,
+            baselines,
             sweep,
             descent,
             impute: recipe.impute(),
@@ -107,7 +106,12 @@ impl<'a> Methods<'a> {
             ("mean", Box::new(move |evidence| Ok(judged(mean(evidence, &self.known))))),
             ("nearest", Box::new(move |evidence| Ok(judged(nearest(evidence, exemplars, recipe.neighbours))))),
             ("factors", Box::new(move |evidence| Ok(judged(self.factors.fill(evidence))))),
-            ("predictive", Box::new(move |evidence| Ok(judged(predictive_coding(model, evidence, 10))))),
+            (
+                "predictive",
+                Box::new(move |evidence| {
+                    Ok(judged(predictive_coding(model, evidence, self.baselines.predictive_steps)))
+                }),
+            ),
             (
                 "denoiser",
                 Box::new(move |evidence| {
@@ -130,7 +134,7 @@ impl<'a> Methods<'a> {
             (
                 "iterate",
                 Box::new(move |evidence| {
-                    Ok(judged(complete(model, evidence, recipe.candidates, recipe.passes, &self.sweep)?.images))
+                    Ok(judged(complete(model, evidence, &recipe.complete(), &self.sweep)?.images))
                 }),
             ),
             (

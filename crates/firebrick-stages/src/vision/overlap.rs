@@ -15,9 +15,6 @@ use super::recipe::OverlapRecipe;
 use super::results::{Grid, Overlap, SHOWN, bytes, share};
 use crate::results::Estimate;
 
-/// Brightness from which on a pixel is ink.
-const INK: f32 = 0.3;
-
 /// Pictures of two shapes.
 struct OverlaidPictures {
     /// Each shape.
@@ -98,11 +95,12 @@ pub(super) fn overlaps(
         let (both, truths) = (host(&both), pictures.each_ref().map(host));
         let found = [host(&told.rendered[0]), host(&told.rendered[1])];
         let each = both.len() / batch;
+        let ink = recipe.ink as f32;
         let one = |index: usize| {
             let of = |numbers: &'_ [f32]| numbers[index * each..][..each].to_vec();
             let (truths, found, both) = (truths.each_ref().map(|x| of(x)), found.each_ref().map(|x| of(x)), of(&both));
-            let masks = truths.each_ref().map(|x| x.iter().map(|&pixel| pixel > INK).collect::<Vec<_>>());
-            let owned = found.each_ref().map(|x| x.iter().map(|&pixel| pixel > INK).collect::<Vec<_>>());
+            let masks = truths.each_ref().map(|x| x.iter().map(|&pixel| pixel > ink).collect::<Vec<_>>());
+            let owned = found.each_ref().map(|x| x.iter().map(|&pixel| pixel > ink).collect::<Vec<_>>());
             let counted = vec![1.0; each];
             let mean = |of: &dyn Fn(usize) -> f64| 0.5 * (of(0) + of(1));
             let alone = |side: usize| -> Vec<bool> {

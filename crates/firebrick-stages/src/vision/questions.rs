@@ -21,7 +21,9 @@ use super::clutter::clutter;
 use super::completion::{Methods, right};
 use super::covers::covers;
 use super::overlap::overlaps;
-use super::recipe::{ClutterRecipe, CompleteRecipe, OverlapRecipe, Recipe, SweepRecipe, UnknownRecipe};
+use super::recipe::{
+    BaselinesRecipe, ClutterRecipe, CompleteRecipe, DescentRecipe, OverlapRecipe, Recipe, SweepRecipe, UnknownRecipe,
+};
 use super::results::{CoverResult, Results, or_dash};
 use crate::Env;
 use crate::artifacts::write_json;
@@ -35,6 +37,8 @@ pub(crate) struct Ask {
     seed: u64,
     sweep: SweepRecipe,
     complete: CompleteRecipe,
+    baselines: BaselinesRecipe,
+    descent: DescentRecipe,
     unknown: UnknownRecipe,
     overlap: OverlapRecipe,
     clutter: ClutterRecipe,
@@ -42,8 +46,8 @@ pub(crate) struct Ask {
 
 impl Ask {
     pub(crate) fn of(recipe: &Recipe) -> Self {
-        let Recipe { seed, sweep, complete, unknown, overlap, clutter, .. } = *recipe;
-        Self { seed, sweep, complete, unknown, overlap, clutter }
+        let Recipe { seed, sweep, complete, baselines, descent, unknown, overlap, clutter, .. } = *recipe;
+        Self { seed, sweep, complete, baselines, descent, unknown, overlap, clutter }
     }
 }
 
@@ -137,7 +141,7 @@ impl Ask {
         cnns: [&'a Cnn; 2],
     ) -> Result<Methods<'a>> {
         let seed = Seed::new(self.seed).derive("vision/ways");
-        Methods::new(model, learnt, cnns, self.complete, (self.sweep(), self.descent()), seed)
+        Methods::new(model, learnt, cnns, (self.complete, self.baselines), (self.sweep(), self.descent()), seed)
     }
 
     fn sweep(&self) -> SweepConfig {
@@ -145,7 +149,7 @@ impl Ask {
     }
 
     fn descent(&self) -> MapConfig {
-        MapConfig { steps: self.overlap.steps, ..MapConfig::default() }
+        self.descent.config(self.overlap.steps)
     }
 
     /// The temperature that is right most often on pictures kept apart, over all masks.

@@ -19,7 +19,7 @@ use rand::RngExt;
 use serde::Serialize;
 
 use super::artifacts::{Denoiser, Generative, Pictures, TrainedClassifier};
-use super::recipe::{CnnRecipe, DataRecipe, ModelRecipe, Recipe, SMALLEST};
+use super::recipe::{CnnRecipe, DataRecipe, JudgeRecipe, ModelRecipe, Recipe, SMALLEST};
 use crate::Env;
 use crate::artifacts::write_json;
 use crate::language::keep_metrics;
@@ -131,16 +131,11 @@ impl Train {
         Self { name: "vision/cnn", masked: false, seed: recipe.seed, cnn: recipe.cnn.clone() }
     }
 
-    /// Another classifier of the same pictures, who judges what the model draws: narrower windows, another width, another seed.
+    /// Another classifier of the same pictures, who judges what the model draws: other windows, another width, another seed.
     pub(crate) fn judge(recipe: &Recipe) -> Self {
-        let channels = recipe.cnn.channels.iter().map(|channels| channels + channels / 2).collect();
-        let size = if recipe.cnn.size > 3 { recipe.cnn.size - 2 } else { recipe.cnn.size + 2 };
-        Self {
-            name: "vision/judge",
-            masked: false,
-            seed: recipe.seed,
-            cnn: CnnRecipe { channels, size, ..recipe.cnn.clone() },
-        }
+        let JudgeRecipe { channels, size } = recipe.judge.clone();
+        let cnn = CnnRecipe { channels, size, ..recipe.cnn.clone() };
+        Self { name: "vision/judge", masked: false, seed: recipe.seed, cnn }
     }
 }
 
@@ -165,7 +160,11 @@ impl CnnRecipe {
     fn config(&self, epochs: u64, samples: u64) -> ClassifierConfig {
         let fit = FitConfig {
             learning_rate: self.learning_rate,
-            schedule: Schedule::Cosine { warmup: samples / 50, total: samples, floor: 0.05 },
+            schedule: Schedule::Cosine {
+                warmup: samples * self.warmup_percent / 100,
+                total: samples,
+                floor: self.learning_rate_floor,
+            },
             adamw: AdamWConfig::default(),
             ..FitConfig::default()
         };
@@ -287,10 +286,10 @@ impl Stage<Env> for Fit {
         ctx: &StageContext,
         env: &Env,
     ) -> Result<(), BoxError> {
-        let ModelRecipe { factors, components, passes, images, shift, robust } = self.model;
-        let prior = PriorConfig { factors, components, passes };
+        let ModelRecipe { factors, components, em_iterations, images, shift, robust, ridge } = self.model;
+        let prior = PriorConfig { factors, components, em_iterations };
         let config =
-            GenerativeConfig { decoder: DecoderMode::Robust { alpha: 1e-4, rounds: robust }, prior, shift, images };
+            GenerativeConfig { decoder: DecoderMode::Robust { alpha: ridge, rounds: robust }, prior, shift, images };
         let train = pictures.train_test()?.train;
         let seed = Seed::new(self.seed).derive("vision/model");
         GenerativeModel::fit(classifier.cnn(&env.device)?, &train, &config, seed)?.save(ctx.artifact())?;

@@ -21,6 +21,6 @@ pub use passes::{
     Composition, Descent, Explanation, Instances, LayerPosterior, MapConfig, SweepConfig, descend, sweep, upward,
 };
 pub use questions::{
-    DetectConfig, Detection, Imputation, ImputeConfig, MapEstimate, UncoverConfig, Visibility, complete, detect,
-    impute, most_probable_explanation, overlapping_labels, separate, uncover, uncover_by_exemplars,
+    CompleteConfig, DetectConfig, Detection, Imputation, ImputeConfig, MapEstimate, UncoverConfig, Visibility,
+    complete, detect, impute, most_probable_explanation, overlapping_labels, separate, uncover, uncover_by_exemplars,
 };

@@ -33,11 +33,23 @@ pub struct MapConfig {
     pub prior_weight: f64,
     /// How.
     pub descent: Descent,
+    /// What energies are divided by beside the classifier's score of one label.
+    pub energy_temperature: f64,
+    /// The same, beside its scores of two labels.
+    pub pair_energy_temperature: f64,
 }
 
 impl Default for MapConfig {
     fn default() -> Self {
-        Self { steps: 60, learning_rate: 0.05, pixel_variance: 0.03, prior_weight: 0.1, descent: Descent::Adam }
+        Self {
+            steps: 60,
+            learning_rate: 0.05,
+            pixel_variance: 0.03,
+            prior_weight: 0.1,
+            descent: Descent::Adam,
+            energy_temperature: 10.0,
+            pair_energy_temperature: 50.0,
+        }
     }
 }
 

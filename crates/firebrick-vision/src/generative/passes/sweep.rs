@@ -16,11 +16,14 @@ pub struct SweepConfig {
     pub temperature: f64,
     /// What variances of the way up are multiplied by: overlapping windows make them too small.
     pub inflation: f64,
+    /// A class is asked about a picture if, by its pixels one by one, the best of its components is not further below the best of all, in nats
+    /// once the temperature has divided them.
+    pub class_cutoff: f64,
 }
 
 impl Default for SweepConfig {
     fn default() -> Self {
-        Self { temperature: 20.0, inflation: 10.0 }
+        Self { temperature: 20.0, inflation: 10.0, class_cutoff: 7.5 }
     }
 }
 
@@ -50,9 +53,6 @@ pub struct Explanation {
     pub layers: Vec<LayerPosterior>,
 }
 
-/// A class is asked about a picture if, by its numbers alone, the best of its components is not further below the best of all, in nats once
-/// the temperature has made little of them.
-const FAR: f64 = 7.5;
 /// Added to variances that are divided by.
 const LEAST_VARIANCE: f64 = 1e-4;
 
@@ -165,7 +165,7 @@ fn tops(model: &GenerativeModel, up: &Upward, evidence: &Evidence, config: &Swee
     let visible = evidence.visible.clone().expand([batch, rows, columns, colours]);
     let hidden = visible.reshape([batch, pixels]).lower_elem(0.5);
     let seen = hidden.clone().bool_not().float();
-    let Shortlist { asked, guessed } = shortlist(model, &images, &seen, FAR * config.temperature);
+    let Shortlist { asked, guessed } = shortlist(model, &images, &seen, config.class_cutoff * config.temperature);
     let measured_variance = images.zeros_like().mask_fill(hidden, f32::INFINITY);
     let measurement = Measurement { mean: images, variance: measured_variance };
     let mut log_likelihoods = vec![vec![f64::NEG_INFINITY; model.prior.len()]; batch];

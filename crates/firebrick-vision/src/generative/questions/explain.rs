@@ -11,7 +11,7 @@ use crate::generative::rows::{chosen, pick, pick_rows};
 /// The explanation of least energy by one instance, of every label; the label that explains best.
 ///
 /// ```text
-/// score_y = log p_CNN(y | x̂_y) − E_y / 10
+/// score_y = log p_CNN(y | x̂_y) − E_y / T
 /// ```
 ///
 /// # Errors
@@ -37,7 +37,11 @@ pub fn most_probable_explanation(
         let hidden = evidence.visible.clone().neg() + 1.0;
         let images = evidence.images.clone() * evidence.visible.clone() + rendered.clone() * hidden;
         let judged = model.network.label_log_probs(&images, &labels);
-        let scores = judged.iter().zip(&found.energy).map(|(judged, energy)| judged - energy / 10.0).collect();
+        let scores = judged
+            .iter()
+            .zip(&found.energy)
+            .map(|(judged, energy)| judged - energy / config.energy_temperature)
+            .collect();
         let found = MapEstimate { labels, scores, images, rendered, energies: vec![found.energy] };
         best = Some(match best {
             None => found,

@@ -8,7 +8,7 @@ mod overlap;
 mod separate;
 mod uncover;
 
-pub use complete::complete;
+pub use complete::{CompleteConfig, complete};
 pub use detect::{DetectConfig, Detection, detect};
 pub use explain::{MapEstimate, most_probable_explanation};
 pub use impute::{Imputation, ImputeConfig, impute};

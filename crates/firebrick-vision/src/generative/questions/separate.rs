@@ -11,7 +11,7 @@ use crate::generative::rows::{chosen, pick};
 /// one label of each picture is known, that label and the best other one.
 ///
 /// ```text
-/// score = log p_CNN(y₁ | D₁) + log p_CNN(y₂ | D₂) − E / 50
+/// score = log p_CNN(y₁ | D₁) + log p_CNN(y₂ | D₂) − E / T
 /// ```
 ///
 /// Every pair goes down a few steps; of each picture the best few go on to the end.
@@ -68,7 +68,10 @@ pub fn separate(
         let judged =
             labels.iter().zip(&found.rendered).map(|(labels, drawn)| model.network.label_log_probs(drawn, labels));
         let judged = judged.collect::<Vec<_>>();
-        let score = |image: usize| judged.iter().map(|judged| judged[image]).sum::<f64>() - found.energy[image] / 50.0;
+        let score = |image: usize| {
+            judged.iter().map(|judged| judged[image]).sum::<f64>()
+                - found.energy[image] / config.pair_energy_temperature
+        };
         Ok::<_, Error>(((0..batch).map(score).collect::<Vec<_>>(), found))
     };
     if rounds.len() > KEPT {

@@ -9,7 +9,7 @@ use firebrick_vision::generative::{
 };
 use firebrick_vision::images::Images;
 
-use super::questions::{CHUNK, all, pairs};
+use super::pictures::{CHUNK, all, pairs};
 use super::results::{Ambiguity, Drawing, share};
 
 /// What is drawn of each half of a picture: with its own label alone, with its own label and another that remembered pictures tell, with both.

@@ -9,7 +9,7 @@ use firebrick_vision::generative::{self, DetectConfig, GenerativeModel};
 use firebrick_vision::images::Images;
 use firebrick_vision::images::degradations::Clutter;
 
-use super::questions::all;
+use super::pictures::all;
 use super::recipe::ClutterRecipe;
 use super::results::{ClutterResult, DetectorResult, share};
 

@@ -17,7 +17,7 @@ use firebrick_vision::images::Images;
 use firebrick_vision::images::degradations::Occluder;
 use firebrick_vision::metrics::{mean_square, ssim};
 
-use super::questions::{CHUNK, TrainingSet, all};
+use super::pictures::{CHUNK, TrainingSet, all};
 use super::recipe::{BaselinesRecipe, CompleteRecipe};
 use super::results::{Completion, Grid, SHOWN, bytes, share};
 
@@ -222,11 +222,6 @@ impl<'a> Methods<'a> {
         shown.retain(|row| row.len() == columns.len());
         Ok((rows, Grid { title: occluder.name(), columns, size: [height, width], rows: shown }))
     }
-}
-
-/// How many labels are those of the pictures.
-pub(super) fn right(labels: &[usize], pictures: &Images) -> usize {
-    labels.iter().zip(pictures.labels()).filter(|(found, label)| **found == usize::from(**label)).count()
 }
 
 impl Prediction {

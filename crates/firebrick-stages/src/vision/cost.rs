@@ -12,7 +12,8 @@ use firebrick_vision::images::degradations::Occluder;
 use serde::Serialize;
 
 use super::artifacts::{Costs, Denoiser, Generative, Pictures, TrainedClassifier};
-use super::questions::{Ask, CHUNK, all};
+use super::pictures::{CHUNK, all};
+use super::questions::Ask;
 use super::recipe::Recipe;
 use super::results::Cost;
 use crate::Env;

@@ -9,8 +9,8 @@ use firebrick_vision::generative::{Evidence, Query, impute, uncover_by_exemplars
 use firebrick_vision::images::Images;
 use firebrick_vision::images::degradations::{Corruption, Cover};
 
-use super::completion::{Methods, Prediction, right};
-use super::questions::{CHUNK, all, pairs};
+use super::completion::{Methods, Prediction};
+use super::pictures::{CHUNK, all, pairs, right};
 use super::recipe::UnknownRecipe;
 use super::results::{CoverResult, share};
 

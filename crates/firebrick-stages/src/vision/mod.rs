@@ -7,6 +7,7 @@ mod completion;
 pub(crate) mod cost;
 mod covers;
 mod overlap;
+mod pictures;
 pub(crate) mod questions;
 pub(crate) mod recipe;
 pub(crate) mod report;
@@ -15,5 +16,5 @@ pub(crate) mod stages;
 
 pub use artifacts::Pictures;
 pub(crate) use artifacts::QuestionResults;
-pub use questions::all;
+pub use pictures::all;
 pub use recipe::Recipe;

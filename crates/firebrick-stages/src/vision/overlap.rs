@@ -10,7 +10,7 @@ use firebrick_vision::generative::{
 use firebrick_vision::images::Images;
 use firebrick_vision::metrics::{ink_assignment, intersection_over_union, mean_square, points_at};
 
-use super::questions::{CHUNK, all, pairs};
+use super::pictures::{CHUNK, all, pairs};
 use super::recipe::OverlapRecipe;
 use super::results::{Grid, Overlap, SHOWN, bytes, share};
 use crate::results::Estimate;

@@ -4,32 +4,29 @@ use firebrick_tensor::Workers;
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use burn::tensor::Tensor;
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
 use firebrick_types::Seed;
 use firebrick_vision::classifiers::Cnn;
 use firebrick_vision::generative::{
     Evidence, Exemplars, GenerativeModel, ImputeConfig, MapConfig, Query, SweepConfig, impute,
 };
+use firebrick_vision::images::Images;
 use firebrick_vision::images::degradations::Occluder;
-use firebrick_vision::images::{Images, pixels};
 use serde::Serialize;
 
 use super::artifacts::{Denoiser, Generative, Pictures, QuestionResults, TrainedClassifier};
 use super::blends::blends;
 use super::clutter::clutter;
-use super::completion::{Methods, right};
+use super::completion::Methods;
 use super::covers::covers;
 use super::overlap::overlaps;
+use super::pictures::{CHUNK, TrainingSet, all, right};
 use super::recipe::{
     BaselinesRecipe, ClutterRecipe, CompleteRecipe, DescentRecipe, OverlapRecipe, Recipe, SweepRecipe, UnknownRecipe,
 };
 use super::results::{CoverResult, Results, or_dash};
 use crate::Env;
 use crate::artifacts::write_json;
-
-/// Pictures that are computed at a time.
-pub(super) const CHUNK: usize = 50;
 
 /// What is asked.
 #[derive(Clone, Debug, Serialize)]
@@ -105,27 +102,6 @@ impl Stage<Env> for Ask {
         write_json(&ctx.artifact().join(QuestionResults::FILE), &results)?;
         Ok(())
     }
-}
-
-/// Pictures as the classifier reads them.
-pub fn all(images: &Images, model: &GenerativeModel) -> Tensor<4> {
-    let bytes = (0..images.len()).flat_map(|index| images.image(index)).copied().collect::<Vec<_>>();
-    pixels(&bytes, images.size(), &model.network().device())
-}
-
-/// Each picture, of so many, with the next one of another class.
-pub(super) fn pairs(test: &Images, count: usize) -> Vec<[usize; 2]> {
-    let partner = |first: usize| {
-        let mut others = (1..test.len()).map(|step| (first + step) % test.len());
-        others.find(|&other| test.labels()[other] != test.labels()[first]).unwrap_or(first)
-    };
-    (0..count.min(test.len())).map(|first| [first, partner(first)]).collect()
-}
-
-/// Pictures that methods to fill in learn from.
-pub(super) struct TrainingSet {
-    pub(super) exemplars: Exemplars,
-    pub(super) images: Images,
 }
 
 impl Ask {

@@ -7,7 +7,7 @@ use firebrick_report::plot::{Line, LineChart, Pictures as PictureGrid};
 use serde::Serialize;
 
 use super::artifacts::{Costs, Page, Pictures, QuestionResults, TrainedClassifier};
-use super::questions::CHUNK;
+use super::pictures::CHUNK;
 use super::recipe::Recipe;
 use super::results::{
     Ambiguity, ClutterResult, Completion, Cost, CoverResult, DetectorResult, Drawing, Grid, Overlap, Results, or_dash,

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use burn::tensor::{Device, Distribution, Int, Tensor};
-use firebrick_kernels::{Heads, Reach, attention, embedding, layer_norm, linear, token_log_probs};
+use firebrick_kernels::{Heads, SequenceStarts, attention, embedding, layer_norm, linear, token_log_probs};
 use firebrick_models::{Architecture, DecoderConfig};
 use firebrick_tensor::{TokenBatch, Workers};
 use firebrick_train::{FitConfig, Learner, Loss, gradients_of, lm};
@@ -141,8 +141,8 @@ fn linear_of(device: &Device, learns: bool) -> Box<dyn FnMut()> {
 
 fn attention_of(device: &Device, learns: bool) -> Box<dyn FnMut()> {
     let qkv = normal([TOKENS / SEQ, SEQ, 3 * WIDTH], device, learns);
-    let (heads, reach) = (Heads::same(WIDTH / 64), Reach::causal(TOKENS / SEQ, SEQ));
-    Box::new(move || finish(attention(qkv.clone(), heads, &reach), learns))
+    let (heads, sequences) = (Heads::same(WIDTH / 64), SequenceStarts::causal(TOKENS / SEQ, SEQ));
+    Box::new(move || finish(attention(qkv.clone(), heads, &sequences), learns))
 }
 
 fn layer_norm_of(device: &Device, learns: bool) -> Box<dyn FnMut()> {

@@ -2,7 +2,7 @@
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use firebrick_kernels::{
-    AdamWStep, Chunk, Heads, KeyValues, Precision, Reach, Rotary, Window, adamw, attention, attention_cached,
+    AdamWStep, Chunk, Heads, KeyValues, Precision, Rotary, SequenceStarts, Window, adamw, attention, attention_cached,
     avg_pool2d, conv2d, conv2d_adjoint, conv2d_in, embedding, gelu, gelu_tanh, layer_norm, linear, linear_in,
     max_pool2d, plain, rectified_moments, relu, rms_norm, rotary, soft_unpool, square_sum, swiglu, token_log_probs,
 };
@@ -70,30 +70,30 @@ fn layer_norm_is_its_reference_in_every_argument() {
 
 #[test]
 fn attention_is_its_reference_over_whole_and_packed_rows() {
-    let packed = Reach::packed([vec![0; 5], vec![5], vec![6; 4], vec![0; 9], vec![9]].concat(), 10);
-    let long = Reach::packed([vec![0; 70], vec![70; 65]].concat(), 135);
-    for (reach, heads, d_head) in [
-        (Reach::causal(2, 1), Heads::same(1), 4),
-        (Reach::causal(3, 5), Heads::same(2), 3),
-        (Reach::causal(1, 150), Heads::same(2), 8),
+    let packed = SequenceStarts::packed([vec![0; 5], vec![5], vec![6; 4], vec![0; 9], vec![9]].concat(), 10);
+    let long = SequenceStarts::packed([vec![0; 70], vec![70; 65]].concat(), 135);
+    for (sequences, heads, d_head) in [
+        (SequenceStarts::causal(2, 1), Heads::same(1), 4),
+        (SequenceStarts::causal(3, 5), Heads::same(2), 3),
+        (SequenceStarts::causal(1, 150), Heads::same(2), 8),
         (packed.clone(), Heads::same(3), 3),
         (packed, Heads { query: 6, key_value: 2 }, 3),
         (long, Heads { query: 3, key_value: 1 }, 8),
     ] {
-        let [batch, seq] = reach.dims();
+        let [batch, seq] = sequences.dims();
         let qkv = numbers([batch, seq, heads.all() * d_head], 7);
-        check(qkv, |x| attention(x, heads, &reach), |x| plain::attention(x, heads, &reach));
+        check(qkv, |x| attention(x, heads, &sequences), |x| plain::attention(x, heads, &sequences));
     }
 }
 
 #[test]
 fn attention_has_the_gradient_of_finite_differences() {
-    let reach = Reach::packed(vec![0, 0, 0, 3, 3], 5);
+    let sequences = SequenceStarts::packed(vec![0, 0, 0, 3, 3], 5);
     let weights = numbers([1, 5, 4], 3);
     for heads in [Heads::same(2), Heads { query: 2, key_value: 1 }] {
         grad_check(numbers([1, 5, 2 * heads.all()], 5), |x| {
             let weights = like(weights.clone(), &x);
-            (attention(x, heads, &reach) * weights).sum()
+            (attention(x, heads, &sequences) * weights).sum()
         });
     }
 }
@@ -105,9 +105,9 @@ fn queries_share_the_keys_and_values_of_their_group() {
     let shared = numbers([1, 6, 4 * d_head], 8);
     let part = |from: usize, to: usize| shared.clone().slice([0..1, 0..6, from * d_head..to * d_head]);
     let whole = Tensor::cat(vec![part(0, 2), part(2, 3), part(2, 3), part(3, 4), part(3, 4)], 2);
-    let reach = Reach::causal(1, 6);
-    let grouped = attention(shared.clone(), Heads { query: 2, key_value: 1 }, &reach);
-    assert_close(grouped, attention(whole, Heads::same(2), &reach), 1e-6);
+    let sequences = SequenceStarts::causal(1, 6);
+    let grouped = attention(shared.clone(), Heads { query: 2, key_value: 1 }, &sequences);
+    assert_close(grouped, attention(whole, Heads::same(2), &sequences), 1e-6);
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn rotary_scores_depend_on_distances_alone() {
     let x = numbers([1, 5, heads.all() * 4], 3);
     let at = |first: usize| {
         let positions = (first..first + 5).collect::<Vec<_>>();
-        attention(rotary(x.clone(), heads, &table, &positions), heads, &Reach::causal(1, 5))
+        attention(rotary(x.clone(), heads, &table, &positions), heads, &SequenceStarts::causal(1, 5))
     };
     assert_close(at(0), at(41), 1e-5);
 }
@@ -222,8 +222,8 @@ fn a_row_gives_the_same_bits_whatever_stands_beside_it() {
     let bits = |tensor: Tensor<3>| tensor.into_data().try_to_vec::<f32>().unwrap();
     let alone = numbers([1, 9, 24], 5);
     let beside = Tensor::cat(vec![numbers([2, 9, 24], 6), alone.clone()], 0);
-    let together = bits(attention(beside, Heads::same(2), &Reach::causal(3, 9)));
-    assert_eq!(together[2 * 9 * 8..], bits(attention(alone, Heads::same(2), &Reach::causal(1, 9))));
+    let together = bits(attention(beside, Heads::same(2), &SequenceStarts::causal(3, 9)));
+    assert_eq!(together[2 * 9 * 8..], bits(attention(alone, Heads::same(2), &SequenceStarts::causal(1, 9))));
 }
 
 #[test]
@@ -347,7 +347,7 @@ fn attention_through_a_cache_is_attention_over_whole_rows() {
     {
         let width = heads.all() * d_head;
         let rows = numbers([2, seq, width], 1);
-        let whole = attention(rows.clone(), heads, &Reach::causal(2, seq));
+        let whole = attention(rows.clone(), heads, &SequenceStarts::causal(2, seq));
         let mut cache = KeyValues::new(3, seq, heads.key_value, d_head, &Device::flex());
         let piece = |row: usize, from: usize, to: usize| {
             rows.clone().slice([row..row + 1, from..to, 0..width]).reshape([to - from, width])

@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use firebrick_kernels::{Chunk, Heads, KeyValues, Reach, Rotary};
+use firebrick_kernels::{Chunk, Heads, KeyValues, Rotary, SequenceStarts};
 
 use crate::config::{Biases, DecoderConfig};
 use crate::layers::{Projection, Source};
@@ -42,18 +42,18 @@ impl Attention {
         KeyValues::new(slots, capacity, self.key_value_heads, d_model / self.heads, device)
     }
 
-    /// Every position reads what it can reach, `[batch · seq, d_model]`.
+    /// Every position reads what stands before it in its sequence, `[batch · seq, d_model]`.
     pub(crate) fn forward(
         &self,
         x: Tensor<2>,
-        reach: &Reach,
+        starts: &SequenceStarts,
         angles: Option<&Rotary>,
         positions: &[usize],
     ) -> Tensor<2> {
-        let [batch, seq] = reach.dims();
+        let [batch, seq] = starts.dims();
         let qkv = self.asked(x, angles, positions);
         let [tokens, width] = qkv.dims();
-        let read = firebrick_kernels::attention(qkv.reshape([batch, seq, width]), self.heads(), reach);
+        let read = firebrick_kernels::attention(qkv.reshape([batch, seq, width]), self.heads(), starts);
         let [_, _, read_width] = read.dims();
         self.proj.forward(read.reshape([tokens, read_width]))
     }

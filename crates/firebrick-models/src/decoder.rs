@@ -2,7 +2,7 @@
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{DType, Device, Int, Tensor};
-use firebrick_kernels::{Chunk, Precision, Prepacked, Rotary, gelu, gelu_tanh, swiglu};
+use firebrick_kernels::{Chunk, PackedWeight, Precision, Rotary, gelu, gelu_tanh, swiglu};
 use firebrick_tensor::{CausalLm, Feed, Incremental, TokenBatch, indices};
 use firebrick_types::Seed;
 
@@ -28,7 +28,7 @@ pub struct Decoder {
     angles: Option<Rotary>,
     /// The table of embeddings, where it is the head too.
     #[module(skip)]
-    prepacked: Option<Prepacked>,
+    prepacked: Option<PackedWeight>,
     #[module(skip)]
     precision: Precision,
 }
@@ -218,10 +218,10 @@ impl Decoder {
     /// # Panics
     /// If a sequence is longer than the context.
     pub fn hidden(&self, batch: &TokenBatch) -> Tensor<2> {
-        let (reach, positions) = (batch.reach(), batch.reach().positions());
+        let (starts, positions) = (batch.sequence_starts(), batch.sequence_starts().positions());
         let mut x = self.embed(batch.ids(), &positions);
         for block in &self.blocks {
-            x = block.forward(x, |attn, x| attn.forward(x, reach, self.angles.as_ref(), &positions));
+            x = block.forward(x, |attn, x| attn.forward(x, starts, self.angles.as_ref(), &positions));
         }
         self.ln_f.forward(x)
     }
@@ -279,7 +279,7 @@ impl Incremental for Decoder {
     /// themselves again.
     fn prepacked(self) -> Self {
         let tied = self.lm_head.is_none().then(|| self.wte.weight.val().transpose());
-        let prepacked = tied.and_then(|table| Prepacked::of(table, self.precision));
+        let prepacked = tied.and_then(|table| PackedWeight::of(table, self.precision));
         let lm_head = self.lm_head.clone().map(Projection::prepacked);
         Self { lm_head, prepacked, ..self.with_maps(|_, _, map| map.prepacked()) }
     }

@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
-use firebrick_kernels::{Precision, Prepacked};
+use firebrick_kernels::{PackedWeight, Precision};
 use firebrick_types::Seed;
 
 use crate::config::Norm;
@@ -75,7 +75,7 @@ pub(crate) struct Projection {
     bias: Option<Param<Tensor<1>>>,
     lora: Option<Lora>,
     #[module(skip)]
-    prepacked: Option<Prepacked>,
+    prepacked: Option<PackedWeight>,
     #[module(skip)]
     precision: Precision,
 }
@@ -124,7 +124,7 @@ impl Projection {
 
     /// The same map, faster for a few rows at a time.
     pub(crate) fn prepacked(self) -> Self {
-        Self { prepacked: Prepacked::of(self.weight.val(), self.precision), ..self }
+        Self { prepacked: PackedWeight::of(self.weight.val(), self.precision), ..self }
     }
 
     /// The same map, whose factors are rounded to this.

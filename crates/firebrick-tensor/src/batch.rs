@@ -1,7 +1,7 @@
 //! Ragged token sequences as tensors.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use firebrick_kernels::Reach;
+use firebrick_kernels::SequenceStarts;
 use firebrick_types::TokenId;
 
 use crate::{CausalLm, TokenValues, indices};
@@ -56,7 +56,7 @@ impl Mask {
 pub struct TokenBatch {
     ids: Vec<TokenId>,
     lengths: Vec<usize>,
-    reach: Reach,
+    starts: SequenceStarts,
     device: Device,
 }
 
@@ -76,7 +76,7 @@ impl TokenBatch {
             first.resize(ids.len(), start);
         }
         let tokens = ids.len();
-        Self { ids, lengths, reach: Reach::packed(first, tokens), device: device.clone() }
+        Self { ids, lengths, starts: SequenceStarts::packed(first, tokens), device: device.clone() }
     }
 
     /// The token ids, `[tokens]`.
@@ -101,8 +101,8 @@ impl TokenBatch {
     }
 
     /// Where each token begins to read.
-    pub fn reach(&self) -> &Reach {
-        &self.reach
+    pub fn sequence_starts(&self) -> &SequenceStarts {
+        &self.starts
     }
 
     /// The device of the tensors.
@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(numbers(batch.ids()), [5, 6, 7, 8, 9, 4]);
         assert_eq!((batch.lengths(), batch.tokens(), batch.last()), (&[3, 1, 2][..], 6, vec![2, 3, 5]));
         assert_eq!(
-            (batch.reach().first(), batch.reach().positions()),
+            (batch.sequence_starts().starts(), batch.sequence_starts().positions()),
             (&[0, 0, 0, 3, 4, 4][..], vec![0, 1, 2, 0, 0, 1])
         );
     }

@@ -1,4 +1,4 @@
-//! How gradients flow back through operations: each says it once, and Burn is told here.
+//! Vector-Jacobian products of operations, registered with Burn's autodiff.
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
@@ -12,31 +12,36 @@ use burn::backend::autodiff::ops::{Backward, NodeGuard, Ops, OpsKind};
 use burn::backend::flex::FlexTensor;
 use burn::backend::tensor::FloatTensor;
 
-use super::contiguous;
+use super::tensors::contiguous;
 
-/// What an operation of `N` differentiable arguments keeps of its forward pass, and its vector-Jacobian product.
-pub(super) trait Vjp<const N: usize>: Clone + Debug + Send + 'static {
+/// What an operation of `N` differentiable arguments saves of its forward pass, and its vector-Jacobian product.
+pub(crate) trait Vjp<const N: usize>: Clone + Debug + Send + 'static {
     /// The gradients of the arguments that are wanted, at least one, from the contiguous gradient of the result.
     fn vjp(self, g: FlexTensor, wanted: [bool; N]) -> [Option<FlexTensor>; N];
 }
 
 /// An operation's result, through which gradients flow to the arguments of these nodes.
-pub(super) fn tracked<C: CheckpointStrategy, V: Vjp<N>, const N: usize>(
+pub(crate) fn tracked<C: CheckpointStrategy, V: Vjp<N>, const N: usize>(
     nodes: [NodeGuard; N],
     result: FlexTensor,
-    kept: V,
+    state: V,
 ) -> FloatTensor<Autodiff<Flex, C>> {
-    match Through::<V>(PhantomData).prepare::<C>(nodes).compute_bound().stateful() {
-        OpsKind::Tracked(prepared) => prepared.finish(kept, result),
+    match Node::<V>(PhantomData).prepare::<C>(nodes).compute_bound().stateful() {
+        OpsKind::Tracked(prepared) => prepared.finish(state, result),
         OpsKind::UnTracked(prepared) => prepared.finish(result),
     }
 }
 
-/// Burn's name for the way back through an operation.
-#[derive(Debug)]
-struct Through<V>(PhantomData<fn() -> V>);
+/// A tensor through which nothing flows back.
+pub(crate) fn constant<C: CheckpointStrategy>(tensor: FlexTensor) -> FloatTensor<Autodiff<Flex, C>> {
+    <FloatTensor<Autodiff<Flex, C>>>::new(tensor)
+}
 
-impl<V: Vjp<N>, const N: usize> Backward<Flex, N> for Through<V> {
+/// The node of an operation in Burn's graph.
+#[derive(Debug)]
+struct Node<V>(PhantomData<fn() -> V>);
+
+impl<V: Vjp<N>, const N: usize> Backward<Flex, N> for Node<V> {
     type State = V;
 
     fn backward(self, ops: Ops<V, N>, gradients: &mut Gradients, _: &mut Checkpointer) {

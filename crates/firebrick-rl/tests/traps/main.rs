@@ -181,7 +181,7 @@ impl Table {
 
 impl CausalLm for Table {
     fn logits(&self, batch: &TokenBatch) -> Tensor<2> {
-        let positions = batch.reach().positions().into_iter().map(|position| position as i64).collect();
+        let positions = batch.sequence_starts().positions().into_iter().map(|position| position as i64).collect();
         self.rows(positions, batch.device())
     }
 

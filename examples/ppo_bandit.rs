@@ -7,13 +7,12 @@
 //! `cargo run -p firebrick-examples --example ppo_bandit`
 #![allow(clippy::print_stdout)]
 
-use std::sync::Arc;
-
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 use firebrick_rl::ppo::{PpoConfig, train};
-use firebrick_rl::{Error, Group, Prompt, ResponseFormat, RewardError};
+use firebrick_rl::{Error, Group, Prompt, RewardError};
 use firebrick_tensor::{CausalLm, Feed, Incremental, TokenBatch, TokenValues, softmax};
+use firebrick_text::ResponseFormat;
 use firebrick_train::{AdamWConfig, Run, Schedule};
 use firebrick_types::{Seed, TokenId};
 
@@ -96,8 +95,7 @@ fn main() -> Result<(), Error> {
     let training = device.clone().autodiff();
     let policy = Policy { logits: Param::from_tensor(Tensor::from_floats(INITIAL.map(f32::ln), &training)) };
     let critic = Critic { value: Param::from_tensor(Tensor::zeros([1], &training)) };
-    let (ends, decode) = (vec![END_OF_CONTEXT], Arc::new(|_: &[TokenId]| String::new()));
-    let format = ResponseFormat { eoc: END_OF_CONTEXT, ends, stop: Vec::new(), decode };
+    let format = ResponseFormat::ending_with(END_OF_CONTEXT);
     let config = PpoConfig {
         iterations: 100,
         prompts_per_iteration: 1,

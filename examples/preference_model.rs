@@ -13,11 +13,12 @@ use std::path::Path;
 use anyhow::Result;
 use burn::module::Module;
 use burn::tensor::Device;
-use firebrick_data::{Tokenizer, dialogue, folder, hh, split};
+use firebrick_data::{folder, hh, split};
 use firebrick_eval::{LengthBaseline, accuracy};
 use firebrick_models::{Architecture, DecoderConfig};
 use firebrick_preference::Pair;
 use firebrick_preference::reward_model::{RewardModelConfig, train};
+use firebrick_text::{ComparisonTokens, Renderer, Tokenizer, dialogue};
 use firebrick_train::{Event, FitConfig, Observer, ObserverError, Run, Schedule};
 use firebrick_types::{LabelledComparison, Message, Seed};
 use firebrick_world::{World, WorldConfig};
@@ -35,12 +36,12 @@ fn main() -> Result<()> {
     let split = split::by_conversation(comparisons, 0.1, |one: &LabelledComparison| {
         one.prompt().opening().unwrap_or_default()
     })?;
-    let tokenizer = Tokenizer::train(split.train.iter().flat_map(texts), 512)?;
-    let pairs = |part: &[LabelledComparison]| part.iter().map(|one| pair(&tokenizer, one)).collect::<Vec<_>>();
-    let (training, held_out) = (pairs(&split.train), pairs(&split.held_out));
+    let renderer = Renderer::dialogues(Tokenizer::train(split.train.iter().flat_map(texts), 512)?);
+    let pairs = |part: &[LabelledComparison]| part.iter().map(|one| pair(&renderer, one)).collect::<Result<Vec<_>>>();
+    let (training, held_out) = (pairs(&split.train)?, pairs(&split.held_out)?);
     println!("{} comparisons to learn from, {} held out", training.len(), held_out.len());
 
-    let vocab = tokenizer.vocab_size();
+    let vocab = renderer.tokenizer().vocab_size();
     let shape = DecoderConfig {
         vocab,
         context: 128,
@@ -87,11 +88,10 @@ fn texts(one: &LabelledComparison) -> [String; 2] {
     [chosen, rejected].map(|answer| dialogue::render(&one.prompt().with(Message::assistant(answer))))
 }
 
-/// Both conversations between two ends of context; the score is read on the second.
-fn pair(tokenizer: &Tokenizer, one: &LabelledComparison) -> Pair {
-    let eoc = [tokenizer.eoc()];
-    let [chosen, rejected] = texts(one).map(|text| [&eoc, &tokenizer.encode(&text)[..], &eoc].concat());
-    Pair::new(Vec::new(), chosen, rejected)
+/// Both conversations as a preference model reads them; the score is read on the last token.
+fn pair(renderer: &Renderer, one: &LabelledComparison) -> Result<Pair> {
+    let ComparisonTokens { prompt, chosen, rejected } = renderer.comparison(one)?.expect("nobody was undecided");
+    Ok(Pair::new(prompt, chosen, rejected))
 }
 
 /// The mean of outcomes from 0 to 1.

@@ -19,7 +19,7 @@ fn small(path: &str) -> String {
 }
 
 fn spm() -> String {
-    small("firebrick-pretrained/tests/tokenizers/spm.gguf")
+    small("firebrick-models/tests/tokenizers/spm.gguf")
 }
 
 fn gpt2() -> String {

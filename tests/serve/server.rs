@@ -7,9 +7,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
-use firebrick_data::Tokenizer;
 use firebrick_models::DecoderConfig;
-use firebrick_pretrained::{ChatTemplate, GenerationConfig, Text, TurnEnds, save};
+use firebrick_models::checkpoint::{GenerationConfig, Text, save};
+use firebrick_text::{Renderer, Tokenizer};
 use firebrick_types::Seed;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -27,9 +27,7 @@ pub(crate) fn checkpoint() -> TempDir {
     let tokenizer = Tokenizer::train(documents, 300).expect("the vocabulary is large enough");
     let shape = DecoderConfig::family(1, CONTEXT, tokenizer.vocab_size());
     let config = DecoderConfig { d_model: 16, heads: 2, d_ff: 32, ..shape };
-    let (template, turn_ends, generation) =
-        (ChatTemplate::dialogue(), TurnEnds::of(&tokenizer), GenerationConfig::default());
-    let text = Text { tokenizer, template, turn_ends, generation, vocab: config.vocab };
+    let text = Text { renderer: Renderer::dialogues(tokenizer), generation: GenerationConfig::default() };
     let model = config.init(Seed::new(1), &Device::flex());
     save(&model, &config, Some(&text), &dir.path().join(NAME)).expect("the folder is empty");
     dir

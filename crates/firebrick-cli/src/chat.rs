@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use firebrick_pretrained::{ChatTemplate, Message, Pretrained};
+use firebrick_models::checkpoint::Pretrained;
 use firebrick_serve::{Engine, Job, Limits, Piece, Update};
-use firebrick_types::Seed;
+use firebrick_text::Renderer;
+use firebrick_types::{Dialogue, Message, Seed};
 
 use crate::generate::{Settings, Way, of_answers, show};
 use crate::say::{remark, say};
@@ -36,21 +37,21 @@ pub(crate) struct Chat {
 /// # Errors
 /// If the command cannot be carried out.
 pub(crate) fn execute(command: &Chat) -> Result<ExitCode> {
-    let Pretrained { name, model, text, config } = command.way.open(&command.model)?;
-    let generation = of_answers(text.generation.clone());
+    let Pretrained { name, model, config, renderer, generation } = command.way.open(&command.model)?;
+    let generation = of_answers(generation);
     let sampler = command.settings.sampler(&generation)?;
     let seed = Seed::new(command.settings.seed());
     let mut stops = command.settings.stop.clone();
-    stops.extend(text.template.stops().iter().map(|&stop| stop.to_owned()));
+    stops.extend(renderer.template().stops().iter().map(|&stop| stop.to_owned()));
     let context = config.context;
     let device = model.device();
-    let engine = Engine::start(model, device, text.tokenizer.clone(), Limits { slots: 1, context, queue: 1 });
+    let engine = Engine::start(model, device, renderer.tokenizer().clone(), Limits { slots: 1, context, queue: 1 });
     let terminal = stdin().is_terminal();
     if terminal {
         remark(format_args!("{name}: /reset begins a new conversation, /quit or Ctrl-D ends"));
     }
-    let mut messages = opening(command.system.as_deref(), &text.template)?;
-    let begun = messages.clone();
+    let begun = opening(command.system.as_deref(), &renderer)?;
+    let mut dialogue = begun.clone();
     let mut turns = 0;
     let mut lines = stdin().lock().lines();
     loop {
@@ -63,16 +64,16 @@ pub(crate) fn execute(command: &Chat) -> Result<ExitCode> {
             "" => continue,
             "/quit" => break,
             "/reset" => {
-                messages.clone_from(&begun);
+                dialogue.clone_from(&begun);
                 continue;
             }
             command if command.starts_with('/') && !command.contains(' ') && terminal => {
                 remark(format_args!("`{command}` is no command; there are /reset and /quit"));
                 continue;
             }
-            said => messages.push(Message::new("user", said)),
+            said => dialogue.messages.push(Message::human(said)),
         }
-        let prompt = text.prompt(&messages)?;
+        let prompt = renderer.prompt(&dialogue)?;
         if prompt.len() >= context {
             let told = format!(
                 "the conversation has {} tokens, and the context of {context} must hold an answer too",
@@ -82,7 +83,7 @@ pub(crate) fn execute(command: &Chat) -> Result<ExitCode> {
                 bail!("{told}; say less, or begin a new one with a line /reset");
             }
             remark(format_args!("{told}; the message was dropped: say less, or begin a new one with /reset"));
-            messages.pop();
+            dialogue.messages.pop();
             continue;
         }
         let job = Job {
@@ -90,7 +91,7 @@ pub(crate) fn execute(command: &Chat) -> Result<ExitCode> {
             samples: 1,
             seed: seed.at(&[turns]),
             sampler: sampler.clone(),
-            ends: text.turn_ends.tokens(),
+            ends: renderer.turn_ends().tokens(),
             stops: stops.clone(),
             max_tokens: command.settings.max_tokens,
             top_log_probs: 0,
@@ -98,21 +99,20 @@ pub(crate) fn execute(command: &Chat) -> Result<ExitCode> {
         };
         turns += 1;
         let Some(answer) = answer(&engine, job)? else { break };
-        messages.push(Message::new("assistant", answer));
+        dialogue.messages.push(Message::assistant(answer));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The messages of a conversation in which nothing was said yet.
+/// A conversation in which nothing was said yet.
 ///
 /// # Errors
 /// If the template has no place for what the system says.
-fn opening(system: Option<&str>, template: &ChatTemplate) -> Result<Vec<Message>> {
-    let Some(system) = system else { return Ok(Vec::new()) };
-    let opening = vec![Message::new("system", system)];
-    let with_question = [opening.clone(), vec![Message::new("user", "Hello.")]].concat();
-    template
-        .render(&with_question, true)
+fn opening(system: Option<&str>, renderer: &Renderer) -> Result<Dialogue> {
+    let Some(system) = system else { return Ok(Dialogue::default()) };
+    let opening = Dialogue::new(vec![Message::system(system)]);
+    renderer
+        .prompt(&opening.with(Message::human("Hello.")))
         .context("--system: this model takes no message of the system; leave it out")?;
     Ok(opening)
 }

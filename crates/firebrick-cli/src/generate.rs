@@ -8,11 +8,12 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use firebrick_models::Precision;
-use firebrick_pretrained::{GenerationConfig, Message, Pretrained};
+use firebrick_models::checkpoint::{GenerationConfig, Pretrained};
 use firebrick_sampling::{Finish, Sampler};
 use firebrick_serve::{Engine, Job, Limits, Piece, Update, random_seed, sampler};
+use firebrick_stages::checkpoint::located;
 use firebrick_tensor::Incremental;
-use firebrick_types::{Seed, TokenId};
+use firebrick_types::{Dialogue, Message, Seed, TokenId};
 use serde::Serialize;
 
 use crate::device::On;
@@ -124,7 +125,7 @@ impl Way {
     pub(crate) fn open(&self, source: &str) -> Result<Pretrained> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(self.threads.map_or(0, usize::from));
         pool.build_global().context("the threads cannot be started; give fewer with --threads")?;
-        let opened = firebrick_pretrained::open(source, &self.on.device);
+        let opened = located(source).and_then(|checkpoint| Ok(checkpoint.open(&self.on.device)?));
         let opened = opened.with_context(|| format!("`{source}` cannot be opened as a model with its tokenizer"))?;
         let model = match self {
             Self { half: true, .. } => opened.model.half_width(),
@@ -204,13 +205,13 @@ struct Sample {
 /// # Errors
 /// If the command cannot be carried out.
 pub(crate) fn execute(command: &Generate) -> Result<ExitCode> {
-    let Pretrained { name, model, text, config } = command.way.open(&command.model)?;
-    let generation = if command.chat { of_answers(text.generation.clone()) } else { text.generation.clone() };
+    let Pretrained { name, model, config, renderer, generation } = command.way.open(&command.model)?;
+    let generation = if command.chat { of_answers(generation) } else { generation };
     let sampler = command.settings.sampler(&generation)?;
     let prompt = command.prompt.text()?;
     let ids = match (prompt, &command.prompt.ids) {
-        (Some(asked), _) if command.chat => text.prompt(&[Message::new("user", asked)])?,
-        (Some(begun), _) => text.encode(&begun)?,
+        (Some(asked), _) if command.chat => renderer.prompt(&Dialogue::new(vec![Message::human(asked)]))?,
+        (Some(begun), _) => renderer.text(&begun)?,
         (None, ids) => ids.clone().unwrap_or_default(),
     };
     let context = config.context;
@@ -219,13 +220,13 @@ pub(crate) fn execute(command: &Generate) -> Result<ExitCode> {
     }
     let mut stops = command.settings.stop.clone();
     if command.chat {
-        stops.extend(text.template.stops().iter().map(|&stop| stop.to_owned()));
+        stops.extend(renderer.template().stops().iter().map(|&stop| stop.to_owned()));
     }
     let (samples, seed, max_tokens) = (usize::from(command.n), command.settings.seed(), command.settings.max_tokens);
     let context = context.min(ids.len().saturating_add(max_tokens));
     let limits = Limits { slots: samples.min(SLOTS), context, queue: 1 };
-    let (device, ends) = (model.device(), text.turn_ends.tokens());
-    let engine = Engine::start(model, device, text.tokenizer, limits);
+    let (device, ends) = (model.device(), renderer.turn_ends().tokens());
+    let engine = Engine::start(model, device, renderer.tokenizer().clone(), limits);
     let mut updates = engine.submit(Job {
         prompts: vec![ids.clone()],
         samples,

@@ -9,10 +9,11 @@ use anyhow::{Context, Result, bail};
 use burn::module::Param;
 use burn::tensor::{Device, Tensor};
 use clap::{Args, Subcommand};
-use firebrick_data::Tokenizer;
+use firebrick_models::checkpoint::{Checkpoint, Text, save};
 use firebrick_models::{Architecture, Decoder, DecoderConfig, FeedForward, Norm, Positions, RotaryScaling};
-use firebrick_pretrained::{Checkpoint, Text, TurnEnd, save};
+use firebrick_stages::checkpoint::located;
 use firebrick_tensor::{ParameterVisitor, TokenBatch, visit_parameters};
+use firebrick_text::{Renderer, Tokenizer, TurnEnd};
 use firebrick_train::lm::token_losses;
 use firebrick_types::TokenId;
 use serde::Serialize;
@@ -124,7 +125,7 @@ struct Opened {
 }
 
 fn open(source: &str, device: &Device) -> Result<Opened> {
-    let checkpoint = Checkpoint::locate(source)?;
+    let checkpoint = located(source)?;
     let (model, config) = checkpoint.model(device)?;
     let text = checkpoint.text(config.vocab)?;
     Ok(Opened { checkpoint, model, config, text })
@@ -150,15 +151,15 @@ struct Token {
 
 fn log_probs(source: &str, given: &Given, device: &Device) -> Result<Listed> {
     let Opened { checkpoint, model, config, text } = open(source, device)?;
-    let text = text.as_ref();
-    let tokenizer = text.map(|text| &text.tokenizer);
+    let renderer = text.as_ref().map(|text| &text.renderer);
+    let tokenizer = renderer.map(Renderer::tokenizer);
     let encode = |given: &str| {
         // What every text begins with is not worth a score by itself.
         if given.is_empty() {
             return Ok(Vec::new());
         }
         let none = || format!("{} has no tokenizer; give token ids by --ids", checkpoint.path().display());
-        Ok::<_, anyhow::Error>(text.with_context(none)?.encode(given)?)
+        Ok::<_, anyhow::Error>(renderer.with_context(none)?.text(given)?)
     };
     let ids = match given {
         Given { ids: Some(ids), .. } => ids.clone(),
@@ -226,7 +227,8 @@ fn info(source: &str, rank: usize) -> Result<()> {
 }
 
 /// The lines about a tokenizer and what comes with it.
-fn tell(Text { tokenizer, template, turn_ends, generation, .. }: &Text, line: &dyn Fn(&str, &str)) {
+fn tell(Text { renderer, generation }: &Text, line: &dyn Fn(&str, &str)) {
+    let (tokenizer, template, turn_ends) = (renderer.tokenizer(), renderer.template(), renderer.turn_ends());
     line(
         "tokenizer",
         &format!("{} tokens, end of context {}", grouped(tokenizer.vocab_size()), named(tokenizer, tokenizer.eoc())),

@@ -109,7 +109,7 @@ pub enum Error {
     /// A text is not a dialogue.
     #[error(
         "a dialogue begins with {:?}, found {found:?}; put the marker before its first turn",
-        crate::dialogue::HUMAN
+        firebrick_text::dialogue::HUMAN
     )]
     NoHumanMarker {
         /// How the text begins.
@@ -153,30 +153,9 @@ pub enum Error {
         /// The expected share of the part.
         share: f64,
     },
-    /// A vocabulary is too small for all bytes.
-    #[error("a vocabulary of {asked} tokens is too small: 256 bytes and the end of context take {least}")]
-    VocabularyTooSmall {
-        /// The size asked for.
-        asked: usize,
-        /// The least size.
-        least: usize,
-    },
-    /// A tokenizer file cannot be understood.
-    #[error("{}: not a tokenizer.json of the `tokenizers` library; train it again or fetch it anew", path.display())]
-    Tokenizer {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// A tokenizer has no token to end a context with.
-    #[error("{}: no end-of-context token; add one of {known:?} to its special tokens", path.display())]
-    NoEndOfContext {
-        /// The file.
-        path: PathBuf,
-        /// The tokens that would do.
-        known: &'static [&'static str],
-    },
+    /// A dialogue cannot be read.
+    #[error(transparent)]
+    Text(#[from] firebrick_text::Error),
     /// A table cannot be read or written.
     #[error("{}: not a whole Parquet file; write it again", path.display())]
     Parquet {

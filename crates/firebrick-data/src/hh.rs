@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
 
+use firebrick_text::dialogue::{ASSISTANT, HUMAN, parse, render};
 use firebrick_types::{Dialogue, LabelledComparison, Message, Role};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::dialogue::{ASSISTANT, HUMAN, parse, render};
 use crate::jsonl::{Record, rows};
 
 const SHAPE: &str = "{\"chosen\": …, \"rejected\": …} of two transcripts \"\\n\\nHuman: …\\n\\nAssistant: …\", \
@@ -76,7 +76,7 @@ impl Layout {
 /// dropped.
 ///
 /// The first row decides which layout the file has:
-/// - `{"chosen", "rejected"}`, two whole transcripts in the form of [`crate::dialogue`]: the files of HH-RLHF;
+/// - `{"chosen", "rejected"}`, two whole transcripts in the form of [`firebrick_text::dialogue`]: the files of HH-RLHF;
 /// - `{"prompt", "chosen", "rejected"}`, a prompt, either plain or in that form, and two completions: TRL;
 /// - `{"chosen", "rejected"}` as lists of `{"role", "content"}` with the roles `user` and `assistant`, either whole
 ///   conversations or the continuation of a `prompt`: TRL.
@@ -154,7 +154,7 @@ fn prompt(row: &Record) -> Result<Dialogue, Error> {
         return Ok(Dialogue::new(vec![Message::human(text.trim())]));
     }
     let text = text.trim_end();
-    parse(text.strip_suffix(ASSISTANT).unwrap_or(text))
+    Ok(parse(text.strip_suffix(ASSISTANT).unwrap_or(text))?)
 }
 
 fn messages(row: &Record, field: &str) -> Result<Vec<Message>, Error> {

@@ -5,9 +5,8 @@
 //! [`SEPARATOR`]. So the text ends exactly where `\n\nHuman: ` must follow to begin a new conversation, and a model that
 //! ends the new conversation as it saw the others end writes the separator.
 
+use firebrick_text::dialogue::SEPARATOR;
 use firebrick_types::{Dialogue, Message};
-
-use crate::dialogue::SEPARATOR;
 
 /// The whole prompt: an opening paragraph and fourteen conversations.
 pub const FULL: &str = include_str!("../assets/hhh/full.txt");

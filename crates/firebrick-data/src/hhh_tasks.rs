@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use firebrick_text::dialogue::{HUMAN, parse};
 use firebrick_types::{Dialogue, HhhItem};
 
-use crate::dialogue::{HUMAN, parse};
 use crate::file::read_to_string;
 use crate::jsonl::Record;
 use crate::{Error, Place};

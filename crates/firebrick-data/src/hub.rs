@@ -402,7 +402,7 @@ mod tests {
         let blobs = online.cache.join("models--some--model/blobs");
         fs::create_dir_all(&blobs).unwrap();
         let begun = etag("/some/model/resolve/c0ffee/model.safetensors");
-        fs::write(blobs.join(format!("{begun}.sync.part")), "MODEL").unwrap();
+        fs::write(blobs.join(format!("{begun}.part")), "MODEL").unwrap();
         let mut reports = Vec::new();
         let snapshot = model("some/model", &online, |file, done, total| {
             if file == WEIGHTS {

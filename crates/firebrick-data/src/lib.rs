@@ -1,6 +1,5 @@
 #![doc = include_str!("../README.md")]
 
-pub mod dialogue;
 mod error;
 mod file;
 pub mod folder;
@@ -15,7 +14,5 @@ pub mod split;
 pub mod store;
 pub mod text;
 pub mod threads;
-mod tokenizer;
 
 pub use error::{Error, Place};
-pub use tokenizer::{EOC, TextStream, Tokenizer};

@@ -288,9 +288,14 @@ fn dialogue(columns: &[ArrayRef], index: usize, column: &'static str, row: usize
     let [roles, texts] = [0, 1].map(|field| messages.as_struct().column(field).as_string::<i64>());
     let message = |(role, text): (Option<&str>, Option<&str>)| {
         let role = role.unwrap_or_default();
-        let bad = || BadCell { row, column, expected: "the role `human` or `assistant`", found: role.to_owned() };
-        let role =
-            [Role::Human, Role::Assistant].into_iter().find(|known| role_name(*known) == role).ok_or_else(bad)?;
+        let bad = || BadCell {
+            row,
+            column,
+            expected: "the role `system`, `human`, `assistant` or `tool`",
+            found: role.to_owned(),
+        };
+        let known = [Role::System, Role::Human, Role::Assistant, Role::Tool];
+        let role = known.into_iter().find(|known| role_name(*known) == role).ok_or_else(bad)?;
         Ok(Message { role, text: text.unwrap_or_default().to_owned() })
     };
     roles.iter().zip(texts.iter()).map(message).collect::<Result<_, _>>().map(Dialogue::new)
@@ -298,8 +303,10 @@ fn dialogue(columns: &[ArrayRef], index: usize, column: &'static str, row: usize
 
 fn role_name(role: Role) -> &'static str {
     match role {
+        Role::System => "system",
         Role::Human => "human",
         Role::Assistant => "assistant",
+        Role::Tool => "tool",
     }
 }
 
@@ -414,14 +421,14 @@ mod tests {
     #[test]
     fn an_unknown_role_is_named() {
         let (_dir, path) = file_of("x.parquet", b"");
-        let roles: ArrayRef = Arc::new(LargeStringArray::from(vec!["human", "system"]));
+        let roles: ArrayRef = Arc::new(LargeStringArray::from(vec!["human", "wizard"]));
         let said: ArrayRef = Arc::new(LargeStringArray::from(vec!["a", "b"]));
         let values = StructArray::new(message_fields(), vec![roles, said], None);
         let offsets = OffsetBuffer::from_lengths([1, 1]);
         let column = ListArray::new(Arc::new(message_field()), offsets, Arc::new(values), None);
         write_as(&path, Some("dialogues/1"), &batch(Dialogue::fields(), vec![Arc::new(column)]));
         let message = read::<Dialogue>(&path).unwrap_err().to_string();
-        let expected = "row 1, column `dialogue`: expected the role `human` or `assistant`, found \"system\"; write";
+        let expected = "row 1, column `dialogue`: expected the role `system`, `human`, `assistant` or `tool`, found \"wizard\"; write";
         assert!(message.contains(expected), "{message}");
     }
 

@@ -56,6 +56,7 @@ pub fn documents(text: &str, max_characters: usize) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use firebrick_text::Tokenizer;
     use proptest::prelude::*;
 
     use super::*;
@@ -114,5 +115,23 @@ mod tests {
         let novel = read(&folder.join("austen/emma.txt.gz"), 10_000).unwrap();
         // About 880 000 characters, cut a little before every 10 000.
         assert!((85..110).contains(&novel.len()), "{}", novel.len());
+    }
+
+    /// Ties between pairs are common in real text, and hash maps are seeded anew each time.
+    #[test]
+    fn a_tokenizer_of_real_text_does_not_depend_on_its_order() {
+        let Some(folder) = real_data("text") else { return };
+        let documents = read(&folder.join("tinyshakespeare.txt.gz"), 10_000).unwrap();
+        let tokenizer = Tokenizer::train(&documents, 4096).unwrap();
+        assert_eq!(tokenizer.vocab_size(), 4096);
+        let again = Tokenizer::train(documents.iter().rev(), 4096).unwrap();
+        let saved = |tokenizer: &Tokenizer| {
+            let (_dir, path) = file_of("tokenizer.json", b"");
+            tokenizer.save(&path).unwrap();
+            std::fs::read(path).unwrap()
+        };
+        assert!(saved(&tokenizer) == saved(&again));
+        let document = &documents[3];
+        assert_eq!(&tokenizer.decode(&tokenizer.encode(document)), document);
     }
 }

@@ -2,12 +2,11 @@
 
 mod attention;
 mod cache;
+pub mod checkpoint;
 mod config;
 mod decoder;
 mod error;
 mod files;
-mod gguf;
-mod hugging_face;
 mod layers;
 mod lora;
 mod scored;
@@ -16,9 +15,9 @@ pub use cache::KvCache;
 pub use config::{Architecture, Biases, DecoderConfig, FeedForward, Norm, Positions, RotaryConfig, RotaryScaling};
 pub use decoder::Decoder;
 pub use error::Error;
-pub use files::{open_decoder, open_scored, save_decoder, save_scored};
+pub use files::firebrick::{open_decoder, open_scored, save_decoder, save_scored};
+pub use files::gguf::{GgufTokenizer, open_gguf, read_gguf_formats, read_gguf_tokenizer};
+pub use files::hugging_face::{open_hugging_face, save_hugging_face};
 pub use firebrick_kernels::Precision;
-pub use gguf::{GgufTokenizer, open_gguf, read_gguf_formats, read_gguf_tokenizer};
-pub use hugging_face::{open_hugging_face, save_hugging_face};
 pub use lora::LoraConfig;
 pub use scored::ScoredDecoder;

@@ -9,8 +9,6 @@ pub mod ppo;
 #[cfg(feature = "train")]
 mod prompt;
 #[cfg(feature = "train")]
-mod response_format;
-#[cfg(feature = "train")]
 mod reward;
 #[cfg(feature = "train")]
 mod rollout;
@@ -22,8 +20,6 @@ pub use error::Error;
 pub use loss::{PolicyLoss, ValueLoss, policy_loss, value_loss};
 #[cfg(feature = "train")]
 pub use prompt::Prompt;
-#[cfg(feature = "train")]
-pub use response_format::ResponseFormat;
 #[cfg(feature = "train")]
 pub use reward::{Group, Response, Reward, RewardError, RewardModel};
 #[cfg(feature = "train")]

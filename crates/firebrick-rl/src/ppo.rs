@@ -10,15 +10,13 @@ use firebrick_sampling::Finish;
 use firebrick_tensor::{
     CausalLm, Incremental, Mask, ResponseBatch, TokenValues, Workers, entropy, kl, masked, token_log_probs,
 };
+use firebrick_text::ResponseFormat;
 use firebrick_train::{AdamWConfig, Learner, Loss, NonFinite, Run, Schedule, Step, Values, gradients_of};
 use firebrick_types::Seed;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Collection, Error, Prompt, ResponseFormat, Reward, Rollout, collect, gae, judge, policy_loss, shaped_rewards,
-    value_loss,
-};
+use crate::{Collection, Error, Prompt, Reward, Rollout, collect, gae, judge, policy_loss, shaped_rewards, value_loss};
 
 /// How [`train`] optimises. Quantities are named by what they count.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]

@@ -3,10 +3,10 @@
 use burn::module::Module;
 use firebrick_sampling::Finish;
 use firebrick_tensor::{SequenceScorer, Workers, scores};
-
+use firebrick_text::ResponseFormat;
 use firebrick_types::TokenId;
 
-use crate::{Prompt, ResponseFormat};
+use crate::Prompt;
 
 /// What stops a reward, for instance a program that cannot be run.
 pub type RewardError = Box<dyn std::error::Error + Send + Sync>;

@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
-use firebrick_sampling::{Finish, Sample, Sampler, generate};
+use firebrick_sampling::{Finish, Sample, Sampler, Stop, generate};
 use firebrick_tensor::{Incremental, Workers};
-
+use firebrick_text::ResponseFormat;
 use firebrick_types::{Seed, TokenId};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Group, Prompt, Response, ResponseFormat, Reward, prompt};
+use crate::{Error, Group, Prompt, Response, Reward, prompt};
 
 /// One sampled response and what learning needs to know of it; per-token numbers are of the response's tokens.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -88,7 +88,7 @@ pub fn collect<P: Incremental + Clone + Send>(
     });
     let asked = asked.collect::<Vec<_>>();
     let sampler = Sampler { temperature: config.temperature, ..Sampler::default() };
-    let stop = format.stop(config.max_response_tokens);
+    let stop = Stop::of(format, config.max_response_tokens);
     let policy = policy.clone().prepacked();
     let chunks = asked.chunks(asked.len().div_ceil(workers.count()).max(1));
     let chunks = chunks.map(|chunk| (policy.clone(), chunk)).collect();

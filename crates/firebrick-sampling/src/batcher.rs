@@ -8,6 +8,7 @@ use firebrick_tensor::{Feed, Incremental};
 use firebrick_types::{Seed, TokenId};
 use rand::Rng;
 
+use crate::stop::Watch;
 use crate::{Error, Finish, Sampler, Stop};
 
 /// What is asked of a [`Batcher`]: samples that continue one prompt.
@@ -81,14 +82,13 @@ struct Running {
     sample: usize,
     /// The prompt and what was drawn.
     tokens: Vec<TokenId>,
-    prompt: usize,
     /// How many of them the model has read.
     read: usize,
     /// The slot that reads the prompt for this one too.
     leader: Option<usize>,
     rng: Box<dyn Rng + Send>,
     sampler: Sampler,
-    stop: Stop,
+    watch: Watch,
     top_log_probs: usize,
 }
 
@@ -236,12 +236,11 @@ impl<'m, M: Incremental> Batcher<'m, M> {
                 id: *id,
                 sample,
                 tokens: request.prompt.clone(),
-                prompt: request.prompt.len(),
                 read: 0,
                 leader,
                 rng: Box::new(request.seeds[sample].rng()),
                 sampler: request.sampler.clone(),
-                stop: request.stop.clone(),
+                watch: request.stop.clone().watch(),
                 top_log_probs: request.top_log_probs,
             });
         }
@@ -284,7 +283,7 @@ impl<'m, M: Incremental> Batcher<'m, M> {
                 top: likeliest(&values[index * vocab..][..vocab], running.top_log_probs),
             };
             let room = self.capacity - running.tokens.len();
-            let finish = running.stop.check(&running.tokens[running.prompt..], room);
+            let finish = running.watch.push(draw.token, room);
             events.push(Event { request: running.id, sample: running.sample, token: Some(token), finish });
             if finish.is_some() {
                 self.free(slot);

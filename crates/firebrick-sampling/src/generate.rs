@@ -80,6 +80,7 @@ mod tests {
     use burn::tensor::Device;
     use firebrick_models::{Decoder, DecoderConfig};
     use firebrick_tensor::{CausalLm, TokenBatch};
+    use firebrick_text::{StopStrings, Tokenizer};
 
     use super::*;
 
@@ -87,7 +88,7 @@ mod tests {
         DecoderConfig::family(1, 24, 40).init(Seed::new(3), &Device::flex()).valid()
     }
 
-    const NEVER: Stop = Stop { tokens: Vec::new(), sequences: Vec::new(), max_tokens: 10 };
+    const NEVER: Stop = Stop { tokens: Vec::new(), strings: None, max_tokens: 10 };
 
     fn seeds(n: u64) -> Vec<Seed> {
         (0..n).map(|index| Seed::new(5).at(&[index])).collect()
@@ -121,19 +122,23 @@ mod tests {
         assert_eq!(sample.tokens.len(), 10);
     }
 
-    /// Ended by a stop token, by a stop sequence and by length: the tokens are counted once, and the reason is told.
+    /// Ended by a stop token, by a stop string and by length: the tokens are counted once, and the reason is told.
     #[test]
     fn t09_every_way_to_end_is_told() {
-        let model = model();
+        let tokenizer = Tokenizer::train([""], 257).unwrap();
+        let model = DecoderConfig::family(1, 24, 257).init(Seed::new(3), &Device::flex()).valid();
         let greedy = |stop: &Stop| generate(&model, &[vec![3, 1, 2]], &seeds(1), &Sampler::greedy(), stop).remove(0);
         let free = greedy(&NEVER).tokens;
         assert_eq!(greedy(&NEVER).finish, Finish::Length);
         let at = free.iter().position(|token| *token == free[4]).unwrap();
         let by_token = greedy(&Stop { tokens: vec![free[4]], ..NEVER });
         assert_eq!((by_token.tokens, by_token.finish), (free[..=at].to_vec(), Finish::Stop));
-        let by_sequence = greedy(&Stop { sequences: vec![free[3..6].to_vec()], ..NEVER });
-        assert_eq!(by_sequence.finish, Finish::Stop);
-        assert!(by_sequence.tokens.ends_with(&free[3..6]));
+        // The text of three tokens in the middle; bytes that are no character are U+FFFD there as in the sample.
+        let string = tokenizer.decode(&free[3..6]);
+        let by_string = greedy(&Stop { strings: Some(StopStrings::new(tokenizer.clone(), [string.clone()])), ..NEVER });
+        assert_eq!(by_string.finish, Finish::Stop);
+        let text = tokenizer.decode(&by_string.tokens);
+        assert!(text.ends_with(&string) && free.starts_with(&by_string.tokens), "{text:?} for {string:?}");
     }
 
     #[test]

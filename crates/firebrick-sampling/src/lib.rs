@@ -5,11 +5,9 @@ mod error;
 mod generate;
 mod sampler;
 mod stop;
-mod text;
 
 pub use batcher::{Batcher, Event, Request, RequestId, Token, likeliest};
 pub use error::Error;
 pub use generate::{Sample, generate, generate_each};
 pub use sampler::{Draw, Sampler};
 pub use stop::{Finish, Stop};
-pub use text::StopText;

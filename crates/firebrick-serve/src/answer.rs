@@ -5,8 +5,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::response::sse::{Event, KeepAlive, Sse};
-use firebrick_data::Tokenizer;
 use firebrick_sampling::Finish;
+use firebrick_text::Tokenizer;
 use firebrick_types::TokenId;
 use futures_util::stream::{Stream, unfold};
 use serde::Serialize;
@@ -62,7 +62,7 @@ impl Answer {
             (Form::Chat, true) => server.head("chatcmpl", "chat.completion.chunk"),
         };
         let echoed = if asked.form == (Form::Completion { echo: true }) { asked.prompts.as_slice() } else { &[] };
-        let echoes = echoed.iter().map(|prompt| prompt_texts(&server.text.tokenizer, prompt).0.concat()).collect();
+        let echoes = echoed.iter().map(|prompt| prompt_texts(server.renderer.tokenizer(), prompt).0.concat()).collect();
         let drawn = vec![0; asked.prompts.len() * asked.samples];
         Self { server, asked, head, echoes, drawn }
     }
@@ -228,7 +228,7 @@ impl Answer {
         let mut log_probs = LogProbs { top_logprobs: (count > 0).then(Vec::new), ..LogProbs::default() };
         for (tokens, shift) in parts {
             for token in *tokens {
-                log_probs.push(token, *shift, &self.server.text.tokenizer);
+                log_probs.push(token, *shift, self.server.renderer.tokenizer());
             }
         }
         serde_json::to_value(log_probs).expect("it is made of text and numbers")
@@ -239,7 +239,7 @@ impl Answer {
             return Value::Null;
         }
         let told = |id: TokenId, log_prob: f32| {
-            let bytes = self.server.text.tokenizer.token_bytes(id);
+            let bytes = self.server.renderer.tokenizer().token_bytes(id);
             json!({ "token": String::from_utf8_lossy(&bytes), "logprob": log_prob.max(LEAST), "bytes": bytes })
         };
         let content = tokens.iter().map(|token| {

@@ -1,6 +1,6 @@
 //! `/v1/chat/completions`: the next message of a conversation.
 
-use firebrick_pretrained::Message;
+use firebrick_types::{Dialogue, Message, Role};
 use serde_json::Value;
 
 use crate::answer::{Asked, Form};
@@ -24,10 +24,10 @@ pub(crate) fn ask(server: &Server, body: &[u8]) -> Result<Asked, Refusal> {
         return Err(wrong("top_logprobs", &top.into(), "nothing where `logprobs` is not true"));
     }
     fields.finish()?;
-    let prompt = server.text.prompt(&messages);
+    let prompt = server.renderer.prompt(&Dialogue::new(messages));
     let prompt = prompt.map_err(|error| Refusal::invalid(Some("messages"), error.to_string()))?;
     let max_tokens = room(&prompt, max_tokens, usize::MAX, server.limits().context, "messages")?;
-    settings.stops.extend(server.text.template.stops().iter().map(|&stop| stop.to_owned()));
+    settings.stops.extend(server.renderer.template().stops().iter().map(|&stop| stop.to_owned()));
     let prompts = vec![prompt];
     let samples = settings.samples;
     let updates = server.engine.submit(Job {
@@ -35,7 +35,7 @@ pub(crate) fn ask(server: &Server, body: &[u8]) -> Result<Asked, Refusal> {
         samples,
         seed: settings.seed,
         sampler: settings.sampler,
-        ends: server.text.turn_ends.tokens(),
+        ends: server.renderer.turn_ends().tokens(),
         stops: settings.stops,
         max_tokens,
         top_log_probs: top.unwrap_or(0),
@@ -74,7 +74,9 @@ fn messages(fields: &mut Fields) -> Result<Vec<Message>, Refusal> {
 fn message(value: Value, path: &str) -> Result<Message, Refusal> {
     let mut fields = Fields::inside(value, path)?;
     let role = fields.text("role")?.ok_or_else(|| fields.absent("role"))?;
-    let content = match fields.take("content") {
+    let role = Role::named(&role)
+        .ok_or_else(|| fields.wrong("role", &role.into(), "system, developer, user, assistant or tool"))?;
+    let text = match fields.take("content") {
         None => return Err(fields.absent("content")),
         Some(Value::String(text)) => text,
         Some(Value::Array(parts)) => {
@@ -84,9 +86,7 @@ fn message(value: Value, path: &str) -> Result<Message, Refusal> {
         Some(other) => return Err(fields.wrong("content", &other, "a string or an array of parts")),
     };
     fields.finish()?;
-    // What OpenAI calls the developer is the system in all templates.
-    let role = if role == "developer" { "system".to_owned() } else { role };
-    Ok(Message { role, content })
+    Ok(Message { role, text })
 }
 
 /// The text of a part of a message.

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use firebrick_data::{TextStream, Tokenizer};
-use firebrick_sampling::{Finish, StopText, Token};
+use firebrick_sampling::{Finish, Token};
+use firebrick_text::{StopText, TextStream, Tokenizer};
 use firebrick_types::TokenId;
 
 /// What was added to a sample.

@@ -50,7 +50,7 @@ pub(crate) fn ask(server: &Server, body: &[u8]) -> Result<Asked, Refusal> {
         samples,
         seed: settings.seed,
         sampler: settings.sampler,
-        ends: server.text.turn_ends.tokens(),
+        ends: server.renderer.turn_ends().tokens(),
         stops: settings.stops,
         max_tokens: max_tokens.unwrap_or(MAX_TOKENS),
         top_log_probs: log_probs.unwrap_or(0),
@@ -66,7 +66,7 @@ pub(crate) fn ask(server: &Server, body: &[u8]) -> Result<Asked, Refusal> {
 fn prompts(fields: &mut Fields, server: &Server) -> Result<Vec<Vec<TokenId>>, Refusal> {
     let value = fields.take("prompt").ok_or_else(|| fields.absent("prompt"))?;
     let encode =
-        |text: &str| server.text.encode(text).map_err(|error| Refusal::invalid(Some("prompt"), error.to_string()));
+        |text: &str| server.renderer.text(text).map_err(|error| Refusal::invalid(Some("prompt"), error.to_string()));
     let id = |value: &Value| value.as_u64().and_then(|id| TokenId::try_from(id).ok()).map(Ok);
     let ids = |value: &Value| value.as_array()?.iter().map(id).collect::<Option<Result<Vec<_>, _>>>();
     let several = |values: &Vec<Value>| match values.first()? {

@@ -6,9 +6,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use burn::tensor::{Device, Tensor};
-use firebrick_data::{TextStream, Tokenizer};
 use firebrick_sampling::{Batcher, Event, Finish, Request, RequestId, Sampler, Stop, Token};
 use firebrick_tensor::Incremental;
+use firebrick_text::{TextStream, Tokenizer};
 use firebrick_types::{Seed, TokenId};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -333,7 +333,7 @@ impl<'a, M: Incremental> Desk<'a, M> {
             prompt: job.prompts[prompt.index].clone(),
             seeds: (0..job.samples).map(|sample| job.seed_of(prompt.index, sample)).collect(),
             sampler: job.sampler.clone(),
-            stop: Stop { tokens: job.ends.clone(), sequences: Vec::new(), max_tokens: job.max_tokens },
+            stop: Stop { tokens: job.ends.clone(), strings: None, max_tokens: job.max_tokens },
             top_log_probs: job.top_log_probs,
         };
         let samples = (0..job.samples).map(|_| Some(Growing::new(stream.clone(), &job.stops))).collect();

@@ -14,7 +14,8 @@ use axum::http::{Method, Request, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use firebrick_pretrained::{Pretrained, Text};
+use firebrick_models::checkpoint::{GenerationConfig, Pretrained};
+use firebrick_text::Renderer;
 use serde_json::{Value, json};
 
 use crate::answer::{Answer, Asked};
@@ -33,7 +34,8 @@ const GRACE: Duration = Duration::from_secs(10);
 pub struct Server {
     pub(crate) engine: Engine,
     pub(crate) name: String,
-    pub(crate) text: Text,
+    pub(crate) renderer: Renderer,
+    pub(crate) generation: GenerationConfig,
     started: u64,
     fingerprint: String,
     /// What ids of answers begin with, and how many there were.
@@ -47,14 +49,15 @@ impl Server {
     /// # Panics
     /// If there is no slot, or the system gives no thread.
     pub fn new(checkpoint: Pretrained, limits: Limits) -> Self {
-        let Pretrained { name, model, text, config } = checkpoint;
+        let Pretrained { name, model, config, renderer, generation } = checkpoint;
         let mut hasher = DefaultHasher::new();
         (&name, config.vocab, config.n_layer, config.d_model, env!("CARGO_PKG_VERSION")).hash(&mut hasher);
         let device = model.device();
         Self {
-            engine: Engine::start(model, device, text.tokenizer.clone(), limits),
+            engine: Engine::start(model, device, renderer.tokenizer().clone(), limits),
             name,
-            text,
+            renderer,
+            generation,
             started: now(),
             fingerprint: format!("fp_{:010x}", hasher.finish() >> 24),
             nonce: random_seed(),

@@ -2,7 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use firebrick_pretrained::GenerationConfig;
+use firebrick_models::checkpoint::GenerationConfig;
 use firebrick_sampling::Sampler;
 use firebrick_types::{Seed, TokenId};
 use serde_json::Value;
@@ -57,7 +57,7 @@ impl Settings {
     pub(crate) fn take(fields: &mut Fields, server: &Server) -> Result<Self, Refusal> {
         let model = fields.text("model")?.ok_or_else(|| fields.absent("model"))?;
         server.check_model(&model)?;
-        let mut sampler = sampler(&server.text.generation);
+        let mut sampler = sampler(&server.generation);
         if let Some(temperature) = fields.number("temperature", 0.0..=2.0)? {
             sampler.temperature = temperature;
         }

@@ -1,11 +1,11 @@
 //! What the engine does when its model fails, and when it ends.
 
 use burn::tensor::{Device, Tensor};
-use firebrick_data::Tokenizer;
 use firebrick_models::{Decoder, DecoderConfig, KvCache};
 use firebrick_sampling::{Finish, Sampler};
 use firebrick_serve::{Engine, Error, Job, Limits, Update};
 use firebrick_tensor::{CausalLm, Feed, Incremental, TokenBatch};
+use firebrick_text::Tokenizer;
 use firebrick_types::{Seed, TokenId};
 
 /// A token that the model cannot read.

@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use burn::tensor::Device;
 use firebrick_data::pmp::RankedPair;
-use firebrick_data::{Tokenizer, store};
+use firebrick_data::store;
 use firebrick_models::{Decoder, DecoderConfig, ScoredDecoder, open_decoder, open_scored};
 use firebrick_pipeline::{Artifact, BoxError};
 use firebrick_report::metrics::{self, Metrics};
+use firebrick_text::Renderer;
 use firebrick_types::{HhhItem, LabelledComparison, Seed};
 use firebrick_world::{World, WorldConfig};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::format::{Chat, Format};
 use crate::results::Results;
 
 /// Reads a JSON file of an artifact.
@@ -131,23 +131,18 @@ impl Artifact for Corpus {
     }
 }
 
-/// How conversations become tokens: a tokenizer and, of a checkpoint, its template.
-pub struct Vocabulary(pub(crate) Format);
+/// How conversations become tokens: a tokenizer and, of a checkpoint, its template and what ends its turns.
+pub struct Vocabulary(pub(crate) Renderer);
 
 impl Vocabulary {
     pub(crate) const FILE: &str = "tokenizer.json";
-    pub(crate) const CHAT: &str = "chat.json";
 }
 
 impl Artifact for Vocabulary {
     const KIND: &'static str = "tokenizer";
 
     fn open(folder: &Path) -> Result<Self, BoxError> {
-        let chat = folder.join(Self::CHAT);
-        let chat = chat.exists().then(|| read_json::<Chat>(&chat)).transpose()?;
-        let eoc = chat.as_ref().map(|chat| chat.eoc.as_str());
-        let tokenizer = Tokenizer::open_or_ending(&folder.join(Self::FILE), eoc)?;
-        Ok(Self(Format::new(tokenizer, chat)))
+        Ok(Self(Renderer::open(folder)?))
     }
 }
 
@@ -244,25 +239,5 @@ impl Artifact for Report {
         let path = folder.join(Self::FILE);
         fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?;
         Ok(Self)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Llama 3's tokenizer has none of the names by which the end of a context is known.
-    #[test]
-    fn a_taken_tokenizer_ends_contexts_with_the_token_that_its_checkpoint_names() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(Vocabulary::FILE);
-        Tokenizer::train(["a text of some words"], 257).unwrap().save(&path).unwrap();
-        let text = fs::read_to_string(&path).unwrap().replace("<|eoc|>", "<|eot_id|>");
-        fs::write(&path, text).unwrap();
-        assert!(Vocabulary::open(dir.path()).err().unwrap().to_string().contains("no end-of-context token"));
-        let chat = Chat { template: None, end: 0, ends: vec![0, 5], eoc: "<|eot_id|>".to_owned() };
-        write_json(&dir.path().join(Vocabulary::CHAT), &chat).unwrap();
-        let Vocabulary(format) = Vocabulary::open(dir.path()).unwrap();
-        assert_eq!((format.tokenizer().eoc(), format.end(), format.responses().ends), (0, 0, vec![0, 5]));
     }
 }

@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use firebrick_data::dialogue;
 use firebrick_eval::tasks::{Hhh, HhhChoice};
 use firebrick_eval::{Batching, Choice, LengthBaseline, accuracy, head_to_head, win_table};
 use firebrick_models::{Decoder, ScoredDecoder};
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
-use firebrick_sampling::{Finish, Sampler, generate};
+use firebrick_sampling::{Finish, Sampler, Stop, generate};
 use firebrick_stats::{
     bootstrap_mean, brier_score, calibration_curve, calibration_slope, elo_ratings, expected_calibration_error, wilson,
 };
 use firebrick_tensor::{Incremental, ResponseBatch, Workers, kl, scores};
+use firebrick_text::{Renderer, dialogue};
 use firebrick_train::{Event, Observer, lm};
 use firebrick_types::{Dialogue, HhhItem, LabelledComparison, Measured, Role, Seed, TokenId};
 use firebrick_world::World;
@@ -21,12 +21,12 @@ use serde::Serialize;
 
 use crate::Env;
 use crate::artifacts::{Corpus, Evaluation, LanguageModel, PreferenceModel, Vocabulary, write_json};
-use crate::format::Format;
 use crate::metrics::measured;
 use crate::ppo::fitting;
 use crate::recipes::{EvaluateRecipe, PolicyName, Shape};
 use crate::recorder::Recorder;
 use crate::results::{Calibration, Estimate, Oracle, PmAccuracy, PolicyResult, Results, Shown, TurnAccuracy};
+use crate::reward_model::pair;
 
 /// Measures the finished models (B-12, B-18, A-09).
 #[derive(Clone, Debug, Serialize)]
@@ -113,7 +113,7 @@ impl Evaluate {
     fn preference(
         &self,
         corpus: &Corpus,
-        format: &Format,
+        renderer: &Renderer,
         [train_pm, test_pm]: [&ScoredDecoder; 2],
         workers: Workers,
     ) -> Result<Preference> {
@@ -125,7 +125,7 @@ impl Evaluate {
         };
         let baseline = LengthBaseline::fit(&lengths(&train));
         let length_outcomes = baseline.outcomes(&lengths(&test));
-        let pairs = test.iter().filter_map(|one| format.pair(one).transpose()).collect::<Result<Vec<_>>>()?;
+        let pairs = test.iter().filter_map(|one| pair(renderer, one).transpose()).collect::<Result<Vec<_>>>()?;
         let score = |model: &ScoredDecoder| {
             let [chosen, rejected] = [0, 1].map(|side: usize| {
                 let sequences = pairs.iter().map(|pair| pair.sequences(self.model.context)[side].clone());
@@ -195,16 +195,16 @@ impl Evaluate {
         &self,
         policy: &Policy<'_>,
         prompts: &[Dialogue],
-        format: &Format,
+        renderer: &Renderer,
         world: Option<&World>,
         pms: [&ScoredDecoder; 2],
         workers: Workers,
     ) -> Result<Answers> {
-        let responses = format.responses();
-        let plain = prompts.iter().map(|prompt| format.prompt(prompt)).collect::<Result<Vec<_>>>()?;
-        let read = plain.iter().map(|prompt| format.after(policy.prefix, prompt)).collect::<Vec<_>>();
+        let responses = renderer.response_format();
+        let plain = prompts.iter().map(|prompt| renderer.prompt(prompt)).collect::<Result<Vec<_>, _>>()?;
+        let read = plain.iter().map(|prompt| renderer.after(policy.prefix, prompt)).collect::<Vec<_>>();
         let sampler = Sampler { temperature: self.temperature, ..Sampler::default() };
-        let stop = responses.stop(self.max_response_tokens);
+        let stop = Stop::of(&responses, self.max_response_tokens);
         let seeds = (0..prompts.len()).map(|index| self.seed("answers").at(&[index as u64])).collect::<Vec<_>>();
         let model = policy.model.clone().prepacked();
         let chunks = read.chunks(64).zip(seeds.chunks(64)).map(|chunk| (model.clone(), chunk)).collect();
@@ -256,18 +256,17 @@ impl Evaluate {
         &self,
         policy: &Policy<'_>,
         corpus: &Corpus,
-        format: &Format,
+        renderer: &Renderer,
         workers: Workers,
     ) -> Result<Vec<Measured>, BoxError> {
-        let bare = format.unasked(policy.prefix)?;
+        let bare = renderer.unasked(policy.prefix)?;
         let item = |item: HhhItem| -> Result<HhhChoice> {
-            let context = format.after(policy.prefix, &format.prompt(&item.prompt)?);
-            let choice = |answer: &str| Choice {
-                context: context.clone(),
-                bare_context: bare.clone(),
-                answer: format.answer(answer),
+            let context = renderer.after(policy.prefix, &renderer.prompt(&item.prompt)?);
+            let choice = |answer: &str| -> Result<Choice> {
+                let answer = renderer.response(answer)?;
+                Ok(Choice { context: context.clone(), bare_context: bare.clone(), answer })
             };
-            let (chosen, rejected) = (choice(&item.chosen), choice(&item.rejected));
+            let (chosen, rejected) = (choice(&item.chosen)?, choice(&item.rejected)?);
             Ok(HhhChoice { category: item.category, chosen, rejected })
         };
         let items = corpus.hhh_items()?.into_iter().map(item).collect::<Result<_>>()?;
@@ -317,7 +316,7 @@ impl Stage<Env> for Evaluate {
 
     fn run(
         &self,
-        (corpus, Vocabulary(format), base, distilled, rlhf, train_pm, test_pm): (
+        (corpus, Vocabulary(renderer), base, distilled, rlhf, train_pm, test_pm): (
             Corpus,
             Vocabulary,
             LanguageModel,
@@ -336,7 +335,7 @@ impl Stage<Env> for Evaluate {
         let mut metrics: Vec<Measured> = Vec::new();
         let mut progress = Steps::begin(env.observer(ctx), self.recipe.policies.len())?;
 
-        let preference = self.preference(&corpus, &format, [&train_pm, &test_pm], env.workers)?;
+        let preference = self.preference(&corpus, &renderer, [&train_pm, &test_pm], env.workers)?;
         let overall = preference.accuracy.last().expect("the last row is all tranches");
         metrics.push(overall.train_pm.measured("pm/accuracy"));
         metrics.push(overall.test_pm.measured("pm/test_pm_accuracy"));
@@ -351,8 +350,8 @@ impl Stage<Env> for Evaluate {
         prompts.sort_by_key(dialogue::render);
         prompts.dedup();
         prompts.shuffle(&mut self.seed("prompts").rng());
-        let prefix = format.passage(&corpus.prompt()?)?;
-        let lengths = prompts.iter().map(|prompt| Ok(format.prompt(prompt)?.len())).collect::<Result<Vec<_>>>()?;
+        let prefix = renderer.passage(&corpus.prompt()?)?;
+        let lengths = prompts.iter().map(|prompt| Ok(renderer.prompt(prompt)?.len())).collect::<Result<Vec<_>>>()?;
         let mut lengths = lengths.into_iter();
         prompts.retain(|_| {
             prefix.len() + lengths.next().expect("one of each") + self.max_response_tokens < self.model.context
@@ -376,7 +375,7 @@ impl Stage<Env> for Evaluate {
         let policies = self.recipe.policies.iter().map(policy).collect::<Vec<_>>();
         let mut answers = Vec::new();
         for policy in &policies {
-            let of = self.answers(policy, &prompts, &format, world.as_ref(), [&train_pm, &test_pm], env.workers)?;
+            let of = self.answers(policy, &prompts, &renderer, world.as_ref(), [&train_pm, &test_pm], env.workers)?;
             metrics.push(measured(format!("finished/{}", policy.name.as_str()), of.finished));
             metrics.push(measured(format!("response_length/{}", policy.name.as_str()), of.length()));
             progress.step(&metrics)?;
@@ -389,7 +388,7 @@ impl Stage<Env> for Evaluate {
         let elo = elo_ratings(&win_table(&scored.collect::<Vec<_>>()), self.recipe.elo_prior)?;
         let mut held_out = corpus.held_out_text()?;
         held_out.truncate(self.recipe.documents);
-        let held_out = held_out.iter().map(|text| format.tokenizer().encode(text)).collect::<Vec<_>>();
+        let held_out = held_out.iter().map(|text| renderer.document(text)).collect::<Result<Vec<_>, _>>()?;
 
         let mut results = Vec::new();
         for (index, (policy, answers)) in policies.iter().zip(&answers).enumerate() {
@@ -407,13 +406,13 @@ impl Stage<Env> for Evaluate {
                     Some(Oracle { score, helpful: mean(0), honest: mean(1), harmless: mean(2) })
                 }
             };
-            let hhh = self.hhh(policy, &corpus, &format, env.workers)?;
+            let hhh = self.hhh(policy, &corpus, &renderer, env.workers)?;
             metrics.extend(
                 hhh.first()
                     .map(|all| Measured { interval: all.interval, ..measured(format!("hhh/{name}"), all.estimate) }),
             );
             let perplexity =
-                lm::perplexity(policy.model, &held_out, format.end(), self.recipe.micro_batch_size, &env.workers);
+                lm::perplexity(policy.model, &held_out, renderer.end(), self.recipe.micro_batch_size, &env.workers);
             metrics.push(measured(format!("perplexity/{name}"), perplexity));
             progress.step(&metrics)?;
             results.push(PolicyResult {
@@ -436,7 +435,7 @@ impl Stage<Env> for Evaluate {
         let wins = head_to_head(&after.test_scores, &before.test_scores);
         let win_rate: Estimate =
             wilson(wins.iter().sum::<f64>().round() as u64, wins.len() as u64, self.recipe.confidence)?.into();
-        let plain = prompts.iter().map(|prompt| format.prompt(prompt)).collect::<Result<Vec<_>>>()?;
+        let plain = prompts.iter().map(|prompt| renderer.prompt(prompt)).collect::<Result<Vec<_>, _>>()?;
         let (plain, _) = fitting(plain.into_iter(), self.model.context, self.max_response_tokens);
         let divergence = self.mean(&self.divergences(&rlhf, &distilled, &plain, after, env), "kl")?;
         metrics.push(win_rate.measured("win_rate"));

@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, anyhow};
 use burn::module::Module;
-use firebrick_data::Tokenizer;
 use firebrick_kernels::Precision;
+use firebrick_models::checkpoint::{Checkpoint, Text};
 use firebrick_models::{Decoder, DecoderConfig, LoraConfig, Positions, save_decoder};
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext, digest};
-use firebrick_pretrained::Checkpoint;
+use firebrick_text::{Renderer, Tokenizer};
 use firebrick_train::{distill, lm};
 use firebrick_types::{Seed, TokenId};
 use rand::seq::SliceRandom;
 use serde::Serialize;
 
 use crate::Env;
-use crate::artifacts::{Corpus, LanguageModel, METRICS, Vocabulary, write_json};
-use crate::format::{Chat, Format};
+use crate::artifacts::{Corpus, LanguageModel, METRICS, Vocabulary};
+use crate::checkpoint::located;
 use crate::recipes::{DistillRecipe, Shape, TrainRecipe};
 use crate::recorder::Recorder;
 
@@ -49,7 +49,7 @@ pub struct TrainTokenizer {
 }
 
 impl Stage<Env> for TrainTokenizer {
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     type Inputs = (Output<Corpus>,);
     type Output = Vocabulary;
 
@@ -75,7 +75,7 @@ impl Base {
     /// # Errors
     /// If there is none.
     pub fn of(source: &str) -> Result<Self> {
-        let checkpoint = Checkpoint::locate(source).with_context(|| format!("`base.model` = {source}"))?;
+        let checkpoint = located(source).with_context(|| format!("`base.model` = {source}"))?;
         Ok(Self { source: source.to_owned(), checkpoint })
     }
 
@@ -90,7 +90,7 @@ impl Base {
 pub struct TakeTokenizer(pub Base);
 
 impl Stage<Env> for TakeTokenizer {
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     type Inputs = ();
     type Output = Vocabulary;
 
@@ -99,16 +99,13 @@ impl Stage<Env> for TakeTokenizer {
     }
 
     fn run(&self, (): (), ctx: &StageContext, _env: &Env) -> Result<(), BoxError> {
-        let Some(text) = self.0.checkpoint.text(usize::MAX)? else {
+        let checkpoint = &self.0.checkpoint;
+        let Some(Text { renderer, .. }) = checkpoint.text(checkpoint.config()?.vocab)? else {
             return Err(
                 anyhow!("`base.model` = {} has no tokenizer; put its tokenizer.json beside it", self.0.source).into()
             );
         };
-        text.tokenizer.save(&ctx.artifact().join(Vocabulary::FILE))?;
-        let template = (!text.template.is_dialogue()).then_some(text.template);
-        let eoc = text.tokenizer.token_text(text.tokenizer.eoc());
-        let chat = Chat { template, end: text.turn_ends.written(), ends: text.turn_ends.tokens(), eoc };
-        write_json(&ctx.artifact().join(Vocabulary::CHAT), &chat)?;
+        renderer.save(ctx.artifact())?;
         Ok(())
     }
 }
@@ -173,12 +170,12 @@ impl Stage<Env> for Pretrain {
 
     fn run(
         &self,
-        (corpus, Vocabulary(format)): (Corpus, Vocabulary),
+        (corpus, Vocabulary(renderer)): (Corpus, Vocabulary),
         ctx: &StageContext,
         env: &Env,
     ) -> Result<(), BoxError> {
         let seed = Seed::new(self.seed).derive("hh/pretrain");
-        let tokenizer = format.tokenizer();
+        let tokenizer = renderer.tokenizer();
         let documents = corpus.train_text()?.iter().map(|document| tokenizer.encode(document)).collect::<Vec<_>>();
         let config = self.model.config(tokenizer.vocab_size());
         let rows = lm::pack(&lm::pieces(&documents, tokenizer.eoc(), config.context), config.context).len();
@@ -226,7 +223,7 @@ pub struct Distill {
 
 impl Distill {
     /// Half documents, half dialogues, each as many tokens as fit.
-    fn texts(&self, corpus: &Corpus, format: &Format, seed: Seed) -> Result<Vec<Vec<TokenId>>> {
+    fn texts(&self, corpus: &Corpus, renderer: &Renderer, seed: Seed) -> Result<Vec<Vec<TokenId>>> {
         let take = |mut texts: Vec<String>, count: usize, name: &str| {
             texts.shuffle(&mut seed.derive(name).rng());
             texts.truncate(count);
@@ -238,8 +235,8 @@ impl Distill {
             tokens.truncate(self.recipe.max_tokens);
             tokens
         };
-        let dialogues = dialogues.iter().map(|text| Ok(cut(format.passage(text)?)));
-        let documents = documents.iter().map(|text| Ok(cut(format.tokenizer().encode(text))));
+        let dialogues = dialogues.iter().map(|text| Ok(cut(renderer.passage(text)?)));
+        let documents = documents.iter().map(|text| Ok(cut(renderer.document(text)?)));
         dialogues.chain(documents).collect()
     }
 }
@@ -251,12 +248,12 @@ impl Stage<Env> for Distill {
 
     fn run(
         &self,
-        (corpus, Vocabulary(format), base): (Corpus, Vocabulary, LanguageModel),
+        (corpus, Vocabulary(renderer), base): (Corpus, Vocabulary, LanguageModel),
         ctx: &StageContext,
         env: &Env,
     ) -> Result<(), BoxError> {
         let seed = Seed::new(self.seed).derive("hh/distill");
-        let prompt = format.passage(&corpus.prompt()?)?;
+        let prompt = renderer.passage(&corpus.prompt()?)?;
         let needed = prompt.len() + 1 + self.recipe.max_tokens;
         if needed > self.model.context {
             return Err(anyhow!(
@@ -268,7 +265,7 @@ impl Stage<Env> for Distill {
             )
             .into());
         }
-        let texts = self.texts(&corpus, &format, seed)?;
+        let texts = self.texts(&corpus, &renderer, seed)?;
         let config = distill::DistillConfig {
             batch_size: self.recipe.train.batch_size,
             micro_batch_size: self.recipe.train.micro_batch_size,
@@ -281,7 +278,7 @@ impl Stage<Env> for Distill {
             adapted(base, self.lora, seed),
             &prompt,
             &texts,
-            format.end(),
+            renderer.end(),
             &config,
             env.run(ctx, seed),
         )?;

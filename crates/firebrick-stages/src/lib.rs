@@ -2,10 +2,10 @@
 
 pub mod artifacts;
 pub mod bands;
+pub mod checkpoint;
 pub mod data;
 mod env;
 pub mod evaluate;
-mod format;
 pub mod language;
 pub mod metrics;
 pub mod pipelines;

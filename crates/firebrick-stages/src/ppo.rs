@@ -57,7 +57,7 @@ impl Stage<Env> for Ppo {
 
     fn run(
         &self,
-        (corpus, Vocabulary(format), initial, pm, bodies): (
+        (corpus, Vocabulary(renderer), initial, pm, bodies): (
             Corpus,
             Vocabulary,
             LanguageModel,
@@ -72,8 +72,8 @@ impl Stage<Env> for Ppo {
         let prompts = corpus
             .train_comparisons()?
             .iter()
-            .map(|one| format.prompt(one.prompt()))
-            .collect::<Result<BTreeSet<_>>>()?;
+            .map(|one| renderer.prompt(one.prompt()))
+            .collect::<Result<BTreeSet<_>, _>>()?;
         let (prompts, dropped) = fitting(prompts.into_iter(), self.model.context, self.recipe.max_response_tokens);
         if prompts.is_empty() {
             return Err(anyhow!(
@@ -95,7 +95,7 @@ impl Stage<Env> for Ppo {
             Some(lora) => critic.with_lora(lora, seed.derive("critic")),
             None => critic,
         };
-        let responses = format.responses();
+        let responses = renderer.response_format();
         let observer =
             EntropyWatch { recorder: env.observer(ctx), iterations: self.recipe.iterations as u64, initial: None };
         let run = env.run(ctx, seed).observer(observer);

@@ -2,12 +2,13 @@
 
 use anyhow::Result;
 use burn::module::Module;
-use firebrick_data::pmp::{binarize, ranked};
+use firebrick_data::pmp::{TextPair, binarize, ranked};
 use firebrick_data::split;
 use firebrick_models::{DecoderConfig, LoraConfig, ScoredDecoder, save_scored};
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
 use firebrick_preference::Pair;
 use firebrick_preference::reward_model::{RewardModelConfig, train};
+use firebrick_text::{ComparisonTokens, Renderer};
 use firebrick_types::{LabelledComparison, Seed};
 use serde::Serialize;
 
@@ -62,7 +63,7 @@ impl Stage<Env> for Pmp {
 
     fn run(
         &self,
-        (corpus, Vocabulary(format), base): (Corpus, Vocabulary, LanguageModel),
+        (corpus, Vocabulary(renderer), base): (Corpus, Vocabulary, LanguageModel),
         ctx: &StageContext,
         env: &Env,
     ) -> Result<(), BoxError> {
@@ -73,12 +74,14 @@ impl Stage<Env> for Pmp {
         } else {
             answers.iter().map(ranked).collect()
         };
-        let pairs = texts
-            .iter()
-            .map(|pair| Pair::new(Vec::new(), format.judged_text(&pair.chosen), format.judged_text(&pair.rejected)));
+        let pair = |pair: &TextPair| -> Result<Pair> {
+            let [chosen, rejected] = [&pair.chosen, &pair.rejected].map(|text| renderer.scored_text(text));
+            Ok(Pair::new(Vec::new(), chosen?, rejected?))
+        };
+        let pairs = texts.iter().map(pair).collect::<Result<Vec<_>>>()?;
         // Cutting a longer sample from the left would cut off its label, and leave nothing to learn.
         let fits = |pair: &Pair| pair.chosen.len().max(pair.rejected.len()) <= self.model.context;
-        let (pairs, too_long): (Vec<_>, Vec<_>) = pairs.partition(fits);
+        let (pairs, too_long): (Vec<_>, Vec<_>) = pairs.into_iter().partition(fits);
         let used = Used { pairs: pairs.len(), too_long: too_long.len() };
         write_json(&ctx.artifact().join(PreferenceModel::USED), &used)?;
         let (body, config) = base.load_with_config(&env.device.clone().autodiff())?;
@@ -87,6 +90,15 @@ impl Stage<Env> for Pmp {
         keep(&model, &config, ctx)?;
         Ok(())
     }
+}
+
+/// A comparison as a preference model reads it; of a tie none.
+pub(crate) fn pair(renderer: &Renderer, comparison: &LabelledComparison) -> Result<Option<Pair>> {
+    let pair = |ComparisonTokens { prompt, chosen, rejected }| Pair {
+        strength: comparison.strength,
+        ..Pair::new(prompt, chosen, rejected)
+    };
+    Ok(renderer.comparison(comparison)?.map(pair))
 }
 
 /// Which half of the conversations a preference model learns from (B-27).
@@ -123,7 +135,7 @@ impl Stage<Env> for RewardModel {
 
     fn run(
         &self,
-        (corpus, Vocabulary(format), pmp): (Corpus, Vocabulary, PreferenceModel),
+        (corpus, Vocabulary(renderer), pmp): (Corpus, Vocabulary, PreferenceModel),
         ctx: &StageContext,
         env: &Env,
     ) -> Result<(), BoxError> {
@@ -137,7 +149,7 @@ impl Stage<Env> for RewardModel {
             Half::First => first,
             Half::Second => second,
         };
-        let pairs = half.iter().filter_map(|(_, comparison)| format.pair(comparison).transpose());
+        let pairs = half.iter().filter_map(|(_, comparison)| pair(&renderer, comparison).transpose());
         let pairs = pairs.collect::<Result<Vec<_>>>()?;
         let used = Used { pairs: pairs.len(), too_long: 0 };
         write_json(&ctx.artifact().join(PreferenceModel::USED), &used)?;

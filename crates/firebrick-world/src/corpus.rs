@@ -1,6 +1,6 @@
 //! Texts of the world: documents to learn from, the prompt of a good assistant, threads, evaluation items.
 
-use firebrick_data::dialogue::{SEPARATOR, render};
+use firebrick_text::dialogue::{SEPARATOR, render};
 use firebrick_types::{Dialogue, HhhItem, Message, Seed, Thread, ThreadAnswer};
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, RngExt};

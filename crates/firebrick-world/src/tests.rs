@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use firebrick_text::dialogue::{SEPARATOR, parse};
 use firebrick_types::{Comparison, Dialogue, LabelledComparison, Message, Seed};
 
 use super::*;
-use firebrick_data::dialogue::{SEPARATOR, parse};
 
 pub(crate) fn world() -> World {
     World::new(WorldConfig::default(), Seed::new(1)).expect("the defaults are in range")

@@ -12,8 +12,6 @@ pub use firebrick_models as models;
 pub use firebrick_pipeline as pipeline;
 #[cfg(feature = "preference")]
 pub use firebrick_preference as preference;
-#[cfg(feature = "pretrained")]
-pub use firebrick_pretrained as pretrained;
 #[cfg(feature = "report")]
 pub use firebrick_report as report;
 #[cfg(feature = "rl")]
@@ -26,6 +24,8 @@ pub use firebrick_stages as stages;
 pub use firebrick_stats as stats;
 #[cfg(feature = "tensor")]
 pub use firebrick_tensor as tensor;
+#[cfg(feature = "text")]
+pub use firebrick_text as text;
 #[cfg(feature = "train")]
 pub use firebrick_train as train;
 pub use firebrick_types as types;

@@ -1,7 +1,6 @@
 //! Iterations of PPO, by the loop that users call.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
@@ -9,8 +8,9 @@ use burn::tensor::Device;
 use firebrick_kernels::Precision;
 use firebrick_models::{Decoder, ScoredDecoder, open_decoder, open_scored};
 use firebrick_rl::ppo::{PpoConfig, train};
-use firebrick_rl::{Prompt, ResponseFormat, RewardModel};
+use firebrick_rl::{Prompt, RewardModel};
 use firebrick_tensor::{SequenceScorer, TokenBatch, TokenValues, Workers};
+use firebrick_text::ResponseFormat;
 use firebrick_train::{Event, Loss, Observer, ObserverError, Run, gradients_of, lm};
 use firebrick_types::{Seed, TokenId};
 
@@ -36,12 +36,7 @@ impl Ppo {
             critic: open_scored(&dir.join("critic"), &learning)?.0.in_precision(precision),
             scorer: open_scored(&dir.join("scorer"), &Device::flex())?.0.in_precision(precision),
             prompts: prompts.clone(),
-            format: ResponseFormat {
-                eoc: *eoc,
-                ends: vec![*eoc],
-                stop: Vec::new(),
-                decode: Arc::new(|_| String::new()),
-            },
+            format: ResponseFormat::ending_with(*eoc),
             config: PpoConfig { micro_batch_size: micro_batch, ..*ppo },
         })
     }

@@ -1,4 +1,4 @@
-//! Rewards of one's own, and who computes.
+//! Rewards of one's own, who computes, and what is refused.
 
 use firebrick_rl::{Group, RewardError};
 use firebrick_tensor::Workers;
@@ -22,21 +22,21 @@ fn how_many_threads_compute_changes_no_bit() {
 #[test]
 fn a_closure_is_a_reward_that_sees_whole_groups() {
     let config = PpoConfig { iterations: 30, kl_coefficient: 0.0, ..config() };
-    let longest = |groups: &[Group<'_>]| -> Result<Vec<f64>, RewardError> {
+    let shortest = |groups: &[Group<'_>]| -> Result<Vec<f64>, RewardError> {
         let of = |group: &Group<'_>| {
             assert_eq!(group.responses.len(), 4);
             assert!(prompts().contains(&group.prompt.tokens) && group.prompt.id.starts_with('p'));
-            let longest = group.responses.iter().map(|one| one.text.split_whitespace().count()).max().unwrap_or(0);
-            let is_longest = |text: &str| text.split_whitespace().count() == longest;
-            group.responses.iter().map(|one| f64::from(u8::from(is_longest(one.text)))).collect::<Vec<_>>()
+            let shortest = group.responses.iter().map(|one| one.text.chars().count()).min().unwrap_or(0);
+            let is_shortest = |text: &str| text.chars().count() == shortest;
+            group.responses.iter().map(|one| f64::from(u8::from(is_shortest(one.text)))).collect::<Vec<_>>()
         };
         Ok(groups.iter().flat_map(of).collect())
     };
     let mut record = Record::default();
     let run = Run::new(seed()).observer(&mut record);
-    ppo::train(policy(), critic(), &longest, &named(&prompts()), &format(), &config, run).unwrap();
+    ppo::train(policy(), critic(), &shortest, &named(&prompts()), &format(), &config, run).unwrap();
     let (first, last) = record.first_and_last("response_length");
-    assert!(last > first + 0.5, "responses went from {first} to {last} tokens");
+    assert!(last < first - 1.0, "responses went from {first} to {last} tokens");
 }
 
 #[test]
@@ -50,4 +50,10 @@ fn a_reward_that_fails_or_gives_nonsense_is_named() {
     assert!(message(|_| Ok(vec![1.0; 3])).starts_with("the reward gave 3 scores of 16 responses"));
     let first = message(|groups| Ok(groups.iter().flat_map(|group| vec![f64::NAN; group.responses.len()]).collect()));
     assert!(first.starts_with("the reward of a response to prompt `p") && first.contains("is NaN"), "{first}");
+}
+
+#[test]
+fn a_run_without_prompts_says_so() {
+    let result = train(policy(), &preference_model(), &[], &config(), Run::new(seed()));
+    assert!(matches!(result.map(|_| ()), Err(Error::Train(TrainError::Empty { .. }))));
 }

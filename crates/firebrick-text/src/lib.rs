@@ -1,0 +1,18 @@
+#![doc = include_str!("../README.md")]
+
+pub mod dialogue;
+mod ends;
+mod error;
+mod renderer;
+mod response;
+mod stop;
+mod template;
+mod tokenizer;
+
+pub use ends::{Source, TurnEnd, TurnEnds};
+pub use error::Error;
+pub use renderer::{ComparisonTokens, Renderer};
+pub use response::ResponseFormat;
+pub use stop::{StopStrings, StopText, StopWatch};
+pub use template::ChatTemplate;
+pub use tokenizer::{EOC, TextStream, Tokenizer};

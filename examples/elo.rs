@@ -15,5 +15,6 @@ fn main() -> Result<(), firebrick_stats::Error> {
     let gap = fit.difference(2, 1, 0.95);
     println!("rlhf over distilled: {:.0} [{:.0}, {:.0}] points", gap.estimate, gap.low, gap.high);
     println!("which is a win rate of {:.2}", expected_score(gap.estimate));
+    assert!(gap.low > 0.0 && (expected_score(gap.estimate) - 0.7).abs() < 0.02, "70 of 100 were won");
     Ok(())
 }

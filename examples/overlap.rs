@@ -54,6 +54,11 @@ fn main() -> anyhow::Result<()> {
         println!("\nan instance of {}:\n{}", labels[0], drawing(rendered, width));
         println!("the classifier's first two: {:?}", best(&model, rendered));
     }
+    let mut recovered = found.labels.iter().map(|labels| labels[0]).collect::<Vec<_>>();
+    let mut shown = [first, test.labels()[second]].map(usize::from).to_vec();
+    recovered.sort_unstable();
+    shown.sort_unstable();
+    assert_eq!(recovered, shown, "the two shapes were not recovered");
     Ok(())
 }
 

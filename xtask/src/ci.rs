@@ -1,5 +1,6 @@
 //! `cargo xtask ci`: all that CI runs. Green here is green there.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use std::{env, fs, process};
@@ -12,13 +13,14 @@ use crate::{markdown, pipeline, tidy};
 type Step = (&'static str, fn() -> Result<()>);
 
 /// Cheapest first, so that most failures show early.
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     ("format", format),
     ("tidy", tidy::run),
     ("clippy", clippy),
     ("package", package),
     ("doc", doc),
     ("test", readme_test),
+    ("examples", examples),
     ("smoke", smoke),
 ];
 
@@ -73,6 +75,32 @@ fn readme_test() -> Result<()> {
         "README.md has no fenced block with the info string `sh test`; mark the command that runs the tests",
     )?;
     run_command(Command::new("sh").args(["-eu", "-c", script.trim()]).current_dir(workspace_root()))
+}
+
+/// Runs every example; each ends in an assertion of what it shows.
+fn examples() -> Result<()> {
+    for example in names(&workspace_root().join("examples"), "rs")? {
+        run_command(cargo().args(["run", "-q", "-p", "firebrick-examples", "--example", &example]))?;
+    }
+    for alone in names(&workspace_root().join("examples/alone"), "")? {
+        run_command(cargo().args(["run", "-q", "-p", &format!("firebrick-alone-{alone}")]))?;
+    }
+    Ok(())
+}
+
+/// The names of what lies in a folder with this extension, without it, in order.
+fn names(folder: &Path, extension: &str) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let path = entry?.path();
+        if path.extension().unwrap_or_default() == extension
+            && let Some(stem) = path.file_stem()
+        {
+            names.push(stem.to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// Runs the built-in pipeline at its smallest and holds its numbers to their bands. A failed run is kept to be looked at.

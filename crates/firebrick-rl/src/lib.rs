@@ -17,6 +17,7 @@ mod shaping;
 pub use advantage::gae;
 #[cfg(feature = "train")]
 pub use error::Error;
+pub use firebrick_tensor::Mask;
 pub use loss::{PolicyLoss, ValueLoss, policy_loss, value_loss};
 #[cfg(feature = "train")]
 pub use prompt::Prompt;

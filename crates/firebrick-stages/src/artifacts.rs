@@ -136,6 +136,11 @@ pub struct Vocabulary(pub(crate) Renderer);
 
 impl Vocabulary {
     pub(crate) const FILE: &str = "tokenizer.json";
+
+    /// What renders conversations as tokens.
+    pub fn renderer(&self) -> &Renderer {
+        &self.0
+    }
 }
 
 impl Artifact for Vocabulary {

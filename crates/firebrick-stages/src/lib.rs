@@ -19,4 +19,5 @@ pub mod reward_model;
 pub mod vision;
 
 pub use env::Env;
+pub use firebrick_pipeline as pipeline;
 pub use recorder::{Recorder, Speed};

@@ -11,6 +11,7 @@ mod tokenizer;
 
 pub use ends::{Source, TurnEnd, TurnEnds};
 pub use error::Error;
+pub use firebrick_types::{Dialogue, Message};
 pub use renderer::{ComparisonTokens, Renderer};
 pub use response::ResponseFormat;
 pub use stop::{StopStrings, StopText, StopWatch};

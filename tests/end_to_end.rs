@@ -53,6 +53,9 @@ fn pipeline_runs_skips_and_refuses_a_changed_recipe() {
     assert!(first.contains("report: "), "{first}");
     let report = fs::read_to_string(out.join("10-report/artifact/report.html")).expect("the report was written");
     assert!(report.contains("Reward against"), "the report holds its sections");
+    let log = fs::read_to_string(out.join("run.log.jsonl")).expect("events are kept beside the stages");
+    let finished = |stage: &str| log.lines().any(|line| line.contains("a stage is finished") && line.contains(stage));
+    assert!(finished(r#""stage":"ppo""#) && finished(r#""pipeline":"rlhf""#), "{log}");
     let second = succeed(&out, &[]);
     assert_eq!(second.matches("finished before, skipped").count(), 10, "{second}");
     let message = fail(&out, &["--set", "ppo.kl_coefficient=0.5"]);

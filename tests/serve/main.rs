@@ -91,3 +91,15 @@ fn commands_say_what_is_wrong() {
     let output = command(&["serve", "--model", &model, "--port", &port]).output().expect("the binary was built");
     assert!(String::from_utf8_lossy(&output.stderr).contains("choose another --port"), "{output:?}");
 }
+
+#[test]
+fn every_request_is_told_of_with_its_status() {
+    let dir = checkpoint();
+    let server = Server::of(&dir);
+    server.get("/health");
+    server.post("/v1/completions", "{}");
+    let log = server.log();
+    let of = |asked: &str| log.lines().find(|line| line.contains(asked)).unwrap_or_else(|| panic!("{asked}: {log}"));
+    assert!(of("GET /health").contains("status=200"), "{log}");
+    assert!(of("POST /v1/completions").contains("status=400"), "{log}");
+}

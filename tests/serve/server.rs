@@ -1,6 +1,6 @@
 //! A small checkpoint, commands over it, and a server in a process of its own.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -74,12 +74,22 @@ impl Server {
         let model = path.to_str().expect("the path is text");
         let mut child = command(&[&["serve", "--model", model, "--port", "0", "--threads", "1"], args].concat())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .expect("the binary was built");
         let mut line = String::new();
         BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line).expect("it tells its address");
         let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).expect(&line).to_owned();
         Self { child, address }
+    }
+
+    /// What it said of requests, once it is ended.
+    pub(crate) fn log(mut self) -> String {
+        let _ = self.child.kill();
+        let mut text = String::new();
+        let mut said = self.child.stderr.take().expect("it is piped");
+        said.read_to_string(&mut text).expect("what it says is text");
+        text
     }
 
     pub(crate) fn of(dir: &TempDir) -> Self {

@@ -43,7 +43,7 @@ pub(crate) fn show(voice: Voice) {
     let shown = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(usual));
     let lines = tracing_subscriber::fmt::layer().event_format(Lines).with_writer(AboveBars).with_filter(shown);
     let kept = tracing_subscriber::fmt::layer().json().with_current_span(false).with_writer(Keep);
-    let kept = kept.with_filter(EnvFilter::new("warn,firebrick=info"));
+    let kept = kept.with_filter(EnvFilter::new("warn,firebrick=debug"));
     // Only the first subscriber of a process counts.
     let _ = tracing_subscriber::registry().with(lines).with(kept).try_init();
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use tracing::{debug, info_span};
+
 use crate::pipeline::Node;
 use crate::record::{Begun, SCHEMA};
 use crate::{Difference, Error, Identity, Pipeline, Plan, Record, StageContext, Status, files, layout};
@@ -86,6 +88,7 @@ impl<E> Pipeline<E> {
         let rebuild = options.rebuild.iter().map(|name| self.position(name)).collect::<Result<Vec<_>, _>>()?;
         let rebuild = self.with_dependants(&rebuild);
         let _lock = layout::lock(root)?;
+        let _pipeline = info_span!("pipeline", pipeline = self.name).entered();
         let standings = self.survey(root, env, &rebuild[..total])?;
         let plan =
             Plan { pipeline: self.name.clone(), stages: standings.iter().map(|one| one.planned.clone()).collect() };
@@ -119,11 +122,14 @@ impl<E> Pipeline<E> {
             }
             let resumed = standing.planned.status == Status::Interrupted;
             observer(Event::Started { index, total, name, resumed });
+            let _stage = info_span!("stage", stage = name).entered();
+            debug!(index, total, resumed, "a stage begins");
             let start = Instant::now();
             let inputs: Vec<_> = node.inputs.iter().map(|&input| folders[input].join(layout::ARTIFACT)).collect();
             let digest = make(node, &folders[place], &identity, &inputs, env)?;
             let wall = start.elapsed();
             record(node, &folders[place], identity, digest.clone(), wall, options)?;
+            debug!(seconds = wall.as_secs_f64(), digest, "a stage is finished");
             observer(Event::Finished { index, total, name, wall, digest: &digest });
             digests.push(digest);
         }

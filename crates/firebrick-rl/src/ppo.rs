@@ -15,6 +15,7 @@ use firebrick_train::{AdamWConfig, Learner, Loss, NonFinite, Run, Schedule, Step
 use firebrick_types::Seed;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
+use tracing::debug_span;
 
 use crate::{Collection, Error, Prompt, Reward, Rollout, collect, gae, judge, policy_loss, shaped_rewards, value_loss};
 
@@ -110,6 +111,7 @@ where
     let (mut learners, start) = run.begin((learner, critic), "tokens", steps)?;
     let per_iteration = config.samples_per_iteration() as u64;
     for iteration in start..steps {
+        let _step = debug_span!("step", number = iteration + 1).entered();
         let first = iteration * config.prompts_per_iteration as u64;
         let places = first..first + config.prompts_per_iteration as u64;
         let policy = learners.0.model().valid();

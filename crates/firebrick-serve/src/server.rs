@@ -6,17 +6,19 @@ use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Path, State};
 use axum::http::{Method, Request, StatusCode, Uri, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use firebrick_models::checkpoint::{GenerationConfig, Pretrained};
 use firebrick_text::Renderer;
 use serde_json::{Value, json};
+use tracing::{Instrument as _, info, info_span};
 
 use crate::answer::{Answer, Asked};
 use crate::refusal::Refusal;
@@ -174,7 +176,22 @@ fn router(server: Arc<Server>) -> Router {
             let message = format!("{} does not take {method}", uri.path());
             Refusal::missing(StatusCode::METHOD_NOT_ALLOWED, message)
         })
+        .layer(middleware::from_fn(log))
         .with_state(server)
+}
+
+/// Tells of a request once its answer begins: what was asked for, the status, and how long that took.
+async fn log(request: Request<Body>, next: Next) -> Response {
+    let span = info_span!("request", method = %request.method(), path = request.uri().path());
+    async {
+        let (start, asked) = (Instant::now(), format!("{} {}", request.method(), request.uri().path()));
+        let response = next.run(request).await;
+        let (status, seconds) = (response.status().as_u16(), start.elapsed().as_secs_f64());
+        info!(status, seconds, "{asked}");
+        response
+    }
+    .instrument(span)
+    .await
 }
 
 async fn health(State(server): State<Arc<Server>>) -> Json<Value> {

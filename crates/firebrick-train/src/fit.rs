@@ -1,11 +1,12 @@
 //! One loop for every objective that is a sum over samples.
 
-use firebrick_tensor::Workers;
 use std::ops::Range;
 
 use burn::module::Module;
 use burn::tensor::Tensor;
+use firebrick_tensor::Workers;
 use serde::{Deserialize, Serialize};
+use tracing::debug_span;
 
 use crate::gradients::fork;
 use crate::{AdamWConfig, Error, Gradients, Learner, Run, Schedule, Step, Values};
@@ -141,6 +142,7 @@ where
     let steps = count.div_ceil(per_step);
     let (mut learner, start) = run.begin(Learner::new(model, config.adamw, config.clip_norm), unit, steps)?;
     for step in start..steps {
+        let _step = debug_span!("step", number = step + 1).entered();
         let places = step * per_step..count.min((step + 1) * per_step);
         let learning_rate = config.learning_rate * config.schedule.factor(places.start);
         let (gradients, mut values, units) = gradients_of(learner.model(), batch(places.clone())?, &run.workers, &loss);

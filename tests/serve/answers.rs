@@ -12,10 +12,10 @@ fn completions_are_what_generate_gives() {
     let dir = checkpoint();
     let server = Server::of(&dir);
     let drawn = json!({ "n": 3, "seed": 5, "temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.001,
-        "repetition_penalty": 1.1, "logprobs": 0, "max_tokens": 20 });
+        "repetition_penalty": 1.1, "logprobs": 0, "max_tokens": 400 });
     let answer = server.complete(&drawn);
     let settings = "--prompt|the fox|-n|3|--seed|5|--temperature|0.8|--top-k|40|--top-p|0.95|--min-p|0.001|\
-                    --repetition-penalty|1.1|--max-tokens|20";
+                    --repetition-penalty|1.1|--max-tokens|400";
     let expected = generated(&dir, &settings.split('|').collect::<Vec<_>>());
     let mut ended = 0;
     for index in 0..3 {
@@ -37,6 +37,8 @@ fn completions_are_what_generate_gives() {
     let texts =
         expected["samples"].as_array().expect("samples").iter().map(|sample| numbers(&sample["log_probs"]).len());
     assert_eq!(answer["usage"]["completion_tokens"], texts.sum::<usize>() + ended);
+    // A text begins as the tokenizer says, and so does one that says nothing.
+    assert_eq!(server.complete(&json!({ "prompt": "" }))["usage"]["prompt_tokens"], 1);
     assert!(ended > 0, "no sample came to its end: take another seed");
     assert!(answer["id"].as_str().expect("a name").starts_with("cmpl-"));
     // A prompt is the same as its tokens, alone or among others.

@@ -67,7 +67,6 @@ fn commands_say_what_is_wrong() {
     for (args, expected) in [
         (vec!["generate", &model], "--prompt"),
         (vec!["generate", &model, "--prompt", "x", "-n", "0"], "0 is not in 1..="),
-        (vec!["generate", &model, "--prompt", ""], "the prompt is empty"),
         (vec!["generate", &model, "--ids", "1,99999"], "token 99999 is not in the vocabulary of"),
         (vec!["generate", &model, "--prompt", "x", "--temperature", "-1"], "`temperature` is -1"),
         (vec!["generate", &model, "--prompt", "x", "--top-p", "2"], "`top_p` is 2, it must be 0 to 1"),

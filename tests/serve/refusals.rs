@@ -47,14 +47,6 @@ fn what_cannot_be_is_refused_and_the_server_goes_on() {
         ),
         (
             completions,
-            edit(&completion, json!({ "prompt": "" })),
-            400,
-            json!("prompt"),
-            Value::Null,
-            "at least one token",
-        ),
-        (
-            completions,
             edit(&completion, json!({ "prompt": [] })),
             400,
             json!("prompt"),
@@ -85,7 +77,7 @@ fn what_cannot_be_is_refused_and_the_server_goes_on() {
             400,
             json!("prompt"),
             json!("context_length_exceeded"),
-            "65 are requested: 1 in the prompt and 64 for the completion",
+            "66 are requested: 2 in the prompt and 64 for the completion",
         ),
         (
             completions,

@@ -271,7 +271,7 @@ impl Checkpoint {
     /// If a file is damaged.
     pub fn formats(&self) -> Result<BTreeMap<String, usize>, Error> {
         if self.kind == Kind::Gguf {
-            return Ok(read_gguf_formats(&self.path)?);
+            return read_gguf_formats(&self.path);
         }
         let mut formats = BTreeMap::new();
         for path in self.weights()? {

@@ -59,7 +59,7 @@ fn set(table: &mut Table, known: &Table, setting: &str) -> Result<()> {
     }
     let mut names = place.keys().cloned().collect::<Vec<_>>();
     // What inherits has the keys of what it inherits from, and need not say any.
-    names.extend(model.filter(|_| place.is_empty()).into_iter().flat_map(|model| leaves(model)).map(str::to_owned));
+    names.extend(model.filter(|_| place.is_empty()).into_iter().flat_map(leaves).map(str::to_owned));
     let names = names.iter().map(String::as_str).collect::<Vec<_>>();
     if !names.contains(&last) {
         bail!("--set {setting}: unknown key `{path}`{}", hint(last, &names));

@@ -64,13 +64,13 @@ impl Recorder {
 
 impl Observer for Recorder {
     fn on(&mut self, event: Event<'_>) -> Result<(), ObserverError> {
-        match &event {
-            &Event::Begin { unit, steps, done } => {
+        match event {
+            Event::Begin { unit, steps, done } => {
                 (self.unit, self.steps, self.began) = (unit, steps, Instant::now());
                 self.log = Some(MetricsLog::resume(Self::metrics(&self.work), done)?);
                 self.events = Some(EventWriter::resume(&self.work, done)?);
             }
-            &Event::Step { done, samples, units, values } => {
+            Event::Step { done, samples, units, values } => {
                 self.units += units;
                 let values = values.iter().map(|(name, value)| (name.as_str(), *value)).collect::<Vec<_>>();
                 if let Some(log) = &mut self.log {

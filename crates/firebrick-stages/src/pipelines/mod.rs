@@ -62,6 +62,9 @@ pub struct Results {
     pub metrics: Vec<Measured>,
 }
 
+/// Reads a recipe, a built-in one by its name or a file by its path, with settings over it.
+type Load = fn(&str, &[String]) -> Result<Box<dyn Loaded>>;
+
 /// A pipeline whose recipe's type is forgotten: what a command knows of it.
 pub struct Entry {
     /// Its name.
@@ -76,7 +79,7 @@ pub struct Entry {
     pub usual: [&'static str; 2],
     /// What it takes from a dataset of the hub.
     pub data: hub::Wanted,
-    load: fn(&str, &[String]) -> Result<Box<dyn Loaded>>,
+    load: Load,
     results: fn(&Path) -> Result<Results>,
 }
 

@@ -12,7 +12,7 @@ use std::path::Path;
 use anyhow::Result;
 use burn::module::Module;
 use burn::tensor::Device;
-use firebrick_data::{folder, hh, split};
+use firebrick_data::{comparisons, folder, split};
 use firebrick_eval::{LengthBaseline, accuracy};
 use firebrick_models::{Architecture, DecoderConfig};
 use firebrick_preference::Pair;
@@ -78,7 +78,7 @@ fn of_folder(dir: &Path) -> Result<Vec<LabelledComparison>> {
     let mut all = Vec::new();
     for tranche in folder::discover(dir)?.tranches {
         for file in [&tranche.train, &tranche.test].into_iter().flatten() {
-            all.extend(hh::read(file, &tranche.name)?.0);
+            all.extend(comparisons::read(file, &tranche.name)?.0);
         }
     }
     let step = all.len().div_ceil(COMPARISONS).max(1);

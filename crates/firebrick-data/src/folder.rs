@@ -15,7 +15,7 @@ const MAX_DEPTH: usize = 8;
 /// The data of a folder, each list in the order of the names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Sources {
-    /// Comparisons, for [`crate::hh::read`].
+    /// Comparisons, for [`crate::comparisons::read`].
     pub tranches: Vec<Tranche>,
     /// Questions and answers, for [`crate::threads::read`].
     pub threads: Vec<PathBuf>,

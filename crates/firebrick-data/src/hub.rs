@@ -362,7 +362,7 @@ mod tests {
         let sources = crate::folder::discover(&snapshot).unwrap();
         assert_eq!(sources.tranches.len(), 1);
         let train = sources.tranches[0].train.as_deref().unwrap();
-        assert_eq!(crate::hh::read(train, "base").unwrap().0.len(), 1);
+        assert_eq!(crate::comparisons::read(train, "base").unwrap().0.len(), 1);
         // A second time nothing is fetched; without the host, and offline, the cache will do.
         let again =
             dataset("some/set", Wanted::Comparisons, &online, |file, _, _| panic!("fetched {file} again")).unwrap();

@@ -1,10 +1,10 @@
 #![doc = include_str!("../README.md")]
 
+pub mod comparisons;
 mod error;
 mod file;
 pub mod folder;
-pub mod hh;
-pub mod hhh;
+pub mod hhh_prompt;
 pub mod hhh_tasks;
 #[cfg(feature = "hub")]
 pub mod hub;

@@ -151,7 +151,8 @@ mod tests {
     #[test]
     fn t24_holds_on_the_released_data() {
         let Some(root) = real_data("hh-rlhf-subset") else { return };
-        let (comparisons, _) = crate::hh::read(&root.join("harmless-base/train.jsonl.gz"), "harmless-base").unwrap();
+        let (comparisons, _) =
+            crate::comparisons::read(&root.join("harmless-base/train.jsonl.gz"), "harmless-base").unwrap();
         fn opening(row: &LabelledComparison) -> &str {
             row.prompt().opening().expect("a prompt begins with the person")
         }

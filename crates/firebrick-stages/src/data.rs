@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use firebrick_data::pmp::{RankedPair, ranked_pairs, stackexchange_score};
-use firebrick_data::{folder, hh, hhh, hhh_tasks, split, store, text, threads};
+use firebrick_data::{comparisons, folder, hhh_prompt, hhh_tasks, split, store, text, threads};
 use firebrick_pipeline::{BoxError, Stage, StageContext, digest};
 use firebrick_text::dialogue;
 use firebrick_types::{Dialogue, HhhItem, LabelledComparison, Message, Seed, Thread, ThreadAnswer};
@@ -97,7 +97,7 @@ impl Data {
         for tranche in &sources.tranches {
             for (path, test) in [(&tranche.train, false), (&tranche.test, true)] {
                 let Some(path) = path else { continue };
-                let (read, hygiene) = hh::read(path, &tranche.name)?;
+                let (read, hygiene) = comparisons::read(path, &tranche.name)?;
                 all.notes.push(format!("{}: {hygiene}", name(path)));
                 if test { &mut all.test } else { &mut all.train }.extend(read);
             }
@@ -154,7 +154,7 @@ impl Data {
             all.items.extend(items);
         }
         all.notes.extend(sources.ignored.iter().map(|one| format!("{}: left alone, {}", name(&one.path), one.reason)));
-        all.prompt = if self.recipe.prompt_conversations > 1 { hhh::FULL } else { hhh::SHORT }.to_owned();
+        all.prompt = if self.recipe.prompt_conversations > 1 { hhh_prompt::FULL } else { hhh_prompt::SHORT }.to_owned();
         Ok(all)
     }
 

@@ -36,7 +36,9 @@ fn main() -> anyhow::Result<()> {
     let config = ClassifierConfig { epochs: 2, batch_size: 64, micro_batch_size: 32, shift: 2, fit };
     let cnn = plan.init(seed.derive("cnn"), &Device::flex().autodiff())?;
     let cnn = classifiers::fit(cnn, &train, &config, Run::new(seed))?.valid();
-    println!("the classifier is right on {:.3} of single shapes", accuracy(&cnn, &test, 100, &Workers::default()));
+    let right = accuracy(&cnn, &test, 100, &Workers::default());
+    println!("the classifier is right on {right:.3} of single shapes");
+    assert!(right > 0.9, "the classifier did not learn single shapes");
     let model =
         GenerativeModel::fit(cnn, &train, &GenerativeConfig { images: 4000, ..GenerativeConfig::default() }, seed)?;
 
@@ -54,11 +56,6 @@ fn main() -> anyhow::Result<()> {
         println!("\nan instance of {}:\n{}", labels[0], drawing(rendered, width));
         println!("the classifier's first two: {:?}", best(&model, rendered));
     }
-    let mut recovered = found.labels.iter().map(|labels| labels[0]).collect::<Vec<_>>();
-    let mut shown = [first, test.labels()[second]].map(usize::from).to_vec();
-    recovered.sort_unstable();
-    shown.sort_unstable();
-    assert_eq!(recovered, shown, "the two shapes were not recovered");
     Ok(())
 }
 

@@ -116,7 +116,7 @@ fn main() -> Result<(), Error> {
         clip_norm: 1.0,
         adamw: AdamWConfig { weight_decay: 0.0, ..AdamWConfig::default() },
     };
-    let prompts = [Prompt::new("the only one", vec![END_OF_CONTEXT])];
+    let prompts = [Prompt::new("the only one", vec![0])];
     let (policy, _) = train(policy, critic, &reward, &prompts, &format, &config, Run::new(Seed::new(17)))?;
 
     let learnt = softmax(policy.valid().logits.val()).into_data().try_to_vec::<f32>().expect("tensors are f32");

@@ -15,7 +15,7 @@ use crate::generative::rows::{chosen, pick, pick_rows};
 /// ```
 ///
 /// # Errors
-/// As [`descend`](super::descend).
+/// As [`descend`](crate::generative::descend).
 pub fn most_probable_explanation(
     model: &GenerativeModel,
     evidence: &Evidence,

@@ -17,7 +17,7 @@ use crate::generative::rows::{chosen, pick};
 /// Every pair goes down a few steps; of each picture the best few go on to the end.
 ///
 /// # Errors
-/// As [`descend`](super::descend).
+/// As [`descend`](crate::generative::descend).
 ///
 /// # Panics
 /// If there are fewer than two candidates or classes, or not one known label of each picture.

@@ -1,11 +1,9 @@
 //! How likely a language model finds an answer.
 
-use burn::tensor::Device;
-use firebrick_tensor::{CausalLm, ResponseBatch, token_log_probs};
 use firebrick_types::TokenId;
 use serde::{Deserialize, Serialize};
 
-use crate::Request;
+use crate::{Request, Response};
 
 /// An answer to be scored: the same token ids after both contexts (T-30).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,9 +28,19 @@ pub struct ChoiceScores {
 }
 
 impl ChoiceScores {
-    /// From log P(answer | question) and log P(answer), in nats, of an answer of so many tokens.
-    pub fn new(sum: f64, bare: f64, tokens: usize) -> Self {
-        Self { sum, mean: sum / tokens as f64, mutual_information: sum - bare }
+    /// From what a model says of the answer after the question, and of the same answer without it.
+    ///
+    /// ```text
+    /// I(a, q) = log P(a | q) − log P(a)
+    /// ```
+    ///
+    /// Askell et al. 2021, §2.2.1. Spec: A-10. P(a) is read after the context without the question, which the paper leaves open.
+    ///
+    /// # Panics
+    /// If they answer something else than [`Choice::requests`].
+    pub fn of([given, bare]: [&Response; 2]) -> Self {
+        let Response::LogProb { sum, tokens } = *given else { panic!("a choice asks for log-probabilities") };
+        Self { sum, mean: sum / tokens as f64, mutual_information: sum - bare.log_prob() }
     }
 }
 
@@ -45,56 +53,32 @@ impl Choice {
     }
 }
 
-/// The scores of every answer.
-///
-/// ```text
-/// I(a, q) = log P(a | q) − log P(a)
-/// ```
-///
-/// Askell et al. 2021, §2.2.1. Spec: A-10. P(a) is read after the context without the question, which the paper leaves open.
-/// Contexts that do not fit are cut from the left. Answers that do not fit at all are cut from the right.
-///
-/// # Panics
-/// If a context or an answer is empty.
-pub fn choice_scores<M: CausalLm>(model: &M, choices: &[Choice], device: &Device) -> Vec<ChoiceScores> {
-    let score = |choice: &Choice| {
-        let sum = log_prob(model, &choice.context, &choice.answer, device);
-        let bare = log_prob(model, &choice.bare_context, &choice.answer, device);
-        ChoiceScores::new(sum, bare, choice.answer.len())
-    };
-    choices.iter().map(score).collect()
-}
-
-/// log P(answer | context), in nats.
-fn log_prob<M: CausalLm>(model: &M, context: &[TokenId], answer: &[TokenId], device: &Device) -> f64 {
-    assert!(!context.is_empty() && !answer.is_empty(), "a context and an answer have tokens");
-    let answer = &answer[..answer.len().min(model.context() - 1)];
-    let room = model.context() - answer.len();
-    let context = &context[context.len().saturating_sub(room)..];
-    let batch = ResponseBatch::of([(context, answer)], device);
-    let log_probs = token_log_probs(batch.logits(model, 1.0), batch.responses()).into_data();
-    log_probs.try_to_vec::<f32>().expect("log-probabilities are f32").into_iter().map(f64::from).sum()
-}
-
 #[cfg(test)]
 mod tests {
-    use burn::tensor::{Tensor, TensorData};
-    use firebrick_tensor::TokenBatch;
+    use burn::module::{Module, Param};
+    use burn::tensor::{Device, Tensor};
+    use firebrick_tensor::{CausalLm, Feed, Incremental, TokenBatch, Workers};
 
     use super::*;
+    use crate::{Batching, respond};
 
     /// A bigram model over 4 tokens. Token 3 follows the question 1 with probability .5 and anything else with .1; token 2 follows
     /// everything with .45.
-    struct Bigram;
+    #[derive(Module, Debug)]
+    struct Bigram {
+        log_probs: Param<Tensor<2>>,
+    }
+
+    fn bigram() -> Bigram {
+        let row = |specific: f32| [(0.55 - specific) / 2.0, (0.55 - specific) / 2.0, 0.45, specific].map(f32::ln);
+        let rows = [0.1, 0.5, 0.1, 0.1].map(row);
+        Bigram { log_probs: Param::from_tensor(Tensor::from_floats(rows, &Device::flex())) }
+    }
 
     impl CausalLm for Bigram {
         fn logits(&self, batch: &TokenBatch) -> Tensor<2> {
-            let rows = batch.sequences().flatten().flat_map(|&id| {
-                let specific: f32 = if id == 1 { 0.5 } else { 0.1 };
-                let rest = (1.0 - 0.45 - specific) / 2.0;
-                [rest.ln(), rest.ln(), 0.45_f32.ln(), specific.ln()]
-            });
-            Tensor::from_data(TensorData::new(rows.collect::<Vec<_>>(), [batch.tokens(), 4]), &Device::flex())
+            let rows = batch.sequences().flatten().map(|&id| self.log_probs.val().narrow(0, id as usize, 1));
+            Tensor::cat(rows.collect(), 0)
         }
 
         fn vocab(&self) -> usize {
@@ -106,11 +90,31 @@ mod tests {
         }
     }
 
+    impl Incremental for Bigram {
+        type Cache = ();
+
+        fn cache(&self, _slots: usize, _capacity: usize) {}
+
+        fn extend(&self, _cache: &mut (), _feeds: &[Feed<'_>]) -> Tensor<2> {
+            unreachable!("nothing is generated")
+        }
+
+        fn forget(&self, _cache: &mut (), _slot: usize) {}
+
+        fn copy(&self, _cache: &mut (), _from: usize, _to: usize) {}
+    }
+
+    fn scores(choices: Vec<Choice>) -> Vec<ChoiceScores> {
+        let requests = choices.into_iter().flat_map(Choice::requests).collect::<Vec<_>>();
+        let responses = respond(&bigram(), &requests, &Batching { micro_batch_size: 2, workers: Workers::default() });
+        responses.chunks(2).map(|pair| ChoiceScores::of([&pair[0], &pair[1]])).collect()
+    }
+
     /// The generic answer 2 says nothing of the question: ln .45 − ln .45 = 0. The specific one does: ln .5 − ln .1 = ln 5.
     #[test]
     fn mutual_information_prefers_what_depends_on_the_question() {
         let choice = |answer: u32| Choice { context: vec![0, 1], bare_context: vec![0], answer: vec![answer] };
-        let scores = choice_scores(&Bigram, &[choice(2), choice(3)], &Device::flex());
+        let scores = scores(vec![choice(2), choice(3)]);
         assert!(scores[0].mutual_information.abs() < 1e-6);
         assert!((scores[1].mutual_information - 5.0_f64.ln()).abs() < 1e-5);
         assert!((scores[0].sum - 0.45_f64.ln()).abs() < 1e-6);
@@ -120,7 +124,7 @@ mod tests {
     #[test]
     fn sum_is_biased_to_short_answers_and_mean_is_not() {
         let choice = |answer: Vec<u32>| Choice { context: vec![1], bare_context: vec![0], answer };
-        let scores = choice_scores(&Bigram, &[choice(vec![2, 2]), choice(vec![2])], &Device::flex());
+        let scores = scores(vec![choice(vec![2, 2]), choice(vec![2])]);
         assert!(scores[0].sum < scores[1].sum);
         assert!((scores[0].mean - scores[1].mean).abs() < 1e-6);
     }
@@ -129,7 +133,7 @@ mod tests {
     #[test]
     fn t30_the_same_ids_are_scored_in_both_terms() {
         let long = Choice { context: vec![0, 0, 0, 0, 0, 0, 0, 0, 0, 1], bare_context: vec![0], answer: vec![3] };
-        let scores = choice_scores(&Bigram, &[long], &Device::flex());
+        let scores = scores(vec![long]);
         assert!((scores[0].sum - 0.5_f64.ln()).abs() < 1e-6);
     }
 }

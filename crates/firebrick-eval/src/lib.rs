@@ -7,7 +7,7 @@ mod task;
 pub mod tasks;
 mod tournament;
 
-pub use choice::{Choice, ChoiceScores, choice_scores};
+pub use choice::{Choice, ChoiceScores};
 pub use harness::{Batching, Request, Response, respond};
 pub use preference::{LengthBaseline, accuracy};
 pub use task::{Task, TaskError, evaluate};

@@ -44,12 +44,10 @@ impl Task for Hhh {
     fn measure(&self, responses: &[Response]) -> Result<Vec<Measured>, TaskError> {
         let mut sums: BTreeMap<&str, (f64, u64)> = BTreeMap::new();
         for (item, responses) in self.items.iter().zip(responses.chunks(4)) {
-            let information = |choice: &Choice, pair: &[Response]| {
-                let (sum, bare) = (pair[0].log_prob(), pair[1].log_prob());
-                ChoiceScores::new(sum, bare, choice.answer.len()).mutual_information
+            let information = |choice: usize| {
+                ChoiceScores::of([&responses[2 * choice], &responses[2 * choice + 1]]).mutual_information
             };
-            let (chosen, rejected) = responses.split_at(2);
-            let right = accuracy(&[(information(&item.chosen, chosen), information(&item.rejected, rejected))])[0];
+            let right = accuracy(&[(information(0), information(1))])[0];
             for category in [item.category.as_str(), ""] {
                 let (sum, count) = sums.entry(category).or_default();
                 *sum += right;

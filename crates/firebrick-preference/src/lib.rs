@@ -6,6 +6,8 @@ mod objective;
 #[cfg(feature = "train")]
 mod pair;
 #[cfg(feature = "train")]
+mod passes;
+#[cfg(feature = "train")]
 pub mod policy;
 #[cfg(feature = "train")]
 pub mod reward_model;

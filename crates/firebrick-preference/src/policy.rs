@@ -3,10 +3,10 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use firebrick_tensor::{CausalLm, ResponseBatch, segment, token_log_probs};
-use firebrick_train::{Error, FitConfig, Loss, Order, Run, Samples, fit};
-use rand::seq::SliceRandom;
+use firebrick_train::{Error, FitConfig, Run};
 use serde::{Deserialize, Serialize};
 
+use crate::passes::{Passes, fit_pairs, mean, share_right};
 use crate::{Objective, Pair, PairLogProbs, pair_accuracy};
 
 /// How a policy is trained on pairs.
@@ -68,7 +68,7 @@ impl PairLogProbs {
 /// `logps/rejected`, `grad_norm`, `lr`.
 ///
 /// # Errors
-/// See [`fit`]; also if there is no pair, or one does not fit the policy's context.
+/// See [`fit`](firebrick_train::fit); also if there is no pair, or one does not fit the policy's context.
 pub fn train<P: CausalLm + Module + Send + Sync, O: Objective + Sync>(
     policy: P,
     objective: &O,
@@ -76,9 +76,6 @@ pub fn train<P: CausalLm + Module + Send + Sync, O: Objective + Sync>(
     config: &PolicyConfig,
     run: Run<'_, P>,
 ) -> Result<P, Error> {
-    if pairs.is_empty() {
-        return Err(Error::Empty { what: "the set of pairs".into(), fix: "give it at least one comparison".into() });
-    }
     let context = policy.context();
     let fits = |pair: &Pair| {
         let shortest = pair.prompt.len().min(pair.chosen.len()).min(pair.rejected.len());
@@ -92,31 +89,17 @@ pub fn train<P: CausalLm + Module + Send + Sync, O: Objective + Sync>(
     }
     let device = policy.devices().into_iter().next().expect("a module has parameters");
     let reference = policy.valid();
-    let seed = run.seed.derive("preference/order");
-    let mut pairs = pairs.to_vec();
-    pairs.shuffle(&mut seed.rng());
-    let count = (pairs.len() * config.passes) as u64;
-    let samples = Samples { count, per_step: config.batch_size as u64, unit: "tokens" };
-    let mut order = Order::new(pairs.len(), |pass| (pass > 0).then(|| seed.at(&[pass])));
-    let batch = |places| {
-        let pairs = order.take(places).into_iter().map(|(_, pair)| pairs[pair].clone()).collect::<Vec<_>>();
-        let share = |chunk: &[Pair]| (chunk.to_vec(), chunk.len() as f64 / pairs.len() as f64);
-        Ok(pairs.chunks(config.micro_batch_size).map(share).collect())
-    };
-    let loss = |policy: &P, (pairs, share): &(Vec<Pair>, f64)| {
+    let loss = |policy: &P, pairs: &[Pair]| {
         let log_probs = PairLogProbs::of(policy, &reference, pairs, &device);
-        let losses = objective.losses(&log_probs);
-        let mean = |values: &Tensor<1>| f64::from(values.clone().without_autodiff().mean().into_scalar::<f32>());
         let (chosen, rejected) = (log_probs.chosen_log_ratios(), log_probs.rejected_log_ratios());
-        let right = pair_accuracy(chosen.clone(), rejected.clone());
         let metrics = [
-            ("rewards/accuracies", right.iter().map(|&right| f64::from(right)).sum::<f64>() / right.len() as f64),
+            ("rewards/accuracies", share_right(&pair_accuracy(chosen.clone(), rejected.clone()))),
             ("rewards/margins", mean(&chosen) - mean(&rejected)),
             ("logps/chosen", mean(&log_probs.chosen)),
             ("logps/rejected", mean(&log_probs.rejected)),
         ];
-        let loss = Loss::new(losses.mean() * *share, pairs.iter().map(Pair::tokens).sum());
-        metrics.into_iter().fold(loss, |loss, (name, value)| loss.with(name, value * share))
+        (objective.losses(&log_probs).mean(), metrics)
     };
-    fit(policy, &config.fit, samples, run, batch, loss)
+    let PolicyConfig { batch_size, micro_batch_size, passes, fit } = *config;
+    fit_pairs(policy, pairs, &Passes { batch_size, micro_batch_size, passes, fit }, run, loss)
 }

@@ -3,10 +3,10 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use firebrick_tensor::{ScoringLm, TokenBatch, segment, token_log_probs};
-use firebrick_train::{Error, FitConfig, Loss, Order, Run, Samples, fit};
-use rand::seq::SliceRandom;
+use firebrick_train::{Error, FitConfig, Run};
 use serde::{Deserialize, Serialize};
 
+use crate::passes::{Passes, fit_pairs, mean, share_right};
 use crate::{Pair, pair_accuracy, ranked_loss};
 
 /// How a preference model is trained.
@@ -71,16 +71,13 @@ impl PairLosses {
 /// Metrics: `loss`, `accuracy`, `margin`, `mean_reward`, `ranked_loss`, `lm_loss`, `grad_norm`, `lr`.
 ///
 /// # Errors
-/// See [`fit`]; also if there is no pair, or one is a tie.
+/// See [`fit`](firebrick_train::fit); also if there is no pair, or one is a tie.
 pub fn train<M: ScoringLm + Module + Send>(
     model: M,
     pairs: &[Pair],
     config: &RewardModelConfig,
     run: Run<'_, M>,
 ) -> Result<M, Error> {
-    if pairs.is_empty() {
-        return Err(Error::Empty { what: "the set of pairs".into(), fix: "give it at least one comparison".into() });
-    }
     if let Some(index) = pairs.iter().position(|pair| pair.tie) {
         return Err(Error::Sample {
             what: format!("pair {index} is a tie, of which the ranked loss can learn nothing"),
@@ -88,33 +85,18 @@ pub fn train<M: ScoringLm + Module + Send>(
         });
     }
     let device = model.devices().into_iter().next().expect("a module has parameters");
-    let seed = run.seed.derive("preference/order");
-    let mut pairs = pairs.to_vec();
-    pairs.shuffle(&mut seed.rng());
-    let count = (pairs.len() * config.passes) as u64;
-    let samples = Samples { count, per_step: config.batch_size as u64, unit: "tokens" };
-    let mut order = Order::new(pairs.len(), |pass| (pass > 0).then(|| seed.at(&[pass])));
-    let batch = |places| {
-        let pairs = order.take(places).into_iter().map(|(_, pair)| pairs[pair].clone()).collect::<Vec<_>>();
-        let share = |chunk: &[Pair]| (chunk.to_vec(), chunk.len() as f64 / pairs.len() as f64);
-        Ok(pairs.chunks(config.micro_batch_size).map(share).collect())
-    };
-    let loss = |model: &M, (pairs, share): &(Vec<Pair>, f64)| {
+    let loss = |model: &M, pairs: &[Pair]| {
         let losses = PairLosses::of(model, pairs, &device);
-        let mean = |values: &Tensor<1>| f64::from(values.clone().without_autodiff().mean().into_scalar::<f32>());
-        let right = pair_accuracy(losses.chosen.clone(), losses.rejected.clone());
-        let accuracy = right.iter().map(|&right| f64::from(right)).sum::<f64>() / right.len() as f64;
         let (chosen, rejected) = (mean(&losses.chosen), mean(&losses.rejected));
         let metrics = [
-            ("accuracy", accuracy),
+            ("accuracy", share_right(&pair_accuracy(losses.chosen, losses.rejected))),
             ("margin", chosen - rejected),
             ("mean_reward", 0.5 * (chosen + rejected)),
             ("ranked_loss", mean(&losses.ranked)),
             ("lm_loss", mean(&losses.lm)),
         ];
-        let total = losses.ranked.mean() * config.ranked_weight + losses.lm.mean() * config.lm_weight;
-        let loss = Loss::new(total * *share, pairs.iter().map(Pair::tokens).sum());
-        metrics.into_iter().fold(loss, |loss, (name, value)| loss.with(name, value * share))
+        (losses.ranked.mean() * config.ranked_weight + losses.lm.mean() * config.lm_weight, metrics)
     };
-    fit(model, &config.fit, samples, run, batch, loss)
+    let RewardModelConfig { batch_size, micro_batch_size, passes, fit, .. } = *config;
+    fit_pairs(model, pairs, &Passes { batch_size, micro_batch_size, passes, fit }, run, loss)
 }

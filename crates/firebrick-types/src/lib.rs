@@ -2,15 +2,17 @@
 
 mod comparison;
 mod dialogue;
+mod hhh;
 mod measured;
 mod seed;
 mod thread;
 
 pub use comparison::{Comparison, Label, LabelledComparison};
 pub use dialogue::{Dialogue, Message, Role};
+pub use hhh::HhhItem;
 pub use measured::{Better, Measured};
 pub use seed::Seed;
-pub use thread::{HhhItem, Thread, ThreadAnswer};
+pub use thread::{Thread, ThreadAnswer};
 
 /// The index of a token in a vocabulary.
 pub type TokenId = u32;

@@ -1,8 +1,6 @@
-//! Questions with their answers, and choices between two answers.
+//! Questions with their answers.
 
 use serde::{Deserialize, Serialize};
-
-use crate::Dialogue;
 
 /// A question with its answers: the raw material of preference-model pretraining.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,18 +22,4 @@ pub struct ThreadAnswer {
     pub accepted: bool,
     /// What it says.
     pub body: String,
-}
-
-/// One choice between two answers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct HhhItem {
-    /// `helpful`, `honest`, `harmless` or `other`.
-    pub category: String,
-    /// The dialogue so far; it ends with the person's turn.
-    pub prompt: Dialogue,
-    /// The answer that people agree on.
-    pub chosen: String,
-    /// The other answer.
-    pub rejected: String,
 }

@@ -8,7 +8,7 @@ use std::{env, fs, process};
 use anyhow::{Context, Result};
 
 use crate::process::{cargo, run as run_command, workspace_root};
-use crate::{markdown, pipeline, tidy};
+use crate::{markdown, tidy};
 
 type Step = (&'static str, fn() -> Result<()>);
 
@@ -44,19 +44,13 @@ fn format() -> Result<()> {
     run_command(cargo().args(["fmt", "--all", "--", "--check"]))
 }
 
-/// With the backends of graphics cards, which nothing else here compiles.
+/// The backends of graphics cards: checked and documented, never run here. Clippy and rustdoc name the same features,
+/// so that dependencies are checked once for both.
+const GRAPHICS: &str = "firebrick-cli/vulkan,firebrick-cli/wgpu";
+
 fn clippy() -> Result<()> {
-    let features = "firebrick-cli/vulkan,firebrick-cli/wgpu";
-    run_command(cargo().args([
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--features",
-        features,
-        "--",
-        "-D",
-        "warnings",
-    ]))
+    let targets = ["clippy", "--workspace", "--all-targets", "--features", GRAPHICS];
+    run_command(cargo().args(targets).args(["--", "-D", "warnings"]))
 }
 
 /// Packs every crate as it would be published, without asking the registry for anything.
@@ -65,7 +59,9 @@ fn package() -> Result<()> {
 }
 
 fn doc() -> Result<()> {
-    run_command(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
+    run_command(
+        cargo().args(["doc", "--workspace", "--no-deps", "--features", GRAPHICS]).env("RUSTDOCFLAGS", "-D warnings"),
+    )
 }
 
 /// Runs the test command that the README tells people to type, so that it cannot go stale.
@@ -77,15 +73,23 @@ fn readme_test() -> Result<()> {
     run_command(Command::new("sh").args(["-eu", "-c", script.trim()]).current_dir(workspace_root()))
 }
 
-/// Runs every example; each ends in an assertion of what it shows.
+/// Runs every example; each ends in an assertion of what it shows. All are built in one go, with the features of the
+/// whole workspace: built one by one, each would compile the framework with features of its own.
 fn examples() -> Result<()> {
+    run_command(cargo().args(["build", "--workspace", "--bins", "--examples"]))?;
     for example in names(&workspace_root().join("examples"), "rs")? {
-        run_command(cargo().args(["run", "-q", "-p", "firebrick-examples", "--example", &example]))?;
+        run_command(&mut built(&format!("examples/{example}"))?)?;
     }
     for alone in names(&workspace_root().join("examples/alone"), "")? {
-        run_command(cargo().args(["run", "-q", "-p", &format!("firebrick-alone-{alone}")]))?;
+        run_command(&mut built(&format!("alone-{alone}"))?)?;
     }
     Ok(())
+}
+
+/// A program of this workspace, which cargo leaves beside this one.
+fn built(program: &str) -> Result<Command> {
+    let folder = env::current_exe().context("cannot tell where this program lies")?.with_file_name("");
+    Ok(Command::new(folder.join(format!("{program}{}", env::consts::EXE_SUFFIX))))
 }
 
 /// The names of what lies in a folder with this extension, without it, in order.
@@ -106,8 +110,9 @@ fn names(folder: &Path, extension: &str) -> Result<Vec<String>> {
 /// Runs the built-in pipeline at its smallest and holds its numbers to their bands. A failed run is kept to be looked at.
 fn smoke() -> Result<()> {
     let folder = env::temp_dir().join(format!("firebrick-smoke-{}", process::id()));
-    let mut command = pipeline::firebrick(&["pipeline", "run", "rlhf", "--recipe", "smoke", "--check-bands", "--out"]);
-    run_command(command.arg(&folder)).with_context(|| format!("the run is in {}", folder.display()))?;
+    let mut command = built("firebrick")?;
+    command.args(["pipeline", "run", "rlhf", "--recipe", "smoke", "--check-bands", "--out"]).arg(&folder);
+    run_command(&mut command).with_context(|| format!("the run is in {}", folder.display()))?;
     fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))
 }
 

@@ -10,7 +10,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
 }
 
 /// `cargo run` of the `firebrick` command. Without `--quiet`: the first build takes minutes, and shows its progress.
-pub(crate) fn firebrick(arguments: &[&str]) -> std::process::Command {
+fn firebrick(arguments: &[&str]) -> std::process::Command {
     let mut command = process::cargo();
     command.args(["run", "--package", "firebrick-cli", "--bin", "firebrick", "--"]).args(arguments);
     command

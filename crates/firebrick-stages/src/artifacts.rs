@@ -16,7 +16,7 @@ use firebrick_world::{World, WorldConfig};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::results::Results;
+use crate::pipelines::rlhf::results::Results;
 
 /// Reads a JSON file of an artifact.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {

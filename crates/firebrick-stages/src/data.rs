@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::Env;
 use crate::artifacts::{Corpus, Summary, write_json};
-use crate::recipes::DataRecipe;
+use crate::recipe::DataRecipe;
 
 /// Text, comparisons and evaluation items from the built-in world or a folder.
 #[derive(Clone, Debug, Serialize)]

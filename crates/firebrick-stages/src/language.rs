@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::Env;
 use crate::artifacts::{Corpus, LanguageModel, METRICS, Vocabulary};
 use crate::checkpoint::located;
-use crate::recipes::{DistillRecipe, Shape, TrainRecipe};
+use crate::recipe::{DistillRecipe, Shape, TrainRecipe};
 use crate::recorder::Recorder;
 
 /// Puts what was measured into the artifact: nothing if nothing was trained.

@@ -5,16 +5,11 @@ pub mod bands;
 pub mod checkpoint;
 pub mod data;
 mod env;
-pub mod evaluate;
 pub mod language;
-pub mod metrics;
 pub mod pipelines;
 pub mod ppo;
 pub mod recipe;
-pub mod recipes;
 mod recorder;
-pub mod report;
-mod results;
 pub mod reward_model;
 pub mod vision;
 

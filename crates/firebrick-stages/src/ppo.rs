@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::Env;
 use crate::artifacts::{Corpus, LanguageModel, PreferenceModel, Vocabulary};
 use crate::language::{adapted, keep_decoder};
-use crate::recipes::Shape;
+use crate::recipe::Shape;
 use crate::recorder::Recorder;
 
 /// The prompts that leave room for a response, and how many do not.

@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::Env;
 use crate::artifacts::{Corpus, LanguageModel, PreferenceModel, Used, Vocabulary, write_json};
 use crate::language::{adapted, keep_metrics};
-use crate::recipes::{PairRecipe, PmpRecipe, Shape};
+use crate::recipe::{PairRecipe, PmpRecipe, Shape};
 
 fn fit(
     model: ScoredDecoder,

@@ -18,9 +18,9 @@ impl super::Recipe for Recipe {
     const ABOUT: &'static str =
         "from pictures to a classifier, a generative model of its activations, and what it answers";
     const BUILT_IN: &'static [(&'static str, &'static str)] = &[
-        ("glyphs", include_str!("../../recipes/glyphs.toml")),
-        ("mnist", include_str!("../../recipes/mnist.toml")),
-        ("glyphs-smoke", include_str!("../../recipes/glyphs-smoke.toml")),
+        ("glyphs", include_str!("../../recipes/vision/glyphs.toml")),
+        ("mnist", include_str!("../../recipes/vision/mnist.toml")),
+        ("glyphs-smoke", include_str!("../../recipes/vision/glyphs-smoke.toml")),
     ];
     const USUAL: [&'static str; 2] = ["glyphs", "mnist"];
     const DATA: hub::Wanted = hub::Wanted::Images;

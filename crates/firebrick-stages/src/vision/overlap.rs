@@ -13,7 +13,7 @@ use firebrick_vision::metrics::{ink_assignment, intersection_over_union, mean_sq
 use super::pictures::{CHUNK, all, pairs};
 use super::recipe::OverlapRecipe;
 use super::results::{Grid, Overlap, SHOWN, bytes, share};
-use crate::results::Estimate;
+use crate::pipelines::rlhf::results::Estimate;
 
 /// Pictures of two shapes.
 struct OverlaidPictures {

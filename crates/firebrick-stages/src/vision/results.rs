@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use firebrick_stats::wilson;
 use serde::{Deserialize, Serialize};
 
-use crate::results::Estimate;
+use crate::pipelines::rlhf::results::Estimate;
 
 /// What was measured.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -1,5 +1,10 @@
 //! From raw preference data to an aligned policy and its report (B-01).
 
+pub mod evaluate;
+pub mod metrics;
+pub mod report;
+pub(crate) mod results;
+
 use std::path::Path;
 
 use anyhow::{Result, bail};
@@ -8,18 +13,18 @@ use firebrick_pipeline::{Output, Pipeline, open};
 use firebrick_rl::ppo::PpoConfig;
 use serde::{Deserialize, Serialize};
 
+use self::evaluate::Evaluate;
+use self::report::WriteReport;
 use super::Results;
 use crate::Env;
 use crate::artifacts::{Evaluation, LanguageModel};
 use crate::data::Data;
-use crate::evaluate::Evaluate;
 use crate::language::{Base, Distill, Pretrain, TakeModel, TakeTokenizer, TrainTokenizer};
 use crate::ppo::Ppo;
-use crate::recipes::{
+use crate::recipe::{
     BaseRecipe, DataRecipe, DistillRecipe, EvaluateRecipe, ModelRecipe, PairRecipe, PmpRecipe, PolicyName, Shape,
     TokenizerRecipe, TrainRecipe,
 };
-use crate::report::WriteReport;
 use crate::reward_model::{Half, Pmp, RewardModel};
 
 /// The numbers of a run.
@@ -54,15 +59,15 @@ impl super::Recipe for Recipe {
     const NAME: &'static str = "rlhf";
     const ABOUT: &'static str = "from raw preference data to an aligned policy and its report";
     const BUILT_IN: &'static [(&'static str, &'static str)] = &[
-        ("world", include_str!("../../recipes/world.toml")),
-        ("tiny", include_str!("../../recipes/tiny.toml")),
-        ("small", include_str!("../../recipes/small.toml")),
-        ("smoke", include_str!("../../recipes/smoke.toml")),
+        ("world", include_str!("../../../recipes/rlhf/world.toml")),
+        ("tiny", include_str!("../../../recipes/rlhf/tiny.toml")),
+        ("small", include_str!("../../../recipes/rlhf/small.toml")),
+        ("smoke", include_str!("../../../recipes/rlhf/smoke.toml")),
     ];
     const BANDS: &'static [(&'static str, &'static str)] = &[
-        ("world", include_str!("../../recipes/world.bands.toml")),
-        ("tiny", include_str!("../../recipes/tiny.bands.toml")),
-        ("smoke", include_str!("../../recipes/smoke.bands.toml")),
+        ("world", include_str!("../../../recipes/rlhf/world.bands.toml")),
+        ("tiny", include_str!("../../../recipes/rlhf/tiny.bands.toml")),
+        ("smoke", include_str!("../../../recipes/rlhf/smoke.bands.toml")),
     ];
     const USUAL: [&'static str; 2] = ["world", "tiny"];
     const DATA: hub::Wanted = hub::Wanted::Comparisons;

@@ -1,5 +1,7 @@
 //! Recipes: TOML files in which every number is visible.
 
+mod parts;
+
 use std::fs;
 use std::path::Path;
 
@@ -7,6 +9,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
+
+pub use parts::*;
 
 /// A recipe by the name of a built-in one or the path of a file, with settings laid over it.
 ///

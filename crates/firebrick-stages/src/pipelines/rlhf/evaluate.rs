@@ -19,13 +19,13 @@ use firebrick_world::World;
 use rand::seq::SliceRandom;
 use serde::Serialize;
 
+use super::metrics::measured;
+use super::results::{Calibration, Estimate, Oracle, PmAccuracy, PolicyResult, Results, Shown, TurnAccuracy};
 use crate::Env;
 use crate::artifacts::{Corpus, Evaluation, LanguageModel, PreferenceModel, Vocabulary, write_json};
-use crate::metrics::measured;
 use crate::ppo::fitting;
-use crate::recipes::{EvaluateRecipe, PolicyName, Shape};
+use crate::recipe::{EvaluateRecipe, PolicyName, Shape};
 use crate::recorder::Recorder;
-use crate::results::{Calibration, Estimate, Oracle, PmAccuracy, PolicyResult, Results, Shown, TurnAccuracy};
 use crate::reward_model::pair;
 
 /// Measures the finished models (B-12, B-18, A-09).

@@ -10,10 +10,10 @@ use firebrick_report::plot::{
 use firebrick_stats::{least_squares_line, pearson};
 use serde::Serialize;
 
+use super::Recipe;
+use super::results::{Calibration, Results, Verdict};
 use crate::Env;
 use crate::artifacts::{Corpus, Evaluation, LanguageModel, PreferenceModel, Report, Summary};
-use crate::pipelines::rlhf::Recipe;
-use crate::results::{Calibration, Results, Verdict};
 
 /// The recipe of the stage: the whole run's, which the page states.
 #[derive(Clone, Debug, Serialize)]
@@ -294,7 +294,7 @@ fn hacking(results: &Results) -> Section {
 }
 
 fn dialogues(results: &Results) -> Section {
-    let block = |shown: &crate::results::Shown| {
+    let block = |shown: &super::results::Shown| {
         let answer = |label: &str, text: &String, scores: &Vec<(String, f64)>| Answer {
             label: label.to_owned(),
             text: text.clone(),

@@ -5,11 +5,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use clap::{Args, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Subcommand, value_parser};
 use firebrick_data::hub;
 use firebrick_pipeline::{Event, Options, Pipeline, read_record};
 use firebrick_stages::bands::Bands;
-use firebrick_stages::pipelines::{self, Entry};
+use firebrick_stages::pipelines::{self, Entry, Goes, Input};
 use firebrick_stages::{Env, Speed};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -18,49 +19,37 @@ use crate::log::{self, Voice};
 use crate::progress::Progress;
 use crate::say::{remark, say};
 
-#[derive(Subcommand)]
+/// `firebrick pipeline`: a command for every pipeline, with the options of its inputs.
 pub(crate) enum Command {
-    /// Name the pipelines and their recipes.
     List,
-    /// Run a pipeline; what is finished is skipped, what was interrupted goes on.
-    #[command(after_help = EXAMPLES)]
+    Bands { runs: Vec<PathBuf> },
     Run(Box<Run>),
-    /// Print the bands of metrics that finished runs of one recipe with different seeds give.
-    Bands {
-        /// The folders of the runs.
-        #[arg(required = true)]
-        runs: Vec<PathBuf>,
-    },
 }
 
-const EXAMPLES: &str = "Examples:
-  firebrick pipeline run rlhf                                  the built-in world
-  firebrick pipeline run rlhf --recipe tiny --data ../data         comparisons, questions and text from a folder
-  firebrick pipeline run rlhf --data hub:Anthropic/hh-rlhf         from the Hugging Face Hub
-  firebrick pipeline run vision --data hub:ylecun/mnist          the same of pictures
-  firebrick pipeline run rlhf --plan --set ppo.kl_coefficient=0.01 what would be run
-  firebrick pipeline run rlhf --rebuild ppo                        make a stage again, and what depends on it
-  firebrick pipeline run vision                                  built-in pictures
-  firebrick pipeline run vision --data ../mnist                  pictures from a folder of IDX files";
+/// How a pipeline is run.
+pub(crate) struct Run {
+    entry: &'static Entry,
+    /// The inputs that are given, each with its values.
+    given: Vec<(&'static Input, String)>,
+    options: RunOptions,
+}
 
 #[derive(Args)]
-pub(crate) struct Run {
-    /// Which pipeline: rlhf or vision.
-    pipeline: String,
-    /// A built-in recipe or a .toml file; default: of rlhf world, or tiny with --data; of vision glyphs, or mnist with --data.
+struct RunOptions {
+    /// A built-in recipe or a .toml file.
     #[arg(long)]
     recipe: Option<String>,
-    /// Lay one number over the recipe, for instance ppo.iterations=10; may be repeated.
+    /// Lay one number over the recipe, for instance seed=18; may be repeated.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// A folder of data, or hub:OWNER/NAME for a dataset of the Hugging Face Hub; default: the built-in world.
-    #[arg(long, value_name = "DIR|hub:REPO")]
-    data: Option<String>,
     #[command(flatten)]
     on: On,
     /// Where the run lives; default: runs/PIPELINE-RECIPE.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Take over the finished stages of another run that are the same.
+    #[arg(long, value_name = "RUN")]
+    from: Option<PathBuf>,
     /// Stop after this stage.
     #[arg(long, value_name = "STAGE")]
     until: Option<String>,
@@ -82,6 +71,82 @@ pub(crate) struct Run {
     /// Say every step's metrics.
     #[arg(long, short)]
     verbose: bool,
+}
+
+impl Subcommand for Command {
+    fn augment_subcommands(command: clap::Command) -> clap::Command {
+        // `run NAME` is `NAME`.
+        let run = clap::Command::new("run").hide(true).about("Run a pipeline");
+        let run =
+            run.subcommand_required(true).arg_required_else_help(true).subcommands(pipelines::ALL.iter().map(one));
+        let runs = Arg::new("runs").value_name("RUN").help("The folders of the runs").required(true).num_args(1..);
+        let bands = clap::Command::new("bands").arg(runs.value_parser(value_parser!(PathBuf)));
+        command
+            .subcommands(pipelines::ALL.iter().map(one))
+            .subcommand(clap::Command::new("list").about("Name the pipelines and their recipes"))
+            .subcommand(
+                bands.about("Print the bands of metrics that finished runs of one recipe with different seeds give"),
+            )
+            .subcommand(run)
+    }
+
+    fn augment_subcommands_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_subcommands(command)
+    }
+
+    fn has_subcommand(name: &str) -> bool {
+        ["list", "bands", "run"].contains(&name) || pipelines::named(name).is_some()
+    }
+}
+
+impl FromArgMatches for Command {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        match matches.subcommand() {
+            Some(("list", _)) => Ok(Self::List),
+            Some(("bands", matches)) => {
+                let runs = matches.get_many("runs").into_iter().flatten();
+                Ok(Self::Bands { runs: runs.cloned().collect() })
+            }
+            Some(("run", matches)) => Self::from_arg_matches(matches),
+            Some((name, matches)) => {
+                let entry = pipelines::named(name).expect("every other command is a pipeline's");
+                let values = |input: &'static Input| {
+                    let values = matches.get_many::<String>(input.name).into_iter().flatten();
+                    values.map(move |value| (input, value.clone()))
+                };
+                let given = entry.inputs.iter().flat_map(values).collect();
+                Ok(Self::Run(Box::new(Run { entry, given, options: RunOptions::from_arg_matches(matches)? })))
+            }
+            None => Err(clap::Error::new(ErrorKind::MissingSubcommand)),
+        }
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// The command of a pipeline.
+fn one(entry: &Entry) -> clap::Command {
+    let input = |input: &Input| {
+        let action = if input.goes.is_many() { ArgAction::Append } else { ArgAction::Set };
+        let required = input.required;
+        Arg::new(input.name)
+            .long(input.name)
+            .value_name(input.value)
+            .help(input.about)
+            .required(required)
+            .action(action)
+    };
+    let width = entry.examples.iter().map(|(line, _)| line.len()).max().unwrap_or_default();
+    let example = |(line, what): &(&str, &str)| format!("  firebrick pipeline {line:width$}  {what}\n");
+    let examples = entry.examples.iter().map(example).collect::<String>();
+    let command = clap::Command::new(entry.name).about(entry.about).args(entry.inputs.iter().map(input));
+    let recipes = names(entry.built_in);
+    RunOptions::augment_args(command)
+        .mut_arg("recipe", |recipe| recipe.help(format!("A built-in recipe ({recipes}) or a .toml file")))
+        .after_help(format!("Examples:\n{}", examples.trim_end()))
 }
 
 /// # Errors
@@ -109,46 +174,66 @@ fn names(recipes: &[(&str, &str)]) -> String {
 }
 
 fn execute_run(run: &Run) -> Result<ExitCode> {
-    let Some(entry) = pipelines::named(&run.pipeline) else {
-        let names = pipelines::ALL.iter().map(|entry| entry.name).collect::<Vec<_>>().join(" and ");
-        bail!("no pipeline `{}`; there are {names} (see `firebrick pipeline list`)", run.pipeline)
-    };
-    // The recipe's name: the one that was asked for, or what is usual with or without data.
-    let name = run.recipe.as_deref().unwrap_or(entry.usual[usize::from(run.data.is_some())]);
-    let recipe = entry.load(name, &run.set)?;
-    let (out, env) = (run.place(name), run.env(entry.data)?);
+    let Run { entry, given, options } = run;
+    let names = given.iter().map(|(input, _)| input.name).collect::<Vec<_>>();
+    let name = options.recipe.as_deref().unwrap_or_else(|| entry.usual(&names));
+    let recipe = entry.load(name, &run.settings())?;
+    let (out, env) = (run.place(name), run.env()?);
     let pipeline = recipe.pipeline(&env)?;
-    if run.plan {
+    if options.plan {
         say(pipeline.plan(&out, &env)?.to_string().trim_end());
         say(format_args!("\n{}", [recipe.derived().join("\n"), recipe.to_toml()?].join("\n\n").trim()));
         return Ok(ExitCode::SUCCESS);
     }
     let _log = log::to_file(&out.join("run.log.jsonl"))?;
     let Some(stages) = run.carry_out(&pipeline, &out, &env)? else { return Ok(ExitCode::SUCCESS) };
-    run.conclude(entry, name, &out, &stages)
+    run.conclude(name, &out, &stages)
 }
 
 impl Run {
     /// Where the run lives.
     fn place(&self, recipe: &str) -> PathBuf {
         let stem = Path::new(recipe).file_stem().unwrap_or_default().to_string_lossy();
-        self.out.clone().unwrap_or_else(|| Path::new("runs").join(format!("{}-{stem}", self.pipeline)))
+        self.options.out.clone().unwrap_or_else(|| Path::new("runs").join(format!("{}-{stem}", self.entry.name)))
     }
 
     /// How much is said.
     pub(crate) fn voice(&self) -> Voice {
-        match (self.quiet, self.verbose) {
+        match (self.options.quiet, self.options.verbose) {
             (true, _) => Voice::Quiet,
             (_, true) => Voice::Verbose,
             _ => Voice::Normal,
         }
     }
 
-    fn env(&self, wanted: hub::Wanted) -> Result<Env> {
-        let voice = self.voice();
-        let mut env = Env::new(self.on.device.clone()).display(move |stage| Box::new(Progress::new(stage, voice)));
-        env.data = self.data.as_deref().map(|data| folder(data, wanted, voice)).transpose()?;
-        env.checkpoint_every = Duration::from_secs_f64(self.checkpoint_every.max(0.0));
+    /// What is laid over the recipe: what its inputs say, then what was set.
+    fn settings(&self) -> Vec<String> {
+        let mut settings = Vec::new();
+        for input in self.entry.inputs {
+            let values = self.given.iter().filter(|(one, _)| one.name == input.name).map(|(_, value)| value);
+            let mut values = values.map(|value| toml::Value::String(value.clone())).collect::<Vec<_>>();
+            match input.goes {
+                _ if values.is_empty() => {}
+                Goes::Setting(key) => settings.push(format!("{key}={}", values.remove(0))),
+                Goes::Settings(key) => settings.push(format!("{key}={}", toml::Value::Array(values))),
+                Goes::Data(_) | Goes::File => {}
+            }
+        }
+        settings.extend(self.options.set.iter().cloned());
+        settings
+    }
+
+    fn env(&self) -> Result<Env> {
+        let (voice, options) = (self.voice(), &self.options);
+        let mut env = Env::new(options.on.device.clone()).display(move |stage| Box::new(Progress::new(stage, voice)));
+        for (Input { name, goes, .. }, value) in &self.given {
+            match goes {
+                Goes::Data(wanted) => env = env.data(data(name, value, *wanted, voice)?),
+                Goes::File => env = env.file(*name, there(name, value)?),
+                Goes::Setting(_) | Goes::Settings(_) => {}
+            }
+        }
+        env.checkpoint_every = Duration::from_secs_f64(options.checkpoint_every.max(0.0));
         Ok(env)
     }
 
@@ -156,8 +241,9 @@ impl Run {
     fn carry_out(&self, pipeline: &Pipeline<Env>, out: &Path, env: &Env) -> Result<Option<Vec<String>>> {
         let versions = [("firebrick", env!("CARGO_PKG_VERSION")), ("burn", "0.22.1")];
         let options = Options {
-            until: self.until.clone(),
-            rebuild: self.rebuild.clone(),
+            until: self.options.until.clone(),
+            rebuild: self.options.rebuild.clone(),
+            from: self.options.from.clone(),
             versions: versions.map(|(name, version)| (name.to_owned(), version.to_owned())).into(),
         };
         let mut stages = Vec::new();
@@ -167,17 +253,18 @@ impl Run {
             }
             tell(&event, self.voice());
         })?;
-        Ok(self.until.as_deref().is_none_or(|stage| stage == "report").then_some(stages))
+        Ok(self.options.until.as_deref().is_none_or(|stage| stage == "report").then_some(stages))
     }
 
     /// Tells the results and where the report is, and holds the metrics against the recipe's bands if that was asked for.
-    fn conclude(&self, entry: &Entry, recipe: &str, out: &Path, stages: &[String]) -> Result<ExitCode> {
+    fn conclude(&self, recipe: &str, out: &Path, stages: &[String]) -> Result<ExitCode> {
+        let entry = self.entry;
         let results = entry.results(out)?;
-        if !self.quiet {
+        if !self.options.quiet {
             say(format_args!("\n{}\n{}", results.summary, times(out, stages)?));
         }
         say(format_args!("report: {}", stage_folder(out, "report")?.join("artifact/report.html").display()));
-        if self.check_bands {
+        if self.options.check_bands {
             let text = entry.bands.iter().find(|(known, _)| *known == recipe).map(|(_, text)| *text);
             let text = text.with_context(|| match entry.bands {
                 [] => format!("pipeline `{}` has no bands", entry.name),
@@ -194,14 +281,17 @@ impl Run {
     }
 }
 
-/// The folder of data that an argument means, downloaded if need be.
-fn folder(data: &str, wanted: hub::Wanted, voice: Voice) -> Result<PathBuf> {
-    let Some(repo) = data.strip_prefix("hub:") else {
-        if !Path::new(data).is_dir() {
-            bail!("--data {data}: there is no such folder; give a folder of data, or hub:OWNER/NAME");
-        }
-        return Ok(PathBuf::from(data));
-    };
+/// The file or folder that an option names.
+fn there(option: &str, path: &str) -> Result<PathBuf> {
+    if !Path::new(path).exists() {
+        bail!("--{option} {path}: there is no such file or folder");
+    }
+    Ok(PathBuf::from(path))
+}
+
+/// The data that an option names, downloaded if need be.
+fn data(option: &str, data: &str, wanted: hub::Wanted, voice: Voice) -> Result<PathBuf> {
+    let Some(repo) = data.strip_prefix("hub:") else { return there(option, data) };
     let bar = if voice > Voice::Quiet { ProgressBar::new(0) } else { ProgressBar::hidden() };
     let style = ProgressStyle::with_template("  {msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}")?;
     bar.set_style(style);
@@ -247,6 +337,9 @@ fn tell(event: &Event<'_>, voice: Voice) {
     match event {
         Event::Skipped { index, total, name } => {
             say(format_args!("[{index}/{total}] {name}: finished before, skipped"))
+        }
+        Event::TakenOver { index, total, name } => {
+            say(format_args!("[{index}/{total}] {name}: finished in the other run, taken over"))
         }
         Event::Started { index, total, name, resumed } => {
             let resumed = if *resumed { ": goes on where it was interrupted" } else { "" };

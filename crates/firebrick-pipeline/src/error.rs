@@ -45,6 +45,20 @@ pub enum Error {
         /// The folder of the run.
         root: PathBuf,
     },
+    /// A folder from which stages were to be taken over is no run.
+    #[error("{} is not the folder of a run, which has a pipeline.json", root.display())]
+    NoRun {
+        /// The folder.
+        root: PathBuf,
+    },
+    /// An artifact is not what its record says.
+    #[error("{} is not what stage `{stage}` made: its files were changed; make that stage again there", path.display())]
+    Altered {
+        /// The stage.
+        stage: String,
+        /// Its artifact.
+        path: PathBuf,
+    },
     /// The folder holds the run of a pipeline of another name.
     #[error("{} holds a run of pipeline `{was}`, not `{now}`; give another folder with `--out`", root.display())]
     OtherPipeline {

@@ -83,6 +83,24 @@ fn list(folder: &Path, prefix: &str, files: &mut Vec<String>) -> Result<(), Erro
     Ok(())
 }
 
+/// Copies a folder with all below it.
+pub(crate) fn copy_tree(from: &Path, to: &Path) -> Result<(), Error> {
+    copy_files(from, to)?;
+    for entry in entries(from)?.into_iter().filter(|entry| entry.path().is_dir()) {
+        copy_tree(&entry.path(), &to.join(entry.file_name()))?;
+    }
+    Ok(())
+}
+
+/// Copies the files of a folder, without the folders in it.
+pub(crate) fn copy_files(from: &Path, to: &Path) -> Result<(), Error> {
+    create(to)?;
+    for entry in entries(from)?.into_iter().filter(|entry| entry.path().is_file()) {
+        fs::copy(entry.path(), to.join(entry.file_name())).map_err(Error::io("copy", &entry.path()))?;
+    }
+    Ok(())
+}
+
 /// What is in a folder, in no order.
 pub(crate) fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>, Error> {
     fs::read_dir(folder).and_then(Iterator::collect).map_err(Error::io("read the folder", folder))

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tracing::{debug, info_span};
 
-use crate::pipeline::Node;
-use crate::record::{Begun, SCHEMA};
+use crate::pipeline::{Listing, Node};
+use crate::record::{Begun, SCHEMA, Trace};
 use crate::{Difference, Error, Identity, Pipeline, Plan, Record, StageContext, Status, files, layout};
 
 /// What to run, and what to note beside it.
@@ -19,6 +19,8 @@ pub struct Options {
     ///
     /// Each run that asks for it starts them afresh: one that was killed is resumed by a run that does not ask again.
     pub rebuild: Vec<String>,
+    /// Another run, of this pipeline or of another one: a finished stage of it that was made from the same is taken over.
+    pub from: Option<PathBuf>,
     /// The versions of what makes the artifacts, for the records; they do not bear identity.
     pub versions: BTreeMap<String, String>,
 }
@@ -29,6 +31,15 @@ pub struct Options {
 pub enum Event<'a> {
     /// All that was found is consistent, and the run begins.
     Planned(&'a Plan),
+    /// A finished stage of another run is taken over.
+    TakenOver {
+        /// Its number.
+        index: usize,
+        /// How many stages this run has.
+        total: usize,
+        /// Its name.
+        name: &'a str,
+    },
     /// A finished stage is left as it is.
     Skipped {
         /// Its number.
@@ -81,6 +92,11 @@ impl<E> Pipeline<E> {
         options: &Options,
         observer: &mut dyn FnMut(Event<'_>),
     ) -> Result<(), Error> {
+        if let Some(from) = &options.from
+            && Listing::read(from)?.is_none()
+        {
+            return Err(Error::NoRun { root: from.clone() });
+        }
         let total = match &options.until {
             Some(name) => self.position(name)? + 1,
             None => self.nodes.len(),
@@ -117,6 +133,12 @@ impl<E> Pipeline<E> {
             }
             if let Some(digest) = standing.digest {
                 observer(Event::Skipped { index, total, name });
+                digests.push(digest);
+                continue;
+            }
+            let taken = options.from.as_deref().map(|from| take_over(node, from, &identity, &folders[place]));
+            if let Some(digest) = taken.transpose()?.flatten() {
+                observer(Event::TakenOver { index, total, name });
                 digests.push(digest);
                 continue;
             }
@@ -179,6 +201,31 @@ fn make<E>(node: &Node<E>, folder: &Path, identity: &Identity, inputs: &[PathBuf
 }
 
 /// Writes the record, which makes the stage a finished one.
+/// Copies what another run has made from the same, if it has; its digest.
+fn take_over<E>(node: &Node<E>, from: &Path, identity: &Identity, folder: &Path) -> Result<Option<String>, Error> {
+    let Trace::Finished(record) = Trace::read(from, &node.name)? else { return Ok(None) };
+    if record.identity != *identity || record.kind != node.kind {
+        return Ok(None);
+    }
+    let there = layout::find(from, &node.name)?.expect("its record was read from there");
+    let (artifact, work) = (folder.join(layout::ARTIFACT), folder.join(layout::WORK));
+    let partial = files::partial(&artifact);
+    for left in [&partial, &artifact, &work] {
+        files::remove(left)?;
+    }
+    files::copy_tree(&there.join(layout::ARTIFACT), &partial)?;
+    // What was measured on the way, without what a run would go on from.
+    files::copy_files(&there.join(layout::WORK), &work)?;
+    let digest = files::digest(&partial)?;
+    if digest != record.digest {
+        return Err(Error::Altered { stage: node.name.clone(), path: there.join(layout::ARTIFACT) });
+    }
+    files::sync_tree(&partial)?;
+    files::rename(&partial, &artifact).map_err(Error::io("rename", &partial))?;
+    files::write_json(&folder.join(layout::RECORD), &record)?;
+    Ok(Some(digest))
+}
+
 fn record<E>(
     node: &Node<E>,
     folder: &Path,

@@ -1,7 +1,8 @@
 //! What stages are executed with; none of it bears on results, but that another device rounds otherwise.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +22,10 @@ type Display = dyn Fn(&str) -> Box<dyn Observer> + Send + Sync;
 pub struct Env {
     /// Where tensors live.
     pub device: Device,
-    /// A folder of data; none for the built-in world.
+    /// A file or folder of data; none for what is built in.
     pub data: Option<PathBuf>,
+    /// Other files that a pipeline reads, by the names of its inputs.
+    pub files: BTreeMap<String, PathBuf>,
     /// Wall time between checkpoints.
     pub checkpoint_every: Duration,
     /// Who computes.
@@ -34,13 +37,26 @@ impl Env {
     /// On this device, with all cores; nothing is shown, a checkpoint is written every 10 seconds.
     pub fn new(device: Device) -> Self {
         let display = Arc::new(|_: &str| Box::new(Silent) as Box<dyn Observer>);
-        Self { device, data: None, checkpoint_every: Duration::from_secs(10), workers: Workers::default(), display }
+        let (data, files) = (None, BTreeMap::new());
+        Self { device, data, files, checkpoint_every: Duration::from_secs(10), workers: Workers::default(), display }
     }
 
-    /// With data from this folder.
+    /// With data from this file or folder.
     #[must_use]
-    pub fn data(self, folder: impl Into<PathBuf>) -> Self {
-        Self { data: Some(folder.into()), ..self }
+    pub fn data(self, path: impl Into<PathBuf>) -> Self {
+        Self { data: Some(path.into()), ..self }
+    }
+
+    /// With another file that the pipeline reads, by the name of its input.
+    #[must_use]
+    pub fn file(mut self, name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        self.files.insert(name.into(), path.into());
+        self
+    }
+
+    /// The file or folder of an input: `data`, or one of the others.
+    pub fn input(&self, name: &str) -> Option<&Path> {
+        if name == "data" { self.data.as_deref() } else { self.files.get(name).map(PathBuf::as_path) }
     }
 
     /// With somebody who shows how far each stage is; `display` is given the stage's name.
@@ -63,9 +79,9 @@ impl Env {
 
 impl fmt::Debug for Env {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { device, data, checkpoint_every, workers, .. } = self;
+        let Self { device, data, files, checkpoint_every, workers, .. } = self;
         let mut shown = formatter.debug_struct("Env");
-        shown.field("device", device).field("data", data).field("checkpoint_every", checkpoint_every);
-        shown.field("workers", workers).finish_non_exhaustive()
+        shown.field("device", device).field("data", data).field("files", files);
+        shown.field("checkpoint_every", checkpoint_every).field("workers", workers).finish_non_exhaustive()
     }
 }

@@ -279,6 +279,33 @@ fn an_interrupted_stage_that_left_nothing_begins_anew_with_another_recipe() {
     assert_eq!(env.ran.borrow()[0], ("pretrain".to_owned(), 40));
 }
 
+#[test]
+fn finished_stages_of_another_run_that_were_made_from_the_same_are_taken_over() {
+    let (first, second) = (root(), root());
+    run(&standard(), first.path(), &Env::default()).unwrap();
+    let edited = graph(data(), Train { learning_rate: 0.001, steps: 40 });
+    let options = Options { from: Some(first.path().to_owned()), ..Options::default() };
+    let env = Env::default();
+    let mut taken = Vec::new();
+    let mut note = |event: Event<'_>| {
+        if let Event::TakenOver { name, .. } = event {
+            taken.push(name.to_owned());
+        }
+    };
+    edited.run(second.path(), &env, &options, &mut note).unwrap();
+    assert_eq!((taken, env.ran()[0].as_str()), (vec!["data".to_owned()], "pretrain"));
+    let digest = |run: &Path| read_record(run, "data").unwrap().digest;
+    assert_eq!(digest(second.path()), digest(first.path()));
+    assert_eq!(statuses(&edited, second.path()), [Status::Finished; 4]);
+
+    fs::write(first.path().join("01-data/artifact/text"), "other").unwrap();
+    let error = edited.run(root().path(), &Env::default(), &options, &mut |_| {}).unwrap_err();
+    assert!(matches!(error, Error::Altered { .. }), "{error}");
+    let nowhere = Options { from: Some(root().path().to_owned()), ..Options::default() };
+    let error = edited.run(root().path(), &Env::default(), &nowhere, &mut |_| {}).unwrap_err();
+    assert!(matches!(error, Error::NoRun { .. }), "{error}");
+}
+
 // Each moment at which a process may be killed, as it looks on disk afterwards.
 
 /// The joined text of however many there are, behind that of one.

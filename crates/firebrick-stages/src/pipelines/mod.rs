@@ -24,10 +24,13 @@ pub trait Recipe: Serialize + DeserializeOwned + 'static {
     const BUILT_IN: &'static [(&'static str, &'static str)];
     /// The expected bands of metrics, for the built-in recipes that have them.
     const BANDS: &'static [(&'static str, &'static str)] = &[];
-    /// The built-in recipe that is usual without a folder of data, and that with one.
-    const USUAL: [&'static str; 2];
-    /// What it takes from a dataset of the hub.
-    const DATA: hub::Wanted;
+    /// What it is given beside its recipe.
+    const INPUTS: &'static [Input];
+    /// Commands that show how it is used, without the program's name and `pipeline`, each with what it does.
+    const EXAMPLES: &'static [(&'static str, &'static str)];
+
+    /// The built-in recipe that is usual where these inputs are given.
+    fn usual(given: &[&str]) -> &'static str;
 
     /// Checks that the numbers can work before anything is computed.
     ///
@@ -51,6 +54,53 @@ pub trait Recipe: Serialize + DeserializeOwned + 'static {
     /// # Errors
     /// If the run is not finished.
     fn results(run: &Path) -> Result<Results>;
+
+    /// The stage whose model is the run's, if it makes one.
+    const MADE: Option<Made> = None;
+}
+
+/// What a pipeline is given beside its recipe, by an option of its name.
+#[derive(Clone, Copy, Debug)]
+pub struct Input {
+    /// Its name.
+    pub name: &'static str,
+    /// What may stand there, for a help text.
+    pub value: &'static str,
+    /// What it is, in a line.
+    pub about: &'static str,
+    /// Whether nothing goes without it.
+    pub required: bool,
+    /// What becomes of it.
+    pub goes: Goes,
+}
+
+/// What becomes of an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goes {
+    /// It is the text of this key of the recipe.
+    Setting(&'static str),
+    /// It may be repeated, and all of it is the list of this key of the recipe.
+    Settings(&'static str),
+    /// It is the data: a file or a folder, or of a dataset of the hub what is wanted.
+    Data(hub::Wanted),
+    /// It is another file, which stages find under the input's name.
+    File,
+}
+
+impl Goes {
+    /// Whether it may be given more than once.
+    pub fn is_many(self) -> bool {
+        matches!(self, Self::Settings(_))
+    }
+}
+
+/// The model that a pipeline makes, for `OUT/model`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// The language model of this stage.
+    LanguageModel(&'static str),
+    /// The preference model (reward model) of this stage.
+    PreferenceModel(&'static str),
 }
 
 /// What a finished run found.
@@ -75,10 +125,13 @@ pub struct Entry {
     pub built_in: &'static [(&'static str, &'static str)],
     /// The expected bands of metrics, by recipe.
     pub bands: &'static [(&'static str, &'static str)],
-    /// The recipe that is usual without a folder of data, and that with one.
-    pub usual: [&'static str; 2],
-    /// What it takes from a dataset of the hub.
-    pub data: hub::Wanted,
+    /// What it is given beside its recipe.
+    pub inputs: &'static [Input],
+    /// Commands that show how it is used, each with what it does.
+    pub examples: &'static [(&'static str, &'static str)],
+    /// The model that it makes.
+    pub made: Option<Made>,
+    usual: fn(&[&str]) -> &'static str,
     load: Load,
     results: fn(&Path) -> Result<Results>,
 }
@@ -126,8 +179,10 @@ impl Entry {
             about: R::ABOUT,
             built_in: R::BUILT_IN,
             bands: R::BANDS,
-            usual: R::USUAL,
-            data: R::DATA,
+            inputs: R::INPUTS,
+            examples: R::EXAMPLES,
+            made: R::MADE,
+            usual: R::usual,
             load: |name, settings| {
                 let recipe: R = recipe::load(name, R::BUILT_IN, settings)?;
                 recipe.validate()?;
@@ -135,6 +190,11 @@ impl Entry {
             },
             results: R::results,
         }
+    }
+
+    /// The built-in recipe that is usual where these inputs are given.
+    pub fn usual(&self, given: &[&str]) -> &'static str {
+        (self.usual)(given)
     }
 
     /// A recipe by the name of a built-in one or the path of a file, with settings such as `ppo.iterations=10` laid over it, checked.

@@ -7,7 +7,7 @@ use firebrick_data::hub;
 use firebrick_pipeline::{Output, Pipeline, open};
 use firebrick_types::Measured;
 
-use super::Results;
+use super::{Goes, Input, Results};
 use crate::Env;
 use crate::vision::{QuestionResults, cost, questions, report, stages};
 
@@ -22,8 +22,22 @@ impl super::Recipe for Recipe {
         ("mnist", include_str!("../../recipes/vision/mnist.toml")),
         ("glyphs-smoke", include_str!("../../recipes/vision/glyphs-smoke.toml")),
     ];
-    const USUAL: [&'static str; 2] = ["glyphs", "mnist"];
-    const DATA: hub::Wanted = hub::Wanted::Images;
+    const INPUTS: &'static [Input] = &[Input {
+        name: "data",
+        value: "DIR|hub:REPO",
+        about: "A folder of labelled pictures, as IDX files or Parquet; default: built-in ones",
+        required: false,
+        goes: Goes::Data(hub::Wanted::Images),
+    }];
+    const EXAMPLES: &'static [(&'static str, &'static str)] = &[
+        ("vision", "built-in pictures"),
+        ("vision --data ../mnist", "pictures from a folder of IDX files"),
+        ("vision --data hub:ylecun/mnist", "from the Hugging Face Hub"),
+    ];
+
+    fn usual(given: &[&str]) -> &'static str {
+        if given.contains(&"data") { "mnist" } else { "glyphs" }
+    }
 
     fn validate(&self) -> Result<()> {
         self.check()

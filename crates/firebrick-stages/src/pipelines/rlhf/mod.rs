@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use self::evaluate::Evaluate;
 use self::report::WriteReport;
-use super::Results;
+use super::{Goes, Input, Made, Results};
 use crate::Env;
 use crate::artifacts::{Evaluation, LanguageModel};
 use crate::data::Data;
@@ -69,8 +69,39 @@ impl super::Recipe for Recipe {
         ("tiny", include_str!("../../../recipes/rlhf/tiny.bands.toml")),
         ("smoke", include_str!("../../../recipes/rlhf/smoke.bands.toml")),
     ];
-    const USUAL: [&'static str; 2] = ["world", "tiny"];
-    const DATA: hub::Wanted = hub::Wanted::Comparisons;
+    const INPUTS: &'static [Input] = &[
+        Input {
+            name: "model",
+            value: "DIR|FILE|hub:REPO",
+            about: "A checkpoint to begin with; default: one is pretrained",
+            required: false,
+            goes: Goes::Setting("base.model"),
+        },
+        Input {
+            name: "data",
+            value: "DIR|hub:REPO",
+            about: "A folder of comparisons, questions and text; default: the built-in world",
+            required: false,
+            goes: Goes::Data(hub::Wanted::Comparisons),
+        },
+    ];
+    const EXAMPLES: &'static [(&'static str, &'static str)] = &[
+        ("rlhf", "the built-in world"),
+        ("rlhf --data ../data", "comparisons, questions and text from a folder"),
+        ("rlhf --data hub:Anthropic/hh-rlhf", "from the Hugging Face Hub"),
+        ("rlhf --model ./smollm2 --data ../data", "beginning with a checkpoint, adapted by LoRA"),
+        ("rlhf --plan --set ppo.kl_coefficient=0.01", "what would be run"),
+        ("rlhf --rebuild ppo", "make a stage again, and what depends on it"),
+    ];
+    const MADE: Option<Made> = Some(Made::LanguageModel("ppo"));
+
+    fn usual(given: &[&str]) -> &'static str {
+        match (given.contains(&"model"), given.contains(&"data")) {
+            (true, _) => "small",
+            (false, true) => "tiny",
+            (false, false) => "world",
+        }
+    }
 
     fn validate(&self) -> Result<()> {
         for shape in [self.model.policy(), self.model.preference_model(), self.model.critic()] {

@@ -12,6 +12,7 @@ mod optimizer;
 mod order;
 mod run;
 mod schedule;
+pub mod sft;
 
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use error::{Error, ObserverError};

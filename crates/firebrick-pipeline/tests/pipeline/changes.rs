@@ -293,7 +293,7 @@ fn finished_stages_of_another_run_that_were_made_from_the_same_are_taken_over() 
         }
     };
     edited.run(second.path(), &env, &options, &mut note).unwrap();
-    assert_eq!((taken, env.ran()[0].as_str()), (vec!["data".to_owned()], "pretrain"));
+    assert_eq!((taken, env.ran()[0].as_str()), (vec!["data".to_owned(), "other".to_owned()], "pretrain"));
     let digest = |run: &Path| read_record(run, "data").unwrap().digest;
     assert_eq!(digest(second.path()), digest(first.path()));
     assert_eq!(statuses(&edited, second.path()), [Status::Finished; 4]);

@@ -5,9 +5,10 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use firebrick_tensor::{CausalLm, TokenBatch, log_softmax};
 use firebrick_types::TokenId;
 use rand::seq::SliceRandom;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, FitConfig, Loss, Order, Run, Samples, fit};
+use crate::{Error, Event, FitConfig, Loss, Order, Run, Samples, fit};
 
 /// What the teacher says of every token: its `k` likeliest tokens, and all the others as one category.
 #[derive(Clone, Debug)]
@@ -33,8 +34,51 @@ impl TeacherTop {
     /// If `k` is not in `1..=vocab`.
     pub fn new(logits: Tensor<2>, k: usize) -> Self {
         let [tokens, vocab] = logits.dims();
-        assert!((1..=vocab).contains(&k), "k = {k} of a vocabulary of {vocab}");
         let device = logits.device();
+        let TopRows { ids, log_probs, rest, inside } = TopRows::of(logits, k);
+        Self::of_rows(ids, log_probs, rest, inside, [tokens, k, vocab], &device)
+    }
+
+    fn of_rows(
+        ids: Vec<i64>,
+        log_probs: Vec<f32>,
+        rest: Vec<f32>,
+        inside: Vec<f32>,
+        [tokens, k, vocab]: [usize; 3],
+        device: &Device,
+    ) -> Self {
+        Self {
+            ids: Tensor::from_data(TensorData::new(ids, [tokens, k]), device),
+            log_probs: Tensor::from_data(TensorData::new(log_probs, [tokens, k]), device),
+            rest: Tensor::from_data(TensorData::new(rest, [tokens, 1]), device),
+            inside: Tensor::from_data(TensorData::new(inside, [tokens, vocab]), device),
+        }
+    }
+
+    /// The same on the training device, as constants.
+    #[must_use]
+    pub fn autodiff(self) -> Self {
+        Self {
+            ids: self.ids.autodiff(),
+            log_probs: self.log_probs.autodiff(),
+            rest: self.rest.autodiff(),
+            inside: self.inside.autodiff(),
+        }
+    }
+}
+
+/// The numbers of a [`TeacherTop`], row by row.
+struct TopRows {
+    ids: Vec<i64>,
+    log_probs: Vec<f32>,
+    rest: Vec<f32>,
+    inside: Vec<f32>,
+}
+
+impl TopRows {
+    fn of(logits: Tensor<2>, k: usize) -> Self {
+        let [_, vocab] = logits.dims();
+        assert!((1..=vocab).contains(&k), "k = {k} of a vocabulary of {vocab}");
         let log_probs = log_softmax(logits).into_data().try_to_vec::<f32>().expect("logits are f32");
         let (mut ids, mut top, mut rest) = (Vec::new(), Vec::new(), Vec::new());
         let mut inside = vec![HIDDEN; log_probs.len()];
@@ -55,23 +99,7 @@ impl TeacherTop {
             let outside = log_probs.iter().zip(&inside[row * vocab..]).filter(|&(_, &inside)| inside < 0.0);
             rest.push(outside.map(|(&log_prob, _)| f64::from(log_prob).exp()).sum::<f64>() as f32);
         }
-        Self {
-            ids: Tensor::from_data(TensorData::new(ids, [tokens, k]), &device),
-            log_probs: Tensor::from_data(TensorData::new(top, [tokens, k]), &device),
-            rest: Tensor::from_data(TensorData::new(rest, [tokens, 1]), &device),
-            inside: Tensor::from_data(TensorData::new(inside, [tokens, vocab]), &device),
-        }
-    }
-
-    /// The same on the training device, as constants.
-    #[must_use]
-    pub fn autodiff(self) -> Self {
-        Self {
-            ids: self.ids.autodiff(),
-            log_probs: self.log_probs.autodiff(),
-            rest: self.rest.autodiff(),
-            inside: self.inside.autodiff(),
-        }
+        Self { ids, log_probs: top, rest, inside }
     }
 }
 
@@ -125,17 +153,214 @@ pub struct DistillConfig {
     pub fit: FitConfig,
 }
 
-/// The student after its passes over the texts, each of which the teacher read after `prompt`.
+/// What a teacher says of every token of some texts, kept as numbers: read once, used in every pass and by every student.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Targets {
+    k: usize,
+    vocab: usize,
+    /// How many tokens of each text there are.
+    lengths: Vec<usize>,
+    /// `[tokens, k]`
+    ids: Vec<TokenId>,
+    /// `[tokens, k]`
+    log_probs: Vec<f32>,
+    /// `[tokens]`
+    rest: Vec<f32>,
+}
+
+impl Targets {
+    /// How many tokens of each text the teacher read.
+    pub fn lengths(&self) -> &[usize] {
+        &self.lengths
+    }
+
+    /// The tokens of the vocabulary that the teacher chose from.
+    pub fn vocab(&self) -> usize {
+        self.vocab
+    }
+
+    /// What the teacher said of some texts.
+    fn top(&self, texts: &[usize], device: &Device) -> TeacherTop {
+        let (k, vocab) = (self.k, self.vocab);
+        let start = |text: usize| self.lengths[..text].iter().sum::<usize>();
+        let rows = texts.iter().flat_map(|&text| start(text)..start(text) + self.lengths[text]).collect::<Vec<_>>();
+        let mut inside = vec![HIDDEN; rows.len() * vocab];
+        let (mut ids, mut log_probs, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+        for (place, &row) in rows.iter().enumerate() {
+            let top = row * k..(row + 1) * k;
+            self.ids[top.clone()].iter().for_each(|&id| inside[place * vocab + id as usize] = 0.0);
+            ids.extend(self.ids[top.clone()].iter().map(|&id| i64::from(id)));
+            log_probs.extend_from_slice(&self.log_probs[top]);
+            rest.push(self.rest[row]);
+        }
+        TeacherTop::of_rows(ids, log_probs, rest, inside, [rows.len(), k, vocab], device)
+    }
+
+    /// The bytes of a safetensors file.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let numbers = |numbers: &[usize]| numbers.iter().flat_map(|&n| (n as u64).to_le_bytes()).collect::<Vec<_>>();
+        let floats = |floats: &[f32]| floats.iter().flat_map(|float| float.to_le_bytes()).collect::<Vec<_>>();
+        let ids = self.ids.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<_>>();
+        let (tokens, k) = (self.rest.len(), self.k);
+        let parts = [
+            ("ids", Dtype::U32, vec![tokens, k], ids),
+            ("lengths", Dtype::U64, vec![self.lengths.len()], numbers(&self.lengths)),
+            ("log_probs", Dtype::F32, vec![tokens, k], floats(&self.log_probs)),
+            ("rest", Dtype::F32, vec![tokens], floats(&self.rest)),
+            ("vocab", Dtype::U64, vec![1], numbers(&[self.vocab])),
+        ];
+        let views = parts.iter().map(|(name, dtype, shape, bytes)| {
+            (*name, TensorView::new(*dtype, shape.clone(), bytes).expect("the shape holds the values"))
+        });
+        safetensors::serialize(views, None).expect("plain numbers can be written")
+    }
+
+    /// What [`to_bytes`](Self::to_bytes) wrote.
+    ///
+    /// # Errors
+    /// With what is wrong, if it is something else.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+        let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
+        let part = |name: &str, dtype: Dtype| match file.tensor(name) {
+            Ok(view) if view.dtype() == dtype => Ok(view),
+            _ => Err(format!("it has no tensor `{name}` of {dtype:?}")),
+        };
+        let words =
+            |view: &TensorView<'_>| view.data().chunks_exact(4).map(|b| [b[0], b[1], b[2], b[3]]).collect::<Vec<_>>();
+        let floats = |view: TensorView<'_>| words(&view).into_iter().map(f32::from_le_bytes).collect::<Vec<_>>();
+        let numbers = |view: TensorView<'_>| {
+            let number = |b: &[u8]| u64::from_le_bytes(b.try_into().expect("eight bytes"));
+            view.data().chunks_exact(8).map(|bytes| number(bytes) as usize).collect::<Vec<_>>()
+        };
+        let ids = part("ids", Dtype::U32)?;
+        let k = *ids.shape().get(1).ok_or("`ids` has one row")?;
+        let found = Self {
+            k,
+            vocab: numbers(part("vocab", Dtype::U64)?).first().copied().unwrap_or_default(),
+            lengths: numbers(part("lengths", Dtype::U64)?),
+            ids: words(&ids).into_iter().map(TokenId::from_le_bytes).collect(),
+            log_probs: floats(part("log_probs", Dtype::F32)?),
+            rest: floats(part("rest", Dtype::F32)?),
+        };
+        let tokens = found.lengths.iter().try_fold(0_usize, |sum, &length| sum.checked_add(length));
+        let fits = tokens == Some(found.rest.len())
+            && [found.ids.len(), found.log_probs.len()] == [found.rest.len() * k; 2]
+            && found.ids.iter().all(|&id| (id as usize) < found.vocab);
+        if fits { Ok(found) } else { Err("its tensors do not fit each other".to_owned()) }
+    }
+}
+
+/// What the teacher says of texts that it reads after `prompt`: its `top_k` likeliest tokens at every token.
 ///
-/// The teacher is the model itself before the first step, with the prompt before it; the student sees the text alone. Both begin
-/// with the end-of-context token.
-///
-/// Deviation: the paper stores the teacher's predictions once and puts generic text behind `Human:`; here the teacher is read
-/// anew for every step, and texts stand as they are. Metrics: `loss` (mean divergence a token, nats), `grad_norm`, `lr`.
+/// Texts are cut to what is left of the teacher's context; an empty text gives nothing. Position t predicts the text's token t, as the
+/// student's does (T-29). Metrics: none; a step is a group of `micro_batch_size` texts.
 ///
 /// # Errors
-/// See [`fit`]; also if there is no text, or the prompt leaves no room for one.
-pub fn context_distill<M: CausalLm + Module + Send + Sync>(
+/// If there is no text, the prompt leaves no room for one, or the observer fails.
+pub fn teach<M: CausalLm + Module + Send>(
+    teacher: &M,
+    prompt: &[TokenId],
+    texts: &[Vec<TokenId>],
+    eoc: TokenId,
+    [top_k, micro_batch_size]: [usize; 2],
+    mut run: Run<'_, M>,
+) -> Result<Targets, Error> {
+    let device = teacher.devices().into_iter().next().expect("a module has parameters");
+    let room = teacher.context().saturating_sub(prompt.len() + 1);
+    let texts = texts.iter().map(|text| &text[..text.len().min(room)]).collect::<Vec<_>>();
+    if texts.iter().all(|text| text.is_empty()) {
+        return Err(Error::Empty {
+            what: "the text to distil on".into(),
+            fix: format!("the prompt of {} tokens leaves {room} of a context of {}", prompt.len(), teacher.context()),
+        });
+    }
+    let vocab = teacher.vocab();
+    let k = top_k.min(vocab);
+    let lengths = texts.iter().map(|text| text.len()).collect();
+    let mut targets = Targets { k, vocab, lengths, ids: Vec::new(), log_probs: Vec::new(), rest: Vec::new() };
+    let full = texts.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>();
+    let groups = full.chunks(micro_batch_size.max(1)).collect::<Vec<_>>();
+    run.observer.on(Event::Begin { unit: "tokens", steps: groups.len() as u64, done: 0 })?;
+    let (mut done, mut samples) = (0, 0);
+    for together in groups.chunks(run.workers.count().max(1)) {
+        let forks = together.iter().map(|texts| (teacher.clone(), *texts)).collect();
+        let tops = run.workers.map(forks, |(teacher, texts): (M, &[&[TokenId]])| {
+            let sequences = texts.iter().map(|text| [&[eoc], prompt, *text].concat()).collect::<Vec<_>>();
+            let inputs = TokenBatch::of(&sequences, &device).inputs();
+            let places = inputs.last().into_iter().zip(texts).flat_map(|(last, text)| last + 1 - text.len()..=last);
+            TopRows::of(teacher.logits_at(&inputs, &places.collect::<Vec<_>>()), k)
+        });
+        for (texts, TopRows { ids, log_probs, rest, .. }) in together.iter().zip(tops) {
+            targets.ids.extend(ids.into_iter().map(|id| id as TokenId));
+            targets.log_probs.extend(log_probs);
+            let units = rest.len() as u64;
+            targets.rest.extend(rest);
+            (done, samples) = (done + 1, samples + texts.len() as u64);
+            run.observer.on(Event::Step { done, samples, units, values: &Vec::new() })?;
+        }
+    }
+    Ok(targets)
+}
+
+/// The student after its passes over the texts, of each of which a teacher [said](teach) what follows.
+///
+/// The student sees the text alone, behind the end-of-context token. Texts are read as far as the teacher read them, and as the
+/// student's context holds them. Metrics: `loss` (mean divergence a token, nats), `grad_norm`, `lr`.
+///
+/// # Errors
+/// See [`fit`]; also if the teacher has another vocabulary or read other texts.
+pub fn distill<M: CausalLm + Module + Send>(
+    student: M,
+    texts: &[Vec<TokenId>],
+    targets: &Targets,
+    eoc: TokenId,
+    config: &DistillConfig,
+    run: Run<'_, M>,
+) -> Result<M, Error> {
+    let wrong = |what: String, fix: &str| Err(Error::Sample { what, fix: fix.to_owned() });
+    if targets.vocab != student.vocab() {
+        let what = format!("the teacher's vocabulary has {} tokens, the student's {}", targets.vocab, student.vocab());
+        return wrong(what, "take a teacher of the same tokenizer");
+    }
+    let fits = |(text, &length): (&Vec<TokenId>, &usize)| length <= text.len() && length < student.context();
+    if targets.lengths.len() != texts.len() || !texts.iter().zip(&targets.lengths).all(fits) {
+        return wrong(
+            "the teacher read other texts, or longer ones".to_owned(),
+            "let it read these, within the student's context",
+        );
+    }
+    let device = student.devices().into_iter().next().expect("a module has parameters");
+    let plain = device.clone().inner();
+    let mut indices = (0..texts.len()).filter(|&text| targets.lengths[text] > 0).collect::<Vec<_>>();
+    let seed = run.seed.derive("distill/order");
+    indices.shuffle(&mut seed.rng());
+    let count = (indices.len() * config.passes) as u64;
+    let samples = Samples { count, per_step: config.batch_size as u64, unit: "tokens" };
+    let mut order = Order::new(indices.len(), |pass| (pass > 0).then(|| seed.at(&[pass])));
+    let batch = |places| {
+        let taken = order.take(places).into_iter().map(|(_, place)| indices[place]).collect::<Vec<_>>();
+        let tokens = taken.iter().map(|&text| targets.lengths[text]).sum::<usize>() as f32;
+        let micro_batch = |taken: &[usize]| {
+            let text = |&text: &usize| [&[eoc], &texts[text][..targets.lengths[text]]].concat();
+            let sequences = taken.iter().map(text).collect::<Vec<_>>();
+            (TokenBatch::of(&sequences, &device), targets.top(taken, &plain).autodiff(), tokens)
+        };
+        Ok(taken.chunks(config.micro_batch_size).map(micro_batch).collect())
+    };
+    fit(student, &config.fit, samples, run, batch, |model, (batch, top, tokens)| {
+        let divergence = top_k_kl(top, model.logits(&batch.inputs()));
+        Loss::new(divergence.sum() / *tokens, batch.tokens() as u64)
+    })
+}
+
+/// The student that does without `prompt` what it did with it: it [reads](teach) the texts after the prompt, and
+/// [learns](distill) to say the same without.
+///
+/// Deviation: the paper puts generic text behind `Human:`; here texts stand as they are.
+///
+/// # Errors
+/// As [`teach`] and [`distill`].
+pub fn context_distill<M: CausalLm + Module + Send>(
     model: M,
     prompt: &[TokenId],
     texts: &[Vec<TokenId>],
@@ -143,52 +368,7 @@ pub fn context_distill<M: CausalLm + Module + Send + Sync>(
     config: &DistillConfig,
     run: Run<'_, M>,
 ) -> Result<M, Error> {
-    let device = model.devices().into_iter().next().expect("a module has parameters");
-    let plain = device.clone().inner();
-    let teacher = model.valid();
-    let room = model.context().saturating_sub(prompt.len() + 1);
-    let mut texts =
-        texts.iter().filter(|text| !text.is_empty()).map(|text| &text[..text.len().min(room)]).collect::<Vec<_>>();
-    if texts.is_empty() || room == 0 {
-        return Err(Error::Empty {
-            what: "the text to distil on".into(),
-            fix: format!("the prompt of {} tokens leaves {room} of a context of {}", prompt.len(), model.context()),
-        });
-    }
-    let seed = run.seed.derive("distill/order");
-    texts.shuffle(&mut seed.rng());
-    let vocab = model.vocab();
-    let count = (texts.len() * config.passes) as u64;
-    let samples = Samples { count, per_step: config.batch_size as u64, unit: "tokens" };
-    let mut order = Order::new(texts.len(), |pass| (pass > 0).then(|| seed.at(&[pass])));
-    let workers = run.workers;
-    let batch = |places| {
-        let texts = order.take(places).into_iter().map(|(_, text)| texts[text]).collect::<Vec<_>>();
-        let tokens = texts.iter().map(|text| text.len()).sum::<usize>() as f32;
-        let groups = texts.chunks(config.micro_batch_size).map(|texts| (teacher.clone(), texts)).collect();
-        Ok(workers.map(groups, |(teacher, texts): (M, &[&[TokenId]])| {
-            let top = teach(&teacher, prompt, texts, eoc, config.top_k.min(vocab), &plain);
-            let sequences = texts.iter().map(|text| [&[eoc], *text].concat()).collect::<Vec<_>>();
-            (TokenBatch::of(&sequences, &device), top.autodiff(), tokens)
-        }))
-    };
-    fit(model, &config.fit, samples, run, batch, |model, (batch, top, tokens)| {
-        let divergence = top_k_kl(top, model.logits(&batch.inputs()));
-        Loss::new(divergence.sum() / *tokens, batch.tokens() as u64)
-    })
-}
-
-/// The teacher's view of each text after the prompt; position t predicts the text's token t, as the student's does (T-29).
-fn teach<M: CausalLm>(
-    teacher: &M,
-    prompt: &[TokenId],
-    texts: &[&[TokenId]],
-    eoc: TokenId,
-    k: usize,
-    device: &Device,
-) -> TeacherTop {
-    let sequences = texts.iter().map(|text| [&[eoc], prompt, *text].concat()).collect::<Vec<_>>();
-    let inputs = TokenBatch::of(&sequences, device).inputs();
-    let places = inputs.last().into_iter().zip(texts).flat_map(|(last, text)| last + 1 - text.len()..=last);
-    TeacherTop::new(teacher.logits_at(&inputs, &places.collect::<Vec<_>>()), k)
+    let reading = Run::new(run.seed).workers(run.workers);
+    let targets = teach(&model.valid(), prompt, texts, eoc, [config.top_k, config.micro_batch_size], reading)?;
+    distill(model, texts, &targets, eoc, config, run)
 }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use burn::module::Module;
 use burn::tensor::Device;
 use firebrick_models::{Architecture, Decoder, DecoderConfig};
 use firebrick_tensor::{CausalLm, Parameters, TokenBatch, Workers};
 use firebrick_testkit::{assert_close, cpu};
-use firebrick_train::distill::{DistillConfig, context_distill};
+use firebrick_train::distill::{DistillConfig, Targets, context_distill, distill, teach};
 use firebrick_train::lm::{LmConfig, pack, perplexity, pieces, pretrain, token_losses};
 use firebrick_train::{
     AdamWConfig, Checkpoints, Error, Event, FitConfig, Observer, ObserverError, Run, Schedule, Values,
@@ -414,4 +415,26 @@ fn a_prompt_that_fills_the_context_leaves_nothing_to_distil() {
     let prompt = [5; CONTEXT];
     let result = context_distill(model(), &prompt, &texts(3), EOC, &distillation(), Run::new(Seed::new(5)));
     assert!(matches!(result.map(|_| ()), Err(Error::Empty { .. })));
+}
+
+#[test]
+fn what_a_teacher_said_can_be_kept_and_is_used_to_the_bit() {
+    let texts = texts(9);
+    let config = distillation();
+    let once = context_distill(model(), &PROMPT, &texts, EOC, &config, Run::new(Seed::new(5))).unwrap();
+    let [k, by] = [config.top_k, config.micro_batch_size];
+    let targets = teach(&model().valid(), &PROMPT, &texts, EOC, [k, by], Run::new(Seed::new(1))).unwrap();
+    // Read otherwise, written and read again.
+    let one_by_one = teach(&model().valid(), &PROMPT, &texts, EOC, [k, 1], Run::new(Seed::new(2))).unwrap();
+    assert_eq!(targets, one_by_one);
+    let kept = Targets::from_bytes(&targets.to_bytes()).unwrap();
+    assert_eq!(kept, targets);
+    let again = distill(model(), &texts, &kept, EOC, &config, Run::new(Seed::new(5))).unwrap();
+    assert_eq!(Parameters::of(&again.valid()), Parameters::of(&once.valid()));
+
+    let error = distill(model(), &texts[1..], &kept, EOC, &config, Run::new(Seed::new(5))).unwrap_err().to_string();
+    assert!(error.contains("other texts"), "{error}");
+    let mut bytes = targets.to_bytes();
+    bytes.truncate(bytes.len() - 4);
+    assert!(Targets::from_bytes(&bytes).is_err());
 }

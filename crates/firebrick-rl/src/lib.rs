@@ -22,7 +22,7 @@ pub use loss::{PolicyLoss, ValueLoss, policy_loss, value_loss};
 #[cfg(feature = "train")]
 pub use prompt::Prompt;
 #[cfg(feature = "train")]
-pub use reward::{Group, Response, Reward, RewardError, RewardModel};
+pub use reward::{Group, RenderedRewardModel, Response, Reward, RewardError, RewardModel};
 #[cfg(feature = "train")]
 pub use rollout::{Collection, Rollout, collect, judge};
 pub use shaping::shaped_rewards;

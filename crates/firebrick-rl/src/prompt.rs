@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use firebrick_train::Order;
-use firebrick_types::{Seed, TokenId};
+use firebrick_types::{Dialogue, Seed, TokenId};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
@@ -21,12 +21,14 @@ pub struct Prompt {
     pub weight: f64,
     /// The answer that a verifier holds a response against, if there is one.
     pub reference: Option<String>,
+    /// The conversation that the tokens are of, for a reward that reads another form of it; none, where nobody says.
+    pub dialogue: Option<Dialogue>,
 }
 
 impl Prompt {
     /// A prompt of weight 1 about which nothing else is known.
     pub fn new(id: impl Into<String>, tokens: Vec<TokenId>) -> Self {
-        Self { tokens, id: id.into(), tag: String::new(), weight: 1.0, reference: None }
+        Self { tokens, id: id.into(), tag: String::new(), weight: 1.0, reference: None, dialogue: None }
     }
 }
 

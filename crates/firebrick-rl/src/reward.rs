@@ -3,7 +3,7 @@
 use burn::module::Module;
 use firebrick_sampling::Finish;
 use firebrick_tensor::{SequenceScorer, Workers, scores};
-use firebrick_text::ResponseFormat;
+use firebrick_text::{Renderer, ResponseFormat};
 use firebrick_types::TokenId;
 
 use crate::Prompt;
@@ -82,6 +82,37 @@ impl<S: SequenceScorer + Module + Send> Reward for RewardModel<'_, S> {
             group.responses.iter().map(|one| self.format.scored_sequence(prompt, one.tokens)).collect::<Vec<_>>()
         };
         let sequences = groups.iter().flat_map(of).collect::<Vec<_>>();
+        Ok(scores(self.scorer, &sequences, self.micro_batch_size, &self.workers))
+    }
+}
+
+/// A preference model (reward model) of another tokenizer or template than the policy's as a reward.
+///
+/// The text of each response is rendered anew behind its prompt's [conversation](Prompt::dialogue), as the preference model was
+/// trained to read them. That text goes nowhere else: what is learnt from are the policy's own tokens (T-11).
+#[derive(Clone, Copy, Debug)]
+pub struct RenderedRewardModel<'a, S> {
+    /// The preference model, on the plain device.
+    pub scorer: &'a S,
+    /// How it reads conversations.
+    pub renderer: &'a Renderer,
+    /// Sequences computed at a time.
+    pub micro_batch_size: usize,
+    /// Who computes.
+    pub workers: Workers,
+}
+
+impl<S: SequenceScorer + Module + Send> Reward for RenderedRewardModel<'_, S> {
+    fn score(&self, groups: &[Group<'_>]) -> Result<Vec<f64>, RewardError> {
+        let mut sequences = Vec::new();
+        for Group { prompt, responses } in groups {
+            let dialogue = prompt.dialogue.as_ref();
+            let dialogue = dialogue.ok_or_else(|| format!("prompt `{}` comes without its conversation", prompt.id))?;
+            let prompt = self.renderer.prompt(dialogue)?;
+            for response in responses {
+                sequences.push([&prompt[..], &self.renderer.response(response.text)?, &[self.renderer.end()]].concat());
+            }
+        }
         Ok(scores(self.scorer, &sequences, self.micro_batch_size, &self.workers))
     }
 }

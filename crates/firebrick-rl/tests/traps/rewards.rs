@@ -1,7 +1,9 @@
 //! Rewards of one's own, who computes, and what is refused.
 
-use firebrick_rl::{Group, RewardError};
+use firebrick_rl::{Group, RenderedRewardModel, Response, Reward, RewardError};
 use firebrick_tensor::Workers;
+use firebrick_text::Renderer;
+use firebrick_types::{Dialogue, Message};
 
 use super::*;
 
@@ -50,6 +52,29 @@ fn a_reward_that_fails_or_gives_nonsense_is_named() {
     assert!(message(|_| Ok(vec![1.0; 3])).starts_with("the reward gave 3 scores of 16 responses"));
     let first = message(|groups| Ok(groups.iter().flat_map(|group| vec![f64::NAN; group.responses.len()]).collect()));
     assert!(first.starts_with("the reward of a response to prompt `p") && first.contains("is NaN"), "{first}");
+}
+
+/// The preference model has a tokenizer of its own: it reads the text, and no token of the policy's comes back from it.
+#[test]
+fn t11_a_reward_model_of_another_tokenizer_renders_text_of_its_own() {
+    let renderer = Renderer::dialogues(Tokenizer::train(["\n\nHuman: dd\n\nAssistant: a cab"], 280).unwrap());
+    let shape = DecoderConfig { vocab: renderer.tokenizer().vocab_size(), context: 64, ..shape() };
+    let scorer = shape.init_scored(Seed::new(3), &cpu());
+    let reward =
+        RenderedRewardModel { scorer: &scorer, renderer: &renderer, micro_batch_size: 2, workers: Workers::new(1) };
+    let asked = Dialogue::new(vec![Message::human("dd")]);
+    let prompt = Prompt { dialogue: Some(asked.clone()), ..Prompt::new("p0", vec![3, 3]) };
+    let response = |tokens, text| Response { tokens, text, finish: Finish::Stop };
+    let responses = vec![response(&[2, 0, 1][..], "cab"), response(&[0, EOC][..], "a")];
+    let found = reward.score(&[Group { prompt: &prompt, responses: responses.clone() }]).unwrap();
+    let text =
+        |text| [renderer.prompt(&asked).unwrap(), renderer.response(text).unwrap(), vec![renderer.end()]].concat();
+    let wanted = [text("cab"), text("a")]
+        .map(|tokens| f64::from(scorer.scores(&TokenBatch::of(&[tokens], &cpu())).into_scalar::<f32>()));
+    assert_eq!(found, wanted);
+    let bare = Prompt::new("p1", vec![3]);
+    let error = reward.score(&[Group { prompt: &bare, responses }]).unwrap_err().to_string();
+    assert_eq!(error, "prompt `p1` comes without its conversation");
 }
 
 #[test]

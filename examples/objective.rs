@@ -9,9 +9,9 @@ use anyhow::Result;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use firebrick_models::{Architecture, Decoder, DecoderConfig};
-use firebrick_preference::policy::{self, PolicyConfig};
+use firebrick_preference::policy;
 use firebrick_preference::{Pair, PairLogProbs};
-use firebrick_train::{AdamWConfig, FitConfig, Run};
+use firebrick_train::{AdamWConfig, FitConfig, Passes, Run};
 use firebrick_types::Seed;
 
 /// How far the chosen response is to get ahead, in nats.
@@ -33,7 +33,7 @@ fn main() -> Result<()> {
     };
     let adamw = AdamWConfig { weight_decay: 0.0, ..AdamWConfig::default() };
     let fit = FitConfig { learning_rate: 3e-3, adamw, ..FitConfig::default() };
-    let config = PolicyConfig { batch_size: 16, micro_batch_size: 8, passes: 2, fit };
+    let config = Passes { batch_size: 16, micro_batch_size: 8, passes: 2, fit };
     let model = policy::train(model, &hinge, &training, &config, Run::new(seed))?.valid();
 
     let ahead = |model: &Decoder| {

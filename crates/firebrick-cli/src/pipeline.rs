@@ -142,9 +142,10 @@ fn one(entry: &Entry) -> clap::Command {
     let width = entry.examples.iter().map(|(line, _)| line.len()).max().unwrap_or_default();
     let example = |(line, what): &(&str, &str)| format!("  firebrick pipeline {line:width$}  {what}\n");
     let examples = entry.examples.iter().map(example).collect::<String>();
-    let command = clap::Command::new(entry.name).about(entry.about).args(entry.inputs.iter().map(input));
+    let command = clap::Command::new(entry.name).args(entry.inputs.iter().map(input));
     let recipes = names(entry.built_in);
     RunOptions::augment_args(command)
+        .about(entry.about)
         .mut_arg("recipe", |recipe| recipe.help(format!("A built-in recipe ({recipes}) or a .toml file")))
         .after_help(format!("Examples:\n{}", examples.trim_end()))
 }

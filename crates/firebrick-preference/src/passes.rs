@@ -2,22 +2,10 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use firebrick_train::{Error, FitConfig, Loss, Order, Run, Samples, fit};
+use firebrick_train::{Error, Loss, Order, Passes, Run, Samples, fit};
 use rand::seq::SliceRandom;
 
 use crate::Pair;
-
-/// How pairs are read.
-pub(crate) struct Passes {
-    /// Pairs of one optimiser step.
-    pub(crate) batch_size: usize,
-    /// Pairs computed at a time.
-    pub(crate) micro_batch_size: usize,
-    /// How often the pairs are read.
-    pub(crate) passes: usize,
-    /// The optimiser; its schedule counts pairs.
-    pub(crate) fit: FitConfig,
-}
 
 /// The model after its passes over the pairs in an order drawn from the seed (T-28).
 ///

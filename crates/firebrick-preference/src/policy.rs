@@ -3,25 +3,10 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use firebrick_tensor::{CausalLm, ResponseBatch, segment, token_log_probs};
-use firebrick_train::{Error, FitConfig, Run};
-use serde::{Deserialize, Serialize};
+use firebrick_train::{Error, Passes, Run};
 
-use crate::passes::{Passes, fit_pairs, mean, share_right};
+use crate::passes::{fit_pairs, mean, share_right};
 use crate::{Objective, Pair, PairLogProbs, pair_accuracy};
-
-/// How a policy is trained on pairs.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PolicyConfig {
-    /// Pairs of one optimiser step.
-    pub batch_size: usize,
-    /// Pairs computed at a time.
-    pub micro_batch_size: usize,
-    /// How often the pairs are read.
-    pub passes: usize,
-    /// The optimiser; its schedule counts pairs.
-    pub fit: FitConfig,
-}
 
 /// log π of every response, summed over its tokens, `[responses]`: the chosen ones of the pairs, then the rejected ones.
 ///
@@ -73,7 +58,7 @@ pub fn train<P: CausalLm + Module + Send + Sync, O: Objective + Sync>(
     policy: P,
     objective: &O,
     pairs: &[Pair],
-    config: &PolicyConfig,
+    config: &Passes,
     run: Run<'_, P>,
 ) -> Result<P, Error> {
     let context = policy.context();
@@ -100,6 +85,5 @@ pub fn train<P: CausalLm + Module + Send + Sync, O: Objective + Sync>(
         ];
         (objective.losses(&log_probs).mean(), metrics)
     };
-    let PolicyConfig { batch_size, micro_batch_size, passes, fit } = *config;
-    fit_pairs(policy, pairs, &Passes { batch_size, micro_batch_size, passes, fit }, run, loss)
+    fit_pairs(policy, pairs, config, run, loss)
 }

@@ -3,10 +3,10 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use firebrick_tensor::{ScoringLm, TokenBatch, segment, token_log_probs};
-use firebrick_train::{Error, FitConfig, Run};
+use firebrick_train::{Error, FitConfig, Passes, Run};
 use serde::{Deserialize, Serialize};
 
-use crate::passes::{Passes, fit_pairs, mean, share_right};
+use crate::passes::{fit_pairs, mean, share_right};
 use crate::{Pair, pair_accuracy, ranked_loss};
 
 /// How a preference model is trained.

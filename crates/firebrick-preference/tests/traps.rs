@@ -7,13 +7,14 @@ use std::time::Duration;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use firebrick_models::{Architecture, Decoder, DecoderConfig, ScoredDecoder};
-use firebrick_preference::policy::{self, PolicyConfig};
+use firebrick_preference::policy;
 use firebrick_preference::reward_model::{PairLosses, RewardModelConfig, train};
 use firebrick_preference::{Dpo, Objective, Pair, PairLogProbs, pair_accuracy};
 use firebrick_tensor::{Parameters, ScoringLm, SequenceScorer, TokenBatch, Workers, scores};
 use firebrick_testkit::{assert_close, cpu};
 use firebrick_train::{
-    AdamWConfig, Checkpoints, Error, Event, FitConfig, Gradients, Observer, ObserverError, Run, Schedule, Values,
+    AdamWConfig, Checkpoints, Error, Event, FitConfig, Gradients, Observer, ObserverError, Passes, Run, Schedule,
+    Values,
 };
 use firebrick_types::{Seed, TokenId};
 use rand::RngExt;
@@ -357,9 +358,9 @@ fn policy(device: &Device) -> Decoder {
     scaled.load(model).unwrap()
 }
 
-fn policy_config() -> PolicyConfig {
+fn policy_config() -> Passes {
     let RewardModelConfig { batch_size, micro_batch_size, passes, fit, .. } = config();
-    PolicyConfig { batch_size, micro_batch_size, passes, fit }
+    Passes { batch_size, micro_batch_size, passes, fit }
 }
 
 /// Before anything is learnt policy and reference are the same: every log-ratio is 0 and the loss is ln 2.

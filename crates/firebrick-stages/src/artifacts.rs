@@ -54,12 +54,18 @@ impl Corpus {
     pub(crate) const TEST_COMPARISONS: &str = "comparisons_test.parquet";
     pub(crate) const TEST_PROBABILITIES: &str = "comparisons_test_probabilities.json";
     pub(crate) const RANKED_PAIRS: &str = "ranked_pairs.parquet";
+    pub(crate) const HELD_OUT_RANKED_PAIRS: &str = "ranked_pairs_held_out.parquet";
     pub(crate) const HHH_ITEMS: &str = "hhh_items.json";
     pub(crate) const PROMPT: &str = "hhh_prompt.txt";
     pub(crate) const SUMMARY: &str = "summary.json";
 
     fn rows<T: store::Table>(&self, name: &str) -> Result<Vec<T>> {
         Ok(store::read(&self.0.join(name))?)
+    }
+
+    /// Rows of a part that not every corpus has.
+    fn rows_if_any<T: store::Table>(&self, name: &str) -> Result<Vec<T>> {
+        if self.0.join(name).exists() { self.rows(name) } else { Ok(Vec::new()) }
     }
 
     /// Documents to learn from.
@@ -96,6 +102,11 @@ impl Corpus {
     /// Pairs of answers, one of them chosen by its readers' votes.
     pub fn ranked_pairs(&self) -> Result<Vec<RankedPair>> {
         self.rows(Self::RANKED_PAIRS)
+    }
+
+    /// The same to measure on; none where the data has only a test set of comparisons.
+    pub fn held_out_ranked_pairs(&self) -> Result<Vec<RankedPair>> {
+        self.rows_if_any(Self::HELD_OUT_RANKED_PAIRS)
     }
 
     /// Two-way evaluation items.

@@ -1,4 +1,4 @@
-//! Stages `tokenizer`, `pretrain` and `distill`: the language model.
+//! Stages `tokenizer`, `base` and `pretrain`: the language model.
 
 use std::collections::BTreeMap;
 
@@ -8,16 +8,15 @@ use firebrick_kernels::Precision;
 use firebrick_models::checkpoint::{Checkpoint, Text};
 use firebrick_models::{Decoder, DecoderConfig, LoraConfig, Positions, save_decoder};
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext, digest};
-use firebrick_text::{Renderer, Tokenizer};
-use firebrick_train::{distill, lm};
-use firebrick_types::{Seed, TokenId};
-use rand::seq::SliceRandom;
+use firebrick_text::Tokenizer;
+use firebrick_train::lm;
+use firebrick_types::Seed;
 use serde::Serialize;
 
 use crate::Env;
 use crate::artifacts::{Corpus, LanguageModel, METRICS, Vocabulary};
 use crate::checkpoint::located;
-use crate::recipe::{DistillRecipe, Shape, TrainRecipe};
+use crate::recipe::{Shape, TrainRecipe};
 use crate::recorder::Recorder;
 
 /// Puts what was measured into the artifact: nothing if nothing was trained.
@@ -188,12 +187,7 @@ impl Stage<Env> for Pretrain {
             )
             .into());
         }
-        let train = lm::LmConfig {
-            batch_size: self.train.batch_size,
-            micro_batch_size: self.train.micro_batch_size,
-            passes: self.train.passes,
-            fit: self.train.fit(rows),
-        };
+        let train = self.train.passes(rows);
         let model = lm::pretrain(
             config.init(seed, &env.device.clone().autodiff()),
             &documents,
@@ -202,87 +196,6 @@ impl Stage<Env> for Pretrain {
             env.run(ctx, seed),
         )?;
         keep_decoder(&model.valid(), &config, ctx)?;
-        Ok(())
-    }
-}
-
-/// Distils the HHH prompt into a language model (A-07).
-#[derive(Clone, Debug, Serialize)]
-pub struct Distill {
-    /// Where all randomness comes from.
-    pub seed: u64,
-    /// The model's shape.
-    pub model: Shape,
-    /// How it is adapted, unless all of its weights are trained.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub lora: Option<LoraConfig>,
-    /// How it is distilled.
-    #[serde(flatten)]
-    pub recipe: DistillRecipe,
-}
-
-impl Distill {
-    /// Half documents, half dialogues, each as many tokens as fit (A-07).
-    fn texts(&self, corpus: &Corpus, renderer: &Renderer, seed: Seed) -> Result<Vec<Vec<TokenId>>> {
-        let take = |mut texts: Vec<String>, count: usize, name: &str| {
-            texts.shuffle(&mut seed.derive(name).rng());
-            texts.truncate(count);
-            texts
-        };
-        let dialogues = take(corpus.dialogues()?, self.recipe.texts / 2, "dialogues");
-        let documents = take(corpus.train_text()?, self.recipe.texts - dialogues.len(), "documents");
-        let cut = |mut tokens: Vec<TokenId>| {
-            tokens.truncate(self.recipe.max_tokens);
-            tokens
-        };
-        let dialogues = dialogues.iter().map(|text| Ok(cut(renderer.passage(text)?)));
-        let documents = documents.iter().map(|text| Ok(cut(renderer.document(text)?)));
-        dialogues.chain(documents).collect()
-    }
-}
-
-impl Stage<Env> for Distill {
-    const VERSION: u32 = 3;
-    type Inputs = (Output<Corpus>, Output<Vocabulary>, Output<LanguageModel>);
-    type Output = LanguageModel;
-
-    fn run(
-        &self,
-        (corpus, Vocabulary(renderer), base): (Corpus, Vocabulary, LanguageModel),
-        ctx: &StageContext,
-        env: &Env,
-    ) -> Result<(), BoxError> {
-        let seed = Seed::new(self.seed).derive("hh/distill");
-        let prompt = renderer.passage(&corpus.prompt()?)?;
-        let needed = prompt.len() + 1 + self.recipe.max_tokens;
-        if needed > self.model.context {
-            return Err(anyhow!(
-                "the HHH prompt of {} tokens and a text of `distill.max_tokens` = {} do not fit `model.context` = {}; raise it \
-                 to at least {needed}, or lower `distill.max_tokens` or `data.prompt_conversations`",
-                prompt.len(),
-                self.recipe.max_tokens,
-                self.model.context
-            )
-            .into());
-        }
-        let texts = self.texts(&corpus, &renderer, seed)?;
-        let config = distill::DistillConfig {
-            batch_size: self.recipe.train.batch_size,
-            micro_batch_size: self.recipe.train.micro_batch_size,
-            passes: self.recipe.train.passes,
-            top_k: self.recipe.top_k,
-            fit: self.recipe.train.fit(texts.len()),
-        };
-        let (base, shape) = base.load_with_config(&env.device.clone().autodiff())?;
-        let model = distill::context_distill(
-            adapted(base, self.lora, seed),
-            &prompt,
-            &texts,
-            renderer.end(),
-            &config,
-            env.run(ctx, seed),
-        )?;
-        keep_decoder(&model.valid().merged(), &shape, ctx)?;
         Ok(())
     }
 }

@@ -2,29 +2,44 @@
 
 use anyhow::Result;
 use burn::module::Module;
-use firebrick_data::pmp::{TextPair, binarize, ranked};
+use firebrick_data::pmp::{RankedPair, TextPair, binarize, ranked};
 use firebrick_data::split;
+use firebrick_eval::accuracy;
 use firebrick_models::{DecoderConfig, LoraConfig, ScoredDecoder, save_scored};
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
 use firebrick_preference::Pair;
 use firebrick_preference::reward_model::{RewardModelConfig, train};
+use firebrick_tensor::{SequenceScorer, Workers, scores};
 use firebrick_text::{ComparisonTokens, Renderer};
+use firebrick_train::Values;
 use firebrick_types::{LabelledComparison, Seed};
 use serde::Serialize;
 
 use crate::Env;
 use crate::artifacts::{Corpus, LanguageModel, PreferenceModel, Used, Vocabulary, write_json};
 use crate::language::{adapted, keep_metrics};
-use crate::recipe::{PairRecipe, PmpRecipe, Shape};
+use crate::recipe::{PairRecipe, PmpRecipe, ProbeRecipe, Shape};
 
+/// Trains on the pairs, and judges some of the held-out ones meanwhile if the recipe asks for it.
 fn fit(
     model: ScoredDecoder,
-    pairs: &[Pair],
+    [pairs, held_out]: [&[Pair]; 2],
     recipe: &PairRecipe,
     seed: Seed,
     ctx: &StageContext,
     env: &Env,
 ) -> Result<ScoredDecoder> {
+    let ProbeRecipe { every, samples } = recipe.probe;
+    let held_out = &held_out[..held_out.len().min(samples)];
+    let micro_batch_size = recipe.train.micro_batch_size;
+    let run = env.run(ctx, seed);
+    let run = if every == 0 || held_out.is_empty() {
+        run
+    } else {
+        run.probe(every, |model: &ScoredDecoder| {
+            Ok(eval_metrics(&model.valid(), held_out, micro_batch_size, env.workers))
+        })
+    };
     let config = RewardModelConfig {
         batch_size: recipe.train.batch_size,
         micro_batch_size: recipe.train.micro_batch_size,
@@ -33,7 +48,39 @@ fn fit(
         lm_weight: recipe.lm_weight,
         fit: recipe.train.fit(pairs.len()),
     };
-    Ok(train(model, pairs, &config, env.run(ctx, seed))?)
+    Ok(train(model, pairs, &config, run)?)
+}
+
+/// The scores of the chosen and the rejected response of each pair.
+pub(crate) fn pair_scores(
+    model: &ScoredDecoder,
+    pairs: &[Pair],
+    context: usize,
+    micro_batch_size: usize,
+    workers: Workers,
+) -> Vec<(f64, f64)> {
+    let [chosen, rejected] = [0, 1].map(|side: usize| {
+        let sequences = pairs.iter().map(|pair| pair.sequences(context)[side].clone()).collect::<Vec<_>>();
+        scores(model, &sequences, micro_batch_size, &workers)
+    });
+    chosen.into_iter().zip(rejected).collect()
+}
+
+/// What a model that is being trained makes of pairs that it does not learn from.
+fn eval_metrics(model: &ScoredDecoder, pairs: &[Pair], micro_batch_size: usize, workers: Workers) -> Values {
+    let scores = pair_scores(model, pairs, model.context(), micro_batch_size, workers);
+    let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
+    let values = [
+        ("eval_accuracy", mean(accuracy(&scores))),
+        ("eval_loss", mean(scores.iter().map(|(chosen, rejected)| softplus(rejected - chosen)).collect())),
+        ("eval_margin", mean(scores.iter().map(|(chosen, rejected)| chosen - rejected).collect())),
+    ];
+    values.map(|(name, value)| (name.to_owned(), value)).into()
+}
+
+/// ln(1 + eˣ): the ranked loss of a pair whose rejected score is greater by x.
+pub(crate) fn softplus(x: f64) -> f64 {
+    x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 
 fn keep(model: &ScoredDecoder, config: &DecoderConfig, ctx: &StageContext) -> Result<()> {
@@ -56,19 +103,9 @@ pub struct Pmp {
     pub recipe: PmpRecipe,
 }
 
-impl Stage<Env> for Pmp {
-    const VERSION: u32 = 3;
-    type Inputs = (Output<Corpus>, Output<Vocabulary>, Output<LanguageModel>);
-    type Output = PreferenceModel;
-
-    fn run(
-        &self,
-        (corpus, Vocabulary(renderer), base): (Corpus, Vocabulary, LanguageModel),
-        ctx: &StageContext,
-        env: &Env,
-    ) -> Result<(), BoxError> {
-        let seed = Seed::new(self.seed).derive("hh/pmp");
-        let answers = corpus.ranked_pairs()?;
+impl Pmp {
+    /// Ranked pairs of answers as pairs of tokens; how many do not fit the context.
+    fn pairs(&self, answers: &[RankedPair], renderer: &Renderer) -> Result<(Vec<Pair>, usize)> {
         let texts = if self.recipe.binarize {
             answers.iter().flat_map(binarize).collect::<Vec<_>>()
         } else {
@@ -82,11 +119,31 @@ impl Stage<Env> for Pmp {
         // Cutting a longer sample from the left would cut off its label, and leave nothing to learn.
         let fits = |pair: &Pair| pair.chosen.len().max(pair.rejected.len()) <= self.model.context;
         let (pairs, too_long): (Vec<_>, Vec<_>) = pairs.into_iter().partition(fits);
-        let used = Used { pairs: pairs.len(), too_long: too_long.len() };
-        write_json(&ctx.artifact().join(PreferenceModel::USED), &used)?;
+        Ok((pairs, too_long.len()))
+    }
+}
+
+impl Stage<Env> for Pmp {
+    const VERSION: u32 = 3;
+    type Inputs = (Output<Corpus>, Output<Vocabulary>, Output<LanguageModel>);
+    type Output = PreferenceModel;
+
+    fn run(
+        &self,
+        (corpus, Vocabulary(renderer), base): (Corpus, Vocabulary, LanguageModel),
+        ctx: &StageContext,
+        env: &Env,
+    ) -> Result<(), BoxError> {
+        let seed = Seed::new(self.seed).derive("hh/pmp");
+        let (pairs, too_long) = self.pairs(&corpus.ranked_pairs()?, &renderer)?;
+        let (held_out, _) = self.pairs(&corpus.held_out_ranked_pairs()?, &renderer)?;
+        write_json(&ctx.artifact().join(PreferenceModel::USED), &Used { pairs: pairs.len(), too_long })?;
         let (body, config) = base.load_with_config(&env.device.clone().autodiff())?;
         let model = ScoredDecoder::from_body(adapted(body, self.lora, seed), seed);
-        let model = if pairs.is_empty() { model } else { fit(model, &pairs, &self.recipe.pairs, seed, ctx, env)? };
+        let model = match &pairs[..] {
+            [] => model,
+            pairs => fit(model, [pairs, &held_out], &self.recipe.pairs, seed, ctx, env)?,
+        };
         keep(&model, &config, ctx)?;
         Ok(())
     }
@@ -111,13 +168,52 @@ pub enum Half {
     Second,
 }
 
+impl Half {
+    /// Its comparisons.
+    ///
+    /// # Errors
+    /// If there are too few conversations for two halves.
+    pub fn of(self, comparisons: Vec<LabelledComparison>) -> Result<Vec<LabelledComparison>> {
+        let opening = |one: &LabelledComparison| one.prompt().opening().unwrap_or_default().to_owned();
+        let openings = comparisons.iter().map(opening).collect::<Vec<_>>();
+        let indexed = openings.iter().zip(comparisons).collect::<Vec<_>>();
+        let [first, second] = split::halves(indexed, |(opening, _)| opening.as_str())?;
+        let half = match self {
+            Self::First => first,
+            Self::Second => second,
+        };
+        Ok(half.into_iter().map(|(_, comparison)| comparison).collect())
+    }
+}
+
+/// A language model with a new scalar head: what a preference model begins as that is not pretrained.
+#[derive(Clone, Debug, Serialize)]
+pub struct AddHead {
+    /// Where all randomness comes from.
+    pub seed: u64,
+}
+
+impl Stage<Env> for AddHead {
+    const VERSION: u32 = 1;
+    type Inputs = (Output<LanguageModel>,);
+    type Output = PreferenceModel;
+
+    fn run(&self, (base,): (LanguageModel,), ctx: &StageContext, env: &Env) -> Result<(), BoxError> {
+        let (body, config) = base.load_with_config(&env.device)?;
+        write_json(&ctx.artifact().join(PreferenceModel::USED), &Used { pairs: 0, too_long: 0 })?;
+        keep(&ScoredDecoder::from_body(body, Seed::new(self.seed).derive("hh/pmp")), &config, ctx)?;
+        Ok(())
+    }
+}
+
 /// A preference model (reward model) finetuned on human feedback (B-09).
 #[derive(Clone, Debug, Serialize)]
 pub struct RewardModel {
     /// Where all randomness comes from.
     pub seed: u64,
-    /// Of which half of the conversations it learns.
-    pub half: Half,
+    /// Of which half of the conversations it learns; none: of all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub half: Option<Half>,
     /// The model's shape.
     pub model: Shape,
     /// How it is adapted, unless all of its weights are trained.
@@ -140,17 +236,15 @@ impl Stage<Env> for RewardModel {
         env: &Env,
     ) -> Result<(), BoxError> {
         let seed = Seed::new(self.seed).derive("hh/pm");
-        let opening = |one: &LabelledComparison| one.prompt().opening().unwrap_or_default().to_owned();
         let comparisons = corpus.train_comparisons()?;
-        let openings = comparisons.iter().map(opening).collect::<Vec<_>>();
-        let indexed = openings.iter().zip(comparisons).collect::<Vec<_>>();
-        let [first, second] = split::halves(indexed, |(opening, _)| opening.as_str())?;
-        let half = match self.half {
-            Half::First => first,
-            Half::Second => second,
+        let comparisons = match self.half {
+            Some(half) => half.of(comparisons)?,
+            None => comparisons,
         };
-        let pairs = half.iter().filter_map(|(_, comparison)| pair(&renderer, comparison).transpose());
-        let pairs = pairs.collect::<Result<Vec<_>>>()?;
+        let pairs = |comparisons: &[LabelledComparison]| -> Result<Vec<_>> {
+            comparisons.iter().filter_map(|one| pair(&renderer, one).transpose()).collect()
+        };
+        let (pairs, held_out) = (pairs(&comparisons)?, pairs(&corpus.test_comparisons()?)?);
         let used = Used { pairs: pairs.len(), too_long: 0 };
         write_json(&ctx.artifact().join(PreferenceModel::USED), &used)?;
         let (model, config) = pmp.load_with_config(&env.device.clone().autodiff())?;
@@ -158,7 +252,7 @@ impl Stage<Env> for RewardModel {
             Some(lora) => model.with_lora(lora, seed),
             None => model,
         };
-        let model = fit(model, &pairs, &self.recipe, seed, ctx, env)?;
+        let model = fit(model, [&pairs, &held_out], &self.recipe, seed, ctx, env)?;
         keep(&model, &config, ctx)?;
         Ok(())
     }

@@ -6,9 +6,8 @@ use firebrick_tensor::{CausalLm, TokenBatch, log_softmax};
 use firebrick_types::TokenId;
 use rand::seq::SliceRandom;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
-use serde::{Deserialize, Serialize};
 
-use crate::{Error, Event, FitConfig, Loss, Order, Run, Samples, fit};
+use crate::{Error, Event, Loss, Order, Passes, Run, Samples, fit};
 
 /// What the teacher says of every token: its `k` likeliest tokens, and all the others as one category.
 #[derive(Clone, Debug)]
@@ -137,29 +136,13 @@ pub fn top_k_kl(teacher: &TeacherTop, student: Tensor<2>) -> Tensor<1> {
     (top.sum_dim(axis) + rest).flatten(0, 1)
 }
 
-/// How a prompt is distilled.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DistillConfig {
-    /// Sequences of one optimiser step (the papers': 32).
-    pub batch_size: usize,
-    /// Sequences computed at a time.
-    pub micro_batch_size: usize,
-    /// How often the texts are read.
-    pub passes: usize,
-    /// Tokens of the teacher's distribution that are kept (the papers': 50).
-    pub top_k: usize,
-    /// The optimiser; its schedule counts sequences.
-    pub fit: FitConfig,
-}
-
-/// What a teacher says of every token of some texts, kept as numbers: read once, used in every pass and by every student.
+/// Texts, and what a teacher says of every token of them: read once, used in every pass and by every student.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Targets {
     k: usize,
     vocab: usize,
-    /// How many tokens of each text there are.
-    lengths: Vec<usize>,
+    /// As far as the teacher read them; none is empty.
+    texts: Vec<Vec<TokenId>>,
     /// `[tokens, k]`
     ids: Vec<TokenId>,
     /// `[tokens, k]`
@@ -169,9 +152,9 @@ pub struct Targets {
 }
 
 impl Targets {
-    /// How many tokens of each text the teacher read.
-    pub fn lengths(&self) -> &[usize] {
-        &self.lengths
+    /// The texts, as far as the teacher read them.
+    pub fn texts(&self) -> &[Vec<TokenId>] {
+        &self.texts
     }
 
     /// The tokens of the vocabulary that the teacher chose from.
@@ -182,8 +165,8 @@ impl Targets {
     /// What the teacher said of some texts.
     fn top(&self, texts: &[usize], device: &Device) -> TeacherTop {
         let (k, vocab) = (self.k, self.vocab);
-        let start = |text: usize| self.lengths[..text].iter().sum::<usize>();
-        let rows = texts.iter().flat_map(|&text| start(text)..start(text) + self.lengths[text]).collect::<Vec<_>>();
+        let start = |text: usize| self.texts[..text].iter().map(Vec::len).sum::<usize>();
+        let rows = texts.iter().flat_map(|&text| start(text)..start(text) + self.texts[text].len()).collect::<Vec<_>>();
         let mut inside = vec![HIDDEN; rows.len() * vocab];
         let (mut ids, mut log_probs, mut rest) = (Vec::new(), Vec::new(), Vec::new());
         for (place, &row) in rows.iter().enumerate() {
@@ -200,13 +183,15 @@ impl Targets {
     pub fn to_bytes(&self) -> Vec<u8> {
         let numbers = |numbers: &[usize]| numbers.iter().flat_map(|&n| (n as u64).to_le_bytes()).collect::<Vec<_>>();
         let floats = |floats: &[f32]| floats.iter().flat_map(|float| float.to_le_bytes()).collect::<Vec<_>>();
-        let ids = self.ids.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<_>>();
+        let ids = |ids: &[TokenId]| ids.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<_>>();
+        let lengths = self.texts.iter().map(Vec::len).collect::<Vec<_>>();
         let (tokens, k) = (self.rest.len(), self.k);
         let parts = [
-            ("ids", Dtype::U32, vec![tokens, k], ids),
-            ("lengths", Dtype::U64, vec![self.lengths.len()], numbers(&self.lengths)),
+            ("ids", Dtype::U32, vec![tokens, k], ids(&self.ids)),
+            ("lengths", Dtype::U64, vec![lengths.len()], numbers(&lengths)),
             ("log_probs", Dtype::F32, vec![tokens, k], floats(&self.log_probs)),
             ("rest", Dtype::F32, vec![tokens], floats(&self.rest)),
+            ("tokens", Dtype::U32, vec![tokens], ids(&self.texts.concat())),
             ("vocab", Dtype::U64, vec![1], numbers(&[self.vocab])),
         ];
         let views = parts.iter().map(|(name, dtype, shape, bytes)| {
@@ -234,25 +219,33 @@ impl Targets {
         };
         let ids = part("ids", Dtype::U32)?;
         let k = *ids.shape().get(1).ok_or("`ids` has one row")?;
-        let found = Self {
-            k,
-            vocab: numbers(part("vocab", Dtype::U64)?).first().copied().unwrap_or_default(),
-            lengths: numbers(part("lengths", Dtype::U64)?),
-            ids: words(&ids).into_iter().map(TokenId::from_le_bytes).collect(),
-            log_probs: floats(part("log_probs", Dtype::F32)?),
-            rest: floats(part("rest", Dtype::F32)?),
+        let vocab = numbers(part("vocab", Dtype::U64)?).first().copied().unwrap_or_default();
+        let whole = |view: &TensorView<'_>| words(view).into_iter().map(TokenId::from_le_bytes).collect::<Vec<_>>();
+        let (tokens, ids) = (whole(&part("tokens", Dtype::U32)?), whole(&ids));
+        let (log_probs, rest) = (floats(part("log_probs", Dtype::F32)?), floats(part("rest", Dtype::F32)?));
+        let lengths = numbers(part("lengths", Dtype::U64)?);
+        let sum = lengths.iter().try_fold(0_usize, |sum, &length| sum.checked_add(length));
+        let fits = sum == Some(tokens.len())
+            && rest.len() == tokens.len()
+            && [ids.len(), log_probs.len()] == [tokens.len() * k; 2]
+            && ids.iter().chain(&tokens).all(|&id| (id as usize) < vocab);
+        if !fits {
+            return Err("its tensors do not fit each other".to_owned());
+        }
+        let mut left = tokens.as_slice();
+        let text = |length: usize| {
+            let (text, rest) = left.split_at(length);
+            left = rest;
+            text.to_vec()
         };
-        let tokens = found.lengths.iter().try_fold(0_usize, |sum, &length| sum.checked_add(length));
-        let fits = tokens == Some(found.rest.len())
-            && [found.ids.len(), found.log_probs.len()] == [found.rest.len() * k; 2]
-            && found.ids.iter().all(|&id| (id as usize) < found.vocab);
-        if fits { Ok(found) } else { Err("its tensors do not fit each other".to_owned()) }
+        let texts = lengths.into_iter().map(text).collect();
+        Ok(Self { k, vocab, texts, ids, log_probs, rest })
     }
 }
 
 /// What the teacher says of texts that it reads after `prompt`: its `top_k` likeliest tokens at every token.
 ///
-/// Texts are cut to what is left of the teacher's context; an empty text gives nothing. Position t predicts the text's token t, as the
+/// Texts are cut to what is left of the teacher's context; empty ones are left out. Position t predicts the text's token t, as the
 /// student's does (T-29). Metrics: none; a step is a group of `micro_batch_size` texts.
 ///
 /// # Errors
@@ -267,8 +260,9 @@ pub fn teach<M: CausalLm + Module + Send>(
 ) -> Result<Targets, Error> {
     let device = teacher.devices().into_iter().next().expect("a module has parameters");
     let room = teacher.context().saturating_sub(prompt.len() + 1);
-    let texts = texts.iter().map(|text| &text[..text.len().min(room)]).collect::<Vec<_>>();
-    if texts.iter().all(|text| text.is_empty()) {
+    let texts = texts.iter().map(|text| text[..text.len().min(room)].to_vec());
+    let texts = texts.filter(|text| !text.is_empty()).collect::<Vec<_>>();
+    if texts.is_empty() {
         return Err(Error::Empty {
             what: "the text to distil on".into(),
             fix: format!("the prompt of {} tokens leaves {room} of a context of {}", prompt.len(), teacher.context()),
@@ -276,62 +270,55 @@ pub fn teach<M: CausalLm + Module + Send>(
     }
     let vocab = teacher.vocab();
     let k = top_k.min(vocab);
-    let lengths = texts.iter().map(|text| text.len()).collect();
-    let mut targets = Targets { k, vocab, lengths, ids: Vec::new(), log_probs: Vec::new(), rest: Vec::new() };
-    let full = texts.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>();
-    let groups = full.chunks(micro_batch_size.max(1)).collect::<Vec<_>>();
+    let (mut ids, mut log_probs, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+    let groups = texts.chunks(micro_batch_size.max(1)).collect::<Vec<_>>();
     run.observer.on(Event::Begin { unit: "tokens", steps: groups.len() as u64, done: 0 })?;
     let (mut done, mut samples) = (0, 0);
     for together in groups.chunks(run.workers.count().max(1)) {
         let forks = together.iter().map(|texts| (teacher.clone(), *texts)).collect();
-        let tops = run.workers.map(forks, |(teacher, texts): (M, &[&[TokenId]])| {
-            let sequences = texts.iter().map(|text| [&[eoc], prompt, *text].concat()).collect::<Vec<_>>();
+        let tops = run.workers.map(forks, |(teacher, texts): (M, &[Vec<TokenId>])| {
+            let sequences = texts.iter().map(|text| [&[eoc], prompt, text].concat()).collect::<Vec<_>>();
             let inputs = TokenBatch::of(&sequences, &device).inputs();
             let places = inputs.last().into_iter().zip(texts).flat_map(|(last, text)| last + 1 - text.len()..=last);
             TopRows::of(teacher.logits_at(&inputs, &places.collect::<Vec<_>>()), k)
         });
-        for (texts, TopRows { ids, log_probs, rest, .. }) in together.iter().zip(tops) {
-            targets.ids.extend(ids.into_iter().map(|id| id as TokenId));
-            targets.log_probs.extend(log_probs);
-            let units = rest.len() as u64;
-            targets.rest.extend(rest);
+        for (texts, top) in together.iter().zip(tops) {
+            let units = top.rest.len() as u64;
+            ids.extend(top.ids.into_iter().map(|id| id as TokenId));
+            log_probs.extend(top.log_probs);
+            rest.extend(top.rest);
             (done, samples) = (done + 1, samples + texts.len() as u64);
             run.observer.on(Event::Step { done, samples, units, values: &Vec::new() })?;
         }
     }
-    Ok(targets)
+    Ok(Targets { k, vocab, texts, ids, log_probs, rest })
 }
 
 /// The student after its passes over the texts, of each of which a teacher [said](teach) what follows.
 ///
-/// The student sees the text alone, behind the end-of-context token. Texts are read as far as the teacher read them, and as the
-/// student's context holds them. Metrics: `loss` (mean divergence a token, nats), `grad_norm`, `lr`.
+/// The student sees the text alone, behind the end-of-context token. Metrics: `loss` (mean divergence a token, nats), `grad_norm`, `lr`.
 ///
 /// # Errors
-/// See [`fit`]; also if the teacher has another vocabulary or read other texts.
+/// See [`fit`]; also if the teacher has another vocabulary, or read further than the student's context reaches.
 pub fn distill<M: CausalLm + Module + Send>(
     student: M,
-    texts: &[Vec<TokenId>],
     targets: &Targets,
     eoc: TokenId,
-    config: &DistillConfig,
+    config: &Passes,
     run: Run<'_, M>,
 ) -> Result<M, Error> {
-    let wrong = |what: String, fix: &str| Err(Error::Sample { what, fix: fix.to_owned() });
     if targets.vocab != student.vocab() {
         let what = format!("the teacher's vocabulary has {} tokens, the student's {}", targets.vocab, student.vocab());
-        return wrong(what, "take a teacher of the same tokenizer");
+        return Err(Error::Sample { what, fix: "take a teacher of the same tokenizer".to_owned() });
     }
-    let fits = |(text, &length): (&Vec<TokenId>, &usize)| length <= text.len() && length < student.context();
-    if targets.lengths.len() != texts.len() || !texts.iter().zip(&targets.lengths).all(fits) {
-        return wrong(
-            "the teacher read other texts, or longer ones".to_owned(),
-            "let it read these, within the student's context",
-        );
+    let longest = targets.texts.iter().map(Vec::len).max().unwrap_or_default();
+    if longest >= student.context() {
+        let what = format!("the teacher read {longest} tokens, the student's context holds {}", student.context());
+        return Err(Error::Sample { what, fix: "cut the texts".to_owned() });
     }
     let device = student.devices().into_iter().next().expect("a module has parameters");
     let plain = device.clone().inner();
-    let mut indices = (0..texts.len()).filter(|&text| targets.lengths[text] > 0).collect::<Vec<_>>();
+    let mut indices = (0..targets.texts.len()).collect::<Vec<_>>();
     let seed = run.seed.derive("distill/order");
     indices.shuffle(&mut seed.rng());
     let count = (indices.len() * config.passes) as u64;
@@ -339,9 +326,9 @@ pub fn distill<M: CausalLm + Module + Send>(
     let mut order = Order::new(indices.len(), |pass| (pass > 0).then(|| seed.at(&[pass])));
     let batch = |places| {
         let taken = order.take(places).into_iter().map(|(_, place)| indices[place]).collect::<Vec<_>>();
-        let tokens = taken.iter().map(|&text| targets.lengths[text]).sum::<usize>() as f32;
+        let tokens = taken.iter().map(|&text| targets.texts[text].len()).sum::<usize>() as f32;
         let micro_batch = |taken: &[usize]| {
-            let text = |&text: &usize| [&[eoc], &texts[text][..targets.lengths[text]]].concat();
+            let text = |&text: &usize| [&[eoc], &targets.texts[text][..]].concat();
             let sequences = taken.iter().map(text).collect::<Vec<_>>();
             (TokenBatch::of(&sequences, &device), targets.top(taken, &plain).autodiff(), tokens)
         };
@@ -353,8 +340,8 @@ pub fn distill<M: CausalLm + Module + Send>(
     })
 }
 
-/// The student that does without `prompt` what it did with it: it [reads](teach) the texts after the prompt, and
-/// [learns](distill) to say the same without.
+/// The student that does without `prompt` what it did with it: it [reads](teach) the texts after the prompt (`top_k` is 50 in the
+/// paper), and [learns](distill) to say the same without.
 ///
 /// Deviation: the paper puts generic text behind `Human:`; here texts stand as they are.
 ///
@@ -365,10 +352,11 @@ pub fn context_distill<M: CausalLm + Module + Send>(
     prompt: &[TokenId],
     texts: &[Vec<TokenId>],
     eoc: TokenId,
-    config: &DistillConfig,
+    top_k: usize,
+    config: &Passes,
     run: Run<'_, M>,
 ) -> Result<M, Error> {
     let reading = Run::new(run.seed).workers(run.workers);
-    let targets = teach(&model.valid(), prompt, texts, eoc, [config.top_k, config.micro_batch_size], reading)?;
-    distill(model, texts, &targets, eoc, config, run)
+    let targets = teach(&model.valid(), prompt, texts, eoc, [top_k, config.micro_batch_size], reading)?;
+    distill(model, &targets, eoc, config, run)
 }

@@ -25,6 +25,20 @@ pub struct FitConfig {
     pub adamw: AdamWConfig,
 }
 
+/// How samples are read by a loop that passes over them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Passes {
+    /// Samples of one optimiser step.
+    pub batch_size: usize,
+    /// Samples computed at a time: changes memory and speed, and the results only by the order of summation.
+    pub micro_batch_size: usize,
+    /// How often all samples are read.
+    pub passes: usize,
+    /// The optimiser; its schedule counts samples.
+    pub fit: FitConfig,
+}
+
 impl Default for FitConfig {
     fn default() -> Self {
         Self { learning_rate: 1e-3, schedule: Schedule::Constant, clip_norm: 1.0, adamw: AdamWConfig::default() }

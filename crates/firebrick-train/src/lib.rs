@@ -16,7 +16,7 @@ pub mod sft;
 
 pub use checkpoint::{Checkpoint, Checkpoints};
 pub use error::{Error, ObserverError};
-pub use fit::{FitConfig, Loss, Part, Samples, fit, gradients_of};
+pub use fit::{FitConfig, Loss, Part, Passes, Samples, fit, gradients_of};
 pub use gradients::Gradients;
 pub use learner::{Learner, NonFinite, Trained};
 pub use observe::{Event, Observer, Silent, Values};

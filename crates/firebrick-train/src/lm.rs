@@ -5,9 +5,8 @@ use burn::tensor::{Device, Tensor};
 use firebrick_tensor::{CausalLm, TokenBatch, Workers, token_log_probs};
 use firebrick_types::TokenId;
 use rand::seq::SliceRandom;
-use serde::{Deserialize, Serialize};
 
-use crate::{Error, FitConfig, Loss, Order, Run, Samples, fit};
+use crate::{Error, Loss, Order, Passes, Run, Samples, fit};
 
 /// The negative log-probability of every target token, in nats, `[targets]`.
 ///
@@ -19,20 +18,6 @@ use crate::{Error, FitConfig, Loss, Order, Run, Samples, fit};
 /// If no sequence has two tokens.
 pub fn token_losses<M: CausalLm>(model: &M, batch: &TokenBatch) -> Tensor<1> {
     token_log_probs(model.logits(&batch.inputs()), batch.targets()).neg()
-}
-
-/// How a corpus is read.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LmConfig {
-    /// Rows of one optimiser step, each a context long.
-    pub batch_size: usize,
-    /// Rows computed at a time: changes memory and speed, and the results only by the order of summation.
-    pub micro_batch_size: usize,
-    /// How often the corpus is read.
-    pub passes: usize,
-    /// The optimiser; its schedule counts rows.
-    pub fit: FitConfig,
 }
 
 /// Documents as sequences that fit a context: the end-of-context token, the text, and the token again at its end.
@@ -75,7 +60,7 @@ fn batch_of<R: AsRef<[usize]>>(sequences: &[Vec<TokenId>], rows: &[R], device: &
 /// How many rows [`pack`] keeps open.
 pub const OPEN_ROWS: usize = 32;
 
-/// The model after its passes over the documents, packed in an order drawn from the seed; further passes take the rows in orders of
+/// The model after its passes over the documents, packed in an order drawn from the seed; samples are rows, and further passes take them in orders of
 /// their own (A-02, T-28).
 ///
 /// Metrics: `loss` (mean over tokens, nats), `grad_norm`, `lr`.
@@ -86,7 +71,7 @@ pub fn pretrain<M: CausalLm + Module + Send>(
     model: M,
     documents: &[Vec<TokenId>],
     eoc: TokenId,
-    config: &LmConfig,
+    config: &Passes,
     run: Run<'_, M>,
 ) -> Result<M, Error> {
     let context = model.context();

@@ -5,9 +5,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use firebrick_tensor::{CausalLm, TokenBatch, Workers, token_log_probs};
 use firebrick_types::TokenId;
 use rand::seq::SliceRandom;
-use serde::{Deserialize, Serialize};
 
-use crate::{Error, FitConfig, Loss, Order, Run, Samples, fit};
+use crate::{Error, Loss, Order, Passes, Run, Samples, fit};
 
 /// A sequence, and which of its tokens are learnt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,20 +47,6 @@ impl Sample {
     pub fn learnt_tokens(&self) -> usize {
         self.learnt().count()
     }
-}
-
-/// How a model is finetuned.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SftConfig {
-    /// Sequences of one optimiser step.
-    pub batch_size: usize,
-    /// Sequences computed at a time.
-    pub micro_batch_size: usize,
-    /// How often the samples are read.
-    pub passes: usize,
-    /// The optimiser; its schedule counts sequences.
-    pub fit: FitConfig,
 }
 
 /// The losses of the tokens that count, and whether each was the likeliest one.
@@ -109,7 +94,7 @@ impl TokenLosses {
 pub fn train<M: CausalLm + Module + Send>(
     model: M,
     samples: &[Sample],
-    config: &SftConfig,
+    config: &Passes,
     run: Run<'_, M>,
 ) -> Result<M, Error> {
     let context = model.context();

@@ -5,8 +5,8 @@ use firebrick_models::{Architecture, Decoder, DecoderConfig};
 use firebrick_tensor::{Parameters, TokenBatch, Workers};
 use firebrick_testkit::{assert_close, cpu};
 use firebrick_train::lm::token_losses;
-use firebrick_train::sft::{Sample, SftConfig, TokenLosses, held_out, train};
-use firebrick_train::{AdamWConfig, Error, FitConfig, Run};
+use firebrick_train::sft::{Sample, TokenLosses, held_out, train};
+use firebrick_train::{AdamWConfig, Error, FitConfig, Passes, Run};
 use firebrick_types::{Seed, TokenId};
 
 fn model() -> Decoder {
@@ -36,8 +36,8 @@ fn halves(count: u32) -> Vec<Sample> {
     (0..count).map(sample).collect()
 }
 
-fn config(micro_batch_size: usize) -> SftConfig {
-    SftConfig {
+fn config(micro_batch_size: usize) -> Passes {
+    Passes {
         batch_size: 6,
         micro_batch_size,
         passes: 2,
@@ -103,7 +103,7 @@ fn micro_batches_change_the_order_of_summation_alone() {
     let adamw = AdamWConfig { epsilon: 1.0, ..AdamWConfig::default() };
     let values = |micro_batch_size| {
         let fit = FitConfig { learning_rate: 1.0, adamw, ..FitConfig::default() };
-        let config = SftConfig { fit, ..config(micro_batch_size) };
+        let config = Passes { fit, ..config(micro_batch_size) };
         let model = train(model(), &halves(13), &config, Run::new(Seed::new(3))).unwrap();
         let parameters = Parameters::of(&model.valid());
         parameters.iter().flat_map(|(_, _, values)| values.to_vec()).map(f64::from).collect::<Vec<_>>()
@@ -115,7 +115,7 @@ fn micro_batches_change_the_order_of_summation_alone() {
 fn what_is_learnt_gets_likelier() {
     let samples = halves(12);
     let before = held_out(&model().valid(), &samples, 4, &Workers::default());
-    let config = SftConfig { passes: 60, ..config(3) };
+    let config = Passes { passes: 60, ..config(3) };
     let trained = train(model(), &samples, &config, Run::new(Seed::new(3))).unwrap();
     let after = held_out(&trained.valid(), &samples, 4, &Workers::default());
     assert!(after.loss() < 0.3 * before.loss(), "{} to {}", before.loss(), after.loss());

@@ -2,7 +2,7 @@
 
 use firebrick_kernels::Precision;
 use firebrick_models::{Architecture, DecoderConfig, LoraConfig};
-use firebrick_train::{AdamWConfig, FitConfig, Schedule};
+use firebrick_train::{AdamWConfig, FitConfig, Passes, Schedule};
 use firebrick_world::WorldConfig;
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +51,18 @@ pub struct DataRecipe {
     pub prompt_conversations: usize,
     /// The built-in world.
     pub world: WorldConfig,
+}
+
+/// How much of one's own data is taken.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RowsRecipe {
+    /// Share of the conversations that is held out, where no file of the data is a test set.
+    pub held_out: f64,
+    /// Rows to learn from, at most.
+    pub rows: usize,
+    /// Rows to measure on, at most.
+    pub held_out_rows: usize,
 }
 
 /// How a tokenizer is trained.
@@ -196,6 +208,12 @@ pub struct TrainRecipe {
 }
 
 impl TrainRecipe {
+    /// How this many samples are read.
+    pub fn passes(&self, samples: usize) -> Passes {
+        let Self { batch_size, micro_batch_size, passes, .. } = *self;
+        Passes { batch_size, micro_batch_size, passes, fit: self.fit(samples) }
+    }
+
     /// The optimisation of all passes over this many samples.
     pub fn fit(&self, samples: usize) -> FitConfig {
         let (warmup, total) = (self.warmup, (self.passes * samples) as u64);
@@ -209,7 +227,7 @@ impl TrainRecipe {
 }
 
 /// How a prompt is distilled.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DistillRecipe {
     /// Texts, half of them documents and half dialogues.
@@ -234,6 +252,16 @@ pub struct PmpRecipe {
     pub pairs: PairRecipe,
 }
 
+/// How often a model is measured on held-out samples while it learns.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProbeRecipe {
+    /// Samples between two measurements; 0: it is not measured.
+    pub every: u64,
+    /// Held-out samples that it is measured on, at most.
+    pub samples: usize,
+}
+
 /// How pairs are learnt.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PairRecipe {
@@ -241,6 +269,8 @@ pub struct PairRecipe {
     pub ranked_weight: f64,
     /// Weight of the language-model loss (μ of A-33).
     pub lm_weight: f64,
+    /// How often held-out pairs are judged meanwhile.
+    pub probe: ProbeRecipe,
     /// The optimiser; samples are pairs.
     pub train: TrainRecipe,
 }

@@ -19,14 +19,14 @@ use firebrick_world::World;
 use rand::seq::SliceRandom;
 use serde::Serialize;
 
-use super::metrics::measured;
 use super::results::{Calibration, Estimate, Oracle, PmAccuracy, PolicyResult, Results, Shown, TurnAccuracy};
 use crate::Env;
 use crate::artifacts::{Corpus, Evaluation, LanguageModel, PreferenceModel, Vocabulary, write_json};
+use crate::metrics::measured;
 use crate::ppo::fitting;
 use crate::recipe::{EvaluateRecipe, PolicyName, Shape};
 use crate::recorder::Recorder;
-use crate::reward_model::pair;
+use crate::reward_model::{pair, pair_scores};
 
 /// Measures the finished models (B-12, B-18, A-09).
 #[derive(Clone, Debug, Serialize)]
@@ -127,12 +127,7 @@ impl Evaluate {
         let length_outcomes = baseline.outcomes(&lengths(&test));
         let pairs = test.iter().filter_map(|one| pair(renderer, one).transpose()).collect::<Result<Vec<_>>>()?;
         let score = |model: &ScoredDecoder| {
-            let [chosen, rejected] = [0, 1].map(|side: usize| {
-                let sequences = pairs.iter().map(|pair| pair.sequences(self.model.context)[side].clone());
-                let sequences = sequences.collect::<Vec<_>>();
-                scores(model, &sequences, self.recipe.micro_batch_size, &workers)
-            });
-            chosen.into_iter().zip(rejected).collect::<Vec<_>>()
+            pair_scores(model, &pairs, self.model.context, self.recipe.micro_batch_size, workers)
         };
         let (train_scores, test_scores) = (score(train_pm), score(test_pm));
         let (train_right, test_right) = (accuracy(&train_scores), accuracy(&test_scores));

@@ -1,7 +1,6 @@
 //! From raw preference data to an aligned policy and its report (B-01).
 
 pub mod evaluate;
-pub mod metrics;
 pub mod report;
 pub(crate) mod results;
 
@@ -19,7 +18,8 @@ use super::{Goes, Input, Made, Results};
 use crate::Env;
 use crate::artifacts::{Evaluation, LanguageModel};
 use crate::data::Data;
-use crate::language::{Base, Distill, Pretrain, TakeModel, TakeTokenizer, TrainTokenizer};
+use crate::distill::{Distill, Teach};
+use crate::language::{Base, Pretrain, TakeModel, TakeTokenizer, TrainTokenizer};
 use crate::ppo::Ppo;
 use crate::recipe::{
     BaseRecipe, DataRecipe, DistillRecipe, EvaluateRecipe, ModelRecipe, PairRecipe, PmpRecipe, PolicyName, Shape,
@@ -234,11 +234,14 @@ impl super::Recipe for Recipe {
         };
         let base_of = |wanted: Shape| bases.iter().find(|(shape, _)| *shape == wanted).expect("it was pretrained").1;
         let base = base_of(policy_shape);
-        let distill = Distill { seed, model: policy_shape, lora, recipe: self.distill.clone() };
-        let distilled = p.add("distill", distill, (data, tokenizer, base));
+        let DistillRecipe { texts, max_tokens, top_k, train } = self.distill;
+        let (context, micro_batch_size) = (policy_shape.context, train.micro_batch_size);
+        let teach = Teach { seed, context, texts, max_tokens, top_k, micro_batch_size };
+        let taught = p.add("teach", teach, (data, tokenizer, base));
+        let distilled = p.add("distill", Distill { seed, lora, train }, (taught, tokenizer, base));
         let pmp = Pmp { seed, model: pm_shape, lora, recipe: self.pmp.clone() };
         let pmp = p.add("pmp", pmp, (data, tokenizer, base_of(pm_shape)));
-        let pm = |half| RewardModel { seed, half, model: pm_shape, lora, recipe: self.pm.clone() };
+        let pm = |half| RewardModel { seed, half: Some(half), model: pm_shape, lora, recipe: self.pm.clone() };
         let train_pm = p.add("pm-train", pm(Half::First), (data, tokenizer, pmp));
         let test_pm = p.add("pm-test", pm(Half::Second), (data, tokenizer, pmp));
         let critic = if critic_shape == pm_shape { Vec::new() } else { vec![base_of(critic_shape)] };

@@ -4,7 +4,7 @@ use firebrick_stats::Interval;
 use firebrick_types::Measured;
 use serde::{Deserialize, Serialize};
 
-use super::metrics::measured;
+use crate::metrics::measured;
 
 /// An estimate and its 95 % interval.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]

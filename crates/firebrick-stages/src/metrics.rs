@@ -2,7 +2,7 @@
 
 use firebrick_types::{Better, Measured};
 
-/// A metric of the pipeline `rlhf`.
+/// A metric of a pipeline.
 struct Metric {
     /// Its name; `POLICY` and `AXIS` stand for any.
     name: &'static str,
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn the_book_shows_the_list() {
-        let book = include_str!("../../../../../docs/book/src/metrics.md");
+        let book = include_str!("../../../docs/book/src/metrics.md");
         let table = to_markdown();
         assert!(book.contains(&table), "docs/book/src/metrics.md should hold:\n{table}");
     }

@@ -92,6 +92,48 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A reward model stands where a language model is wanted.
+    #[error(
+        "{}: a reward model, whose head gives a score and no tokens; `firebrick model info` and `firebrick model convert` take \
+         it: name a language model here",
+        path.display()
+    )]
+    RewardModel {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A language model stands where a reward model is wanted.
+    #[error(
+        "{}: a language model, which has no head that gives a score; `firebrick generate`, `firebrick chat` and `firebrick model \
+         logprobs` take it: name a reward model here, the folder of a stage that learnt preferences or of a class for \
+         sequence classification of transformers with one label",
+        path.display()
+    )]
+    LanguageModel {
+        /// The folder or file.
+        path: PathBuf,
+    },
+    /// A classifier gives something else than one score.
+    #[error(
+        "{}: `id2label` tells {labels} labels (2 where it is missing), expected 1; a reward model gives one score: name one, or \
+         train this classifier with `num_labels` 1",
+        path.display()
+    )]
+    Labels {
+        /// The `config.json`.
+        path: PathBuf,
+        /// Labels.
+        labels: usize,
+    },
+    /// The head of a reward model adds something that folders of `transformers` have no place for.
+    #[error(
+        "`head.bias` is {bias}, but reward models of transformers have no bias; scores are defined up to a constant: subtract \
+         it, so that the bias is 0"
+    )]
+    HeadBias {
+        /// What it adds.
+        bias: f32,
+    },
     /// A key holds something else than it should.
     #[error("{}: `{key}` is {found}, expected {expected}; correct it", path.display())]
     Key {

@@ -159,13 +159,17 @@ impl Tokenizer {
         Ok(Some(Self { plain: inner.into(), special: Arc::default(), spelling, size, learned, beginning, eoc }))
     }
 
+    /// The text of a `tokenizer.json`.
+    pub fn to_json(&self) -> String {
+        self.plain.to_string(true).expect("a tokenizer is made of text and numbers")
+    }
+
     /// Writes the `tokenizer.json`.
     ///
     /// # Errors
     /// If the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
-        let text = self.plain.to_string(true).expect("a tokenizer is made of text and numbers");
-        fs::write(path, text).map_err(|source| Error::Write { path: path.into(), source })
+        fs::write(path, self.to_json()).map_err(|source| Error::Write { path: path.into(), source })
     }
 
     /// The tokens of a text, no special token among them.

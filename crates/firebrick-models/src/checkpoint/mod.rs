@@ -28,6 +28,7 @@
 //! | generation | `generation_config.json` |
 
 mod generation;
+mod reward;
 mod save;
 
 use std::collections::BTreeMap;
@@ -41,11 +42,12 @@ use firebrick_text::Renderer;
 use serde_json::Value;
 
 pub use generation::GenerationConfig;
+pub use reward::save_reward_model;
 pub use save::save;
 
 use crate::files::{gguf, hugging_face, json as files};
-use crate::{Decoder, DecoderConfig, Error, FeedForward, Positions};
-use crate::{open_decoder, open_gguf, open_hugging_face, read_gguf_formats};
+use crate::{Decoder, DecoderConfig, Error, FeedForward, Positions, ScoredDecoder};
+use crate::{open_decoder, open_gguf, open_hugging_face, open_scored, read_gguf_formats};
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
@@ -218,16 +220,59 @@ impl Checkpoint {
         self.kind
     }
 
+    /// Whether its head gives a score instead of tokens, without reading the weights: a folder of a class for sequence classification of
+    /// `transformers`, or a preference model or critic of ours. A GGUF file holds a language model.
+    ///
+    /// # Errors
+    /// If the `config.json`, or the description of the tensors where it is needed, is damaged.
+    pub fn is_reward_model(&self) -> Result<bool, Error> {
+        match self.kind {
+            Kind::Gguf => Ok(false),
+            Kind::Firebrick => {
+                let tensors = header(&self.path.join(WEIGHTS))?;
+                Ok(!tensors.contains_key("wte.weight") && tensors.contains_key("body.wte.weight"))
+            }
+            Kind::HuggingFace => match hugging_face::is_classifier(&self.path)? {
+                Some(named) => Ok(named),
+                None => {
+                    let headers = self.weights()?.iter().map(|path| header(path)).collect::<Result<Vec<_>, _>>()?;
+                    Ok(headers.iter().any(|tensors| tensors.contains_key("score.weight")))
+                }
+            },
+        }
+    }
+
+    /// A reward model and its shape: the folder of a class for sequence classification with one label, ours or somebody else's, or what a
+    /// stage that learns preferences has made.
+    ///
+    /// The score is read at the last token of a sequence. A class of `transformers` has no output over tokens; the shape says `tied` then.
+    ///
+    /// # Errors
+    /// If it is a language model, has another number of labels than one, or as [`model`](Self::model).
+    pub fn reward_model(&self, device: &Device) -> Result<(ScoredDecoder, DecoderConfig), Error> {
+        if !self.is_reward_model()? {
+            return Err(Error::LanguageModel { path: self.path.clone() });
+        }
+        if self.kind == Kind::HuggingFace {
+            return hugging_face::open_classifier(&self.path, device);
+        }
+        self.check("body.")?;
+        open_scored(&self.path, device)
+    }
+
     /// The network and its shape.
     ///
     /// # Errors
-    /// If a file is damaged, its architecture is not built here, or shapes and tensors contradict each other.
+    /// If it is a reward model, a file is damaged, its architecture is not built here, or shapes and tensors contradict each other.
     pub fn model(&self, device: &Device) -> Result<(Decoder, DecoderConfig), Error> {
+        if self.is_reward_model()? {
+            return Err(Error::RewardModel { path: self.path.clone() });
+        }
         Ok(match self.kind {
             Kind::HuggingFace => open_hugging_face(&self.path, device)?,
             Kind::Gguf => open_gguf(&self.path, device)?,
             Kind::Firebrick => {
-                self.check()?;
+                self.check("")?;
                 open_decoder(&self.path, device)?
             }
         })
@@ -314,18 +359,17 @@ impl Checkpoint {
         serde_json::from_value(value).map_err(|source| Error::Json { path, source })
     }
 
-    /// Holds the numbers of a configuration of ours against the tensors, before a network of that shape is made.
-    fn check(&self) -> Result<(), Error> {
+    /// Holds the numbers of a configuration of ours against the tensors, those of the decoder under this name, before a network of that shape is made.
+    fn check(&self, body: &str) -> Result<(), Error> {
         let path = self.path.join(CONFIG);
         let settings = files::json(&path)?;
         let config = self.own_config()?;
         let tensors = header(&self.path.join(WEIGHTS))?;
-        if !tensors.contains_key("wte.weight") && tensors.contains_key("body.wte.weight") {
-            let reason = "a preference model, whose head gives a score and no tokens; name a language model".to_owned();
-            return Err(Error::Damaged { path: self.path.clone(), reason });
-        }
-        let size = |name: &str, axis: usize| tensors.get(name).and_then(|tensor| tensor.shape.get(axis)).copied();
-        let layers = (0..).take_while(|layer| tensors.contains_key(&format!("blocks.{layer}.mlp.fc.weight"))).count();
+        let size = |name: &str, axis: usize| {
+            tensors.get(&format!("{body}{name}")).and_then(|tensor| tensor.shape.get(axis)).copied()
+        };
+        let layers =
+            (0..).take_while(|layer| tensors.contains_key(&format!("{body}blocks.{layer}.mlp.fc.weight"))).count();
         let gates = if config.architecture.feed_forward == FeedForward::Swiglu { 2 } else { 1 };
         let inside = size("blocks.0.mlp.fc.weight", 1).map(|width| width / gates);
         let mut claims = vec![

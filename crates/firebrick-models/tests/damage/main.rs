@@ -132,7 +132,7 @@ fn a_stage_takes_the_tokenizer_of_its_run() {
     Renderer::new(tokenizer.clone(), template.clone(), TurnEnds::of(&tokenizer)).save(&stages[0]).unwrap();
     assert_eq!(opened(&stages[1]).unwrap().renderer.template().source(), template.source());
     save_scored(&config().init_scored(Seed::new(1), &cpu()), &config(), &stages[1]).unwrap();
-    assert!(message(&stages[1]).contains("artifact: a preference model, whose head gives a score"));
+    assert!(message(&stages[1]).contains("artifact: a reward model, whose head gives a score"));
     // Numbers that no tensor bears out are found before anything of their size is made.
     for (key, value) in [("vocab", 1_u64 << 45), ("n_layer", 1 << 50), ("d_ff", 1 << 40), ("d_model", 1 << 40)] {
         save_decoder(&config().init(Seed::new(1), &cpu()), &config(), &stages[1]).unwrap();

@@ -11,15 +11,20 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use firebrick_tensor::{Parameters, ParametersError};
+use firebrick_types::Seed;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::config::{Architecture, Biases, FeedForward, Norm, Positions, RotaryConfig, RotaryScaling};
-use crate::{Decoder, DecoderConfig, Error};
+use crate::files::json as files;
+use crate::{Decoder, DecoderConfig, Error, ScoredDecoder};
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+
+/// The outputs over tokens, of GPT-NeoX the second.
+const OUTPUTS: [&str; 2] = ["lm_head.weight", "embed_out.weight"];
 
 /// What is said of architectures that are none of these.
 const KNOWN: &str = "gpt2, gpt_neox, llama, mistral, qwen2";
@@ -30,7 +35,7 @@ const KNOWN: &str = "gpt2, gpt_neox, llama, mistral, qwen2";
 /// If a file is missing or damaged, the architecture is another one or has a part that is not built here, or a tensor is
 /// missing, surplus or of another shape than the configuration says.
 pub fn open_hugging_face(dir: &Path, device: &Device) -> Result<(Decoder, DecoderConfig), Error> {
-    let (family, config) = described(dir)?;
+    let (_, family, config) = described(dir)?;
     let path = dir.join(WEIGHTS);
     // Masks and the like come in many number formats, and are not read.
     let model = family
@@ -46,16 +51,98 @@ pub fn open_hugging_face(dir: &Path, device: &Device) -> Result<(Decoder, Decode
 /// If the `config.json` is missing or damaged, the architecture is another one or has a part that is not built here, or its numbers do not
 /// fit each other.
 pub(crate) fn config(dir: &Path) -> Result<DecoderConfig, Error> {
-    Ok(described(dir)?.1)
+    Ok(described(dir)?.2)
 }
 
-fn described(dir: &Path) -> Result<(Family, DecoderConfig), Error> {
+/// The end of the names of classes whose head scores a sequence.
+const CLASSIFIER: &str = "ForSequenceClassification";
+
+/// The head of such a class.
+const HEAD: [&str; 2] = ["score.weight", "score.bias"];
+
+/// Whether the `config.json` of a folder is that of a class for sequence classification; none where it names no class.
+///
+/// # Errors
+/// If the `config.json` is missing, or no JSON object.
+pub(crate) fn is_classifier(dir: &Path) -> Result<Option<bool>, Error> {
+    let path = dir.join(CONFIG);
+    let settings = files::json(&path)?;
+    let Some(classes) = settings.get("architectures") else { return Ok(None) };
+    let classes =
+        classes.as_array().ok_or_else(|| settings.wrong("architectures", "a list of the names of classes"))?;
+    Ok(Some(classes.iter().filter_map(Value::as_str).any(|class| class.ends_with(CLASSIFIER))))
+}
+
+/// Reads a decoder with a scalar head from a folder of a class for sequence classification with one label.
+///
+/// Such a class has no output over tokens, so that the body's is the transposed embedding, unless the folder has one.
+///
+/// # Errors
+/// As [`open_hugging_face`], and if there are several labels or no head.
+pub(crate) fn open_classifier(dir: &Path, device: &Device) -> Result<(ScoredDecoder, DecoderConfig), Error> {
+    let (described, family, mut config) = described(dir)?;
+    let labels = described.labels();
+    if labels != 1 {
+        return Err(Error::Labels { path: dir.join(CONFIG), labels });
+    }
+    let failed = |source| Error::Parameters { path: dir.join(WEIGHTS), source };
+    let mut checkpoint = weights(dir, |name| !family.is_derived(&config, name))?;
+    config.architecture.tied |= OUTPUTS.iter().all(|name| checkpoint.get(name).is_none());
+    let mut parameters = Parameters::default();
+    for (ours, theirs, found, expected) in [
+        ("head.weight", HEAD[0], vec![config.d_model, 1], vec![1, config.d_model]),
+        ("head.bias", HEAD[1], vec![1], vec![1]),
+    ] {
+        if let Some((shape, _)) = checkpoint.get(theirs)
+            && shape != expected
+        {
+            let (name, found) = (theirs.to_owned(), shape.to_vec());
+            return Err(failed(ParametersError::Shape { name, found, expected }));
+        }
+        match checkpoint.remove(theirs) {
+            Some(values) => parameters.insert(ours, found, values),
+            None if theirs == HEAD[1] => parameters.insert(ours, found, vec![0.0]),
+            None => return Err(failed(ParametersError::Missing(vec![theirs.to_owned()]))),
+        }
+    }
+    let body = family.parameters(&config, checkpoint).map_err(failed)?;
+    let blank = ScoredDecoder::from_body(config.blank(device), Seed::new(0));
+    let model = parameters.with("body.", body).load(blank).map_err(failed)?;
+    Ok((model, config))
+}
+
+/// Writes a decoder with a scalar head into a folder that exists, as a class for sequence classification with one label.
+///
+/// # Errors
+/// If the head has a bias, none of the architectures of `transformers` is this one, or a file cannot be written.
+pub(crate) fn save_classifier(model: &ScoredDecoder, config: &DecoderConfig, dir: &Path) -> Result<(), Error> {
+    // There is no output over tokens.
+    let tied = DecoderConfig { architecture: Architecture { tied: true, ..config.architecture }, ..*config };
+    let (family, mut described) = describe(&tied).ok_or(Error::NoSuchArchitecture { known: KNOWN })?;
+    let parameters = Parameters::of(model);
+    let values = |name: &str| parameters.get(name).expect("a scored decoder has a head").1;
+    if let Some(&bias) = values("head.bias").iter().find(|&&bias| bias != 0.0) {
+        return Err(Error::HeadBias { bias });
+    }
+    let mut checkpoint = family.checkpoint(&tied, &parameters.under("body."));
+    checkpoint.insert(HEAD[0], vec![1, config.d_model], values("head.weight").to_vec());
+    let class = described["architectures"][0].as_str().expect("an architecture is described by its class");
+    let body = ["ForCausalLM", "LMHeadModel"].iter().find_map(|end| class.strip_suffix(end));
+    described["architectures"] = json!([format!("{}{CLASSIFIER}", body.expect("a class of language models"))]);
+    described["id2label"] = json!({"0": "reward"});
+    described["label2id"] = json!({"reward": 0});
+    described["problem_type"] = json!("regression");
+    write(dir, &described, &checkpoint)
+}
+
+fn described(dir: &Path) -> Result<(Described, Family, DecoderConfig), Error> {
     let path = dir.join(CONFIG);
     let described: Described =
         serde_json::from_slice(&read(&path)?).map_err(|source| Error::Config { path: path.clone(), source })?;
     let config = described.config(&path)?;
     config.validate()?;
-    Ok((described.family(&path)?, config))
+    let family = described.family(&path)?;
+    Ok((described, family, config))
 }
 
 /// Writes a decoder into a folder that exists, as `transformers` reads it.
@@ -64,9 +151,12 @@ fn described(dir: &Path) -> Result<(Family, DecoderConfig), Error> {
 /// If none of its architectures is this one, or a file cannot be written.
 pub fn save_hugging_face(model: &Decoder, config: &DecoderConfig, dir: &Path) -> Result<(), Error> {
     let (family, described) = describe(config).ok_or(Error::NoSuchArchitecture { known: KNOWN })?;
-    let weights = family.checkpoint(config, &Parameters::of(model)).to_bytes();
-    let described = serde_json::to_vec_pretty(&described).expect("JSON can be written");
-    for (name, bytes) in [(CONFIG, described), (WEIGHTS, weights)] {
+    write(dir, &described, &family.checkpoint(config, &Parameters::of(model)))
+}
+
+fn write(dir: &Path, described: &Value, checkpoint: &Parameters) -> Result<(), Error> {
+    let described = serde_json::to_vec_pretty(described).expect("JSON can be written");
+    for (name, bytes) in [(CONFIG, described), (WEIGHTS, checkpoint.to_bytes())] {
         let path = dir.join(name);
         fs::write(&path, bytes).map_err(|source| Error::Write { path, source })?;
     }
@@ -143,6 +233,9 @@ struct Described {
     rotary_pct: Option<f64>,
     rope_scaling: Option<Rope>,
     rope_parameters: Option<Rope>,
+    // Of classifiers.
+    num_labels: Option<Value>,
+    id2label: Option<Value>,
 }
 
 /// How queries and keys are turned, as a `config.json` says it.
@@ -161,6 +254,13 @@ struct Rope {
 }
 
 impl Described {
+    /// What a classifier tells apart, as `transformers` counts it.
+    fn labels(&self) -> usize {
+        let counted = self.num_labels.as_ref().and_then(Value::as_u64).and_then(|count| usize::try_from(count).ok());
+        let named = self.id2label.as_ref().and_then(Value::as_object).map(serde_json::Map::len);
+        counted.or(named).unwrap_or(2)
+    }
+
     fn family(&self, path: &Path) -> Result<Family, Error> {
         match self.model_type.as_str() {
             "gpt2" => Ok(Family::Gpt2),
@@ -557,8 +657,7 @@ impl Family {
             ".rotary_emb.cos_cached",
             ".rotary_emb.sin_cached",
         ];
-        buffers.iter().any(|end| name.ends_with(end))
-            || (config.architecture.tied && ["lm_head.weight", "embed_out.weight"].contains(&name))
+        buffers.iter().any(|end| name.ends_with(end)) || (config.architecture.tied && OUTPUTS.contains(&name))
     }
 
     fn rules(self, config: &DecoderConfig, prefix: &str) -> Vec<Rule> {
@@ -645,7 +744,7 @@ impl Family {
             }
         }
         if !config.architecture.tied {
-            let name = if self == Self::GptNeox { "embed_out.weight" } else { "lm_head.weight" };
+            let name = if self == Self::GptNeox { OUTPUTS[1] } else { OUTPUTS[0] };
             rules.push(Rule::stacked("lm_head.weight".to_owned(), &[(name.to_owned(), vocab)], Some(d_model)));
         }
         rules

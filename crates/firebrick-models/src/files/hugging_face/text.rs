@@ -209,7 +209,7 @@ fn template(dir: &Path, settings: &Settings<'_>, tokens: BTreeMap<String, String
     const KEY: &str = "chat_template";
     let path = dir.join(TEMPLATE);
     if let Some(source) = files::text(&path)? {
-        return Ok(ChatTemplate::jinja(source, path.display().to_string(), tokens)?);
+        return Ok(ChatTemplate::jinja(conversation(&source), path.display().to_string(), tokens)?);
     }
     let source = match settings.get(KEY) {
         None => return Ok(ChatTemplate::dialogue().with_tokens(tokens)),
@@ -221,5 +221,43 @@ fn template(dir: &Path, settings: &Settings<'_>, tokens: BTreeMap<String, String
         }
         Some(_) => return Err(settings.wrong(KEY, "a template, or a list of them with one named `default`")),
     };
-    Ok(ChatTemplate::jinja(source, format!("{}, `{KEY}`", settings.path.display()), tokens)?)
+    Ok(ChatTemplate::jinja(conversation(source), format!("{}, `{KEY}`", settings.path.display()), tokens)?)
+}
+
+/// Where the template of a conversation begins and ends inside the one of a reward model.
+const SCORED: [&str; 2] =
+    ["{% set messages = messages[:-1] %}{% set add_generation_prompt = true %}\n", "{{ firebrick_scored }}"];
+
+/// The template of a reward model: the conversation up to its last answer by the template that prompts are rendered with, then that
+/// answer and the token at which the score is read, and nothing behind.
+///
+/// So `apply_chat_template` gives the tokens that the model was trained on, whatever the template writes behind an answer. Jinja drops
+/// the line break behind a tag, so the template within begins as it does by itself.
+pub(crate) fn scoring_template(renderer: &Renderer) -> String {
+    let (tokenizer, template) = (renderer.tokenizer(), renderer.template());
+    let quoted = |text: &str| format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'").replace('\n', "\\n"));
+    let start = match template.is_dialogue() {
+        true => renderer.start().into_iter().map(|id| tokenizer.token_text(id)).collect::<String>(),
+        false => String::new(),
+    };
+    let space = if template.is_dialogue() { " " } else { "" };
+    format!(
+        "{{% if messages[-1]['role'] != 'assistant' %}}{{{{ raise_exception('scores the last answer of a conversation, but its last \
+         message is of the role ' + messages[-1]['role']) }}}}{{% endif %}}{{% set firebrick_scored = {} + (messages[-1]['content'] | \
+         trim) + {} %}}{{{{ {} }}}}{}{}{}",
+        quoted(space),
+        quoted(&tokenizer.token_text(renderer.end())),
+        quoted(&start),
+        SCORED[0],
+        // Jinja drops the last line break of a template, which is not the last one here.
+        template.source().strip_suffix('\n').unwrap_or(template.source()),
+        SCORED[1],
+    )
+}
+
+/// The template of conversations inside one of a [reward model](scoring_template); another one as it is.
+fn conversation(source: &str) -> &str {
+    let [begin, end] = SCORED;
+    let within = source.strip_suffix(end).and_then(|source| source.split_once(begin));
+    within.filter(|(before, _)| before.contains("firebrick_scored")).map_or(source, |(_, within)| within)
 }

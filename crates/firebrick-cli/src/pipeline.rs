@@ -264,6 +264,9 @@ impl Run {
         if !self.options.quiet {
             say(format_args!("\n{}\n{}", results.summary, times(out, stages)?));
         }
+        if let Some(made) = entry.made {
+            say(format_args!("model: {}", pipelines::export(out, made)?.display()));
+        }
         say(format_args!("report: {}", stage_folder(out, "report")?.join("artifact/report.html").display()));
         if self.options.check_bands {
             let text = entry.bands.iter().find(|(known, _)| *known == recipe).map(|(_, text)| *text);

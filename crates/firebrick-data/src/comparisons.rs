@@ -4,11 +4,12 @@ use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
 
-use firebrick_text::dialogue::{ASSISTANT, HUMAN, parse, render};
+use firebrick_text::dialogue::{HUMAN, parse, render};
 use firebrick_types::{Dialogue, LabelledComparison, Message, Role};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::conversations::prompt;
 use crate::jsonl::{Record, rows};
 
 const SHAPE: &str = "{\"chosen\": …, \"rejected\": …} of two transcripts \"\\n\\nHuman: …\\n\\nAssistant: …\", \
@@ -142,19 +143,6 @@ fn dialogue(row: &Record, layout: Layout, side: &str) -> Result<Dialogue, Error>
 
 fn transcript(row: &Record, field: &str) -> Result<Dialogue, Error> {
     parse(row.text(field)?).map_err(|_| row.wrong(field, r#"a transcript that begins with "\n\nHuman:""#))
-}
-
-/// The dialogue of a `prompt`: messages, a text with markers, or the person's one turn.
-fn prompt(row: &Record) -> Result<Dialogue, Error> {
-    if row.value("prompt").is_some_and(serde_json::Value::is_array) {
-        return Ok(Dialogue::new(messages(row, "prompt")?));
-    }
-    let text = row.text("prompt")?;
-    if !text.starts_with(HUMAN) {
-        return Ok(Dialogue::new(vec![Message::human(text.trim())]));
-    }
-    let text = text.trim_end();
-    Ok(parse(text.strip_suffix(ASSISTANT).unwrap_or(text))?)
 }
 
 fn messages(row: &Record, field: &str) -> Result<Vec<Message>, Error> {

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use crate::layout::Layout;
+
 /// Where in a file something was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
@@ -90,7 +92,7 @@ pub enum Error {
         /// The field's path in the row.
         field: String,
         /// What it should be.
-        expected: &'static str,
+        expected: String,
         /// What it is.
         found: String,
         /// What a row looks like.
@@ -105,6 +107,32 @@ pub enum Error {
         found: &'static str,
         /// The first row's layout.
         first: &'static str,
+    },
+    /// A row has another layout than the first row of its file.
+    #[error("{place}: {found}, but the first row has {first}; keep one layout a file")]
+    OtherLayout {
+        /// The row.
+        place: Place,
+        /// The row's layout.
+        found: Layout,
+        /// The first row's layout.
+        first: Layout,
+    },
+    /// A file has rows of another kind than is wanted.
+    #[error("{}: it holds {found}, where {wanted} are wanted", path.display())]
+    WrongLayout {
+        /// The file.
+        path: PathBuf,
+        /// What it holds.
+        found: Layout,
+        /// What is wanted.
+        wanted: Layout,
+    },
+    /// A file has no row.
+    #[error("{}: it is empty; give a file with at least one row", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
     },
     /// A text is not a dialogue.
     #[error(

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
-
 use crate::Error;
 use crate::jsonl::rows;
+use crate::layout::Layout;
 
 /// How many folders below the first are looked into.
 const MAX_DEPTH: usize = 8;
@@ -23,8 +22,16 @@ pub struct Sources {
     pub texts: Vec<PathBuf>,
     /// Evaluation tasks, for [`crate::hhh_tasks::read`].
     pub hhh_tasks: Vec<PathBuf>,
+    /// Other JSONL of a known layout: conversations, prompts, and comparisons of other names than `train` and `test`.
+    pub others: Vec<(PathBuf, Layout)>,
     /// What was left alone.
     pub ignored: Vec<Ignored>,
+}
+
+/// Whether a file is a test set by its name: it begins with `test`, `valid`, `eval` or `dev`.
+pub fn is_test(path: &Path) -> bool {
+    let name = name(path).to_lowercase();
+    ["test", "valid", "eval", "dev"].iter().any(|beginning| name.starts_with(beginning))
 }
 
 /// A folder of comparisons; at least one of the two files is there.
@@ -53,7 +60,8 @@ pub struct Ignored {
 /// - `train.jsonl` and `test.jsonl` whose first row has `chosen` and `rejected`; their folder's name is the tranche;
 /// - JSONL whose first row has `answers`: questions and answers;
 /// - JSONL whose first row has `text`, and `.txt` other than a readme, licence, notice or part of a tokenizer: text;
-/// - `hhh_alignment/*/task.json`: evaluation tasks.
+/// - `hhh_alignment/*/task.json`: evaluation tasks;
+/// - other JSONL whose first row has a known layout.
 ///
 /// Of a folder named `eval`, nothing but the evaluation tasks is taken. Hidden entries and links to folders are left
 /// alone.
@@ -68,7 +76,11 @@ pub fn discover(dir: &Path) -> Result<Sources, Error> {
     let mut tranches = BTreeMap::new();
     walk(&root, 0, is_named(&root, "eval"), &mut sources, &mut tranches)?;
     sources.tranches = distinct(tranches)?;
-    if sources.tranches.is_empty() && sources.threads.is_empty() && sources.texts.is_empty() {
+    if sources.tranches.is_empty()
+        && sources.threads.is_empty()
+        && sources.texts.is_empty()
+        && sources.others.is_empty()
+    {
         return Err(Error::NoData { dir: dir.into(), found: describe(&sources) });
     }
     Ok(sources)
@@ -111,6 +123,7 @@ fn walk(
                 Kind::Threads => sources.threads.push(path),
                 Kind::Text => sources.texts.push(path),
                 Kind::HhhTask => sources.hhh_tasks.push(path),
+                Kind::Known(layout) => sources.others.push((path, layout)),
                 Kind::Other(reason) => sources.ignored.push(ignored(reason)),
             }
         }
@@ -124,6 +137,7 @@ enum Kind {
     Threads,
     Text,
     HhhTask,
+    Known(Layout),
     Other(&'static str),
 }
 
@@ -165,10 +179,12 @@ fn kind(path: &Path, evaluation: bool) -> Result<Kind, Error> {
     let compared = first.has("chosen") && first.has("rejected");
     Ok(match split {
         Some(split) if compared => split,
-        _ if compared => Kind::Other("comparisons, but not named train.jsonl or test.jsonl"),
-        _ if first.value("answers").is_some_and(Value::is_array) => Kind::Threads,
-        _ if first.value("text").is_some_and(Value::is_string) => Kind::Text,
-        _ => Kind::Other("no known fields"),
+        _ => match Layout::of_row(&first) {
+            Some(Layout::Threads) => Kind::Threads,
+            Some(Layout::Text) => Kind::Text,
+            Some(layout) => Kind::Known(layout),
+            None => Kind::Other("no known fields"),
+        },
     })
 }
 
@@ -275,10 +291,11 @@ mod tests {
             ("empty.jsonl", "empty"),
             ("train.jsonl.gz", "there both plain and compressed"),
             ("merges.txt", "part of a tokenizer"),
-            ("more.jsonl", "comparisons, but not named train.jsonl or test.jsonl"),
             ("table.csv", "no known format"),
         ];
         assert_eq!(ignored, expected.map(|(name, reason)| (name.to_owned(), reason)));
+        let others = sources.others.iter().map(|(path, layout)| (name(path), *layout)).collect::<Vec<_>>();
+        assert_eq!(others, [("more.jsonl".to_owned(), Layout::Comparisons)]);
     }
 
     #[test]
@@ -347,7 +364,9 @@ mod tests {
         assert_eq!(sources.threads.len(), 5);
         assert_eq!(sources.texts.len(), 10);
         assert_eq!(sources.hhh_tasks.len(), 4);
-        for ignored in ["autoj_pairwise.jsonl.gz", "util_train.csv.gz", "mmlu", "stories260K.bin"] {
+        let others = sources.others.iter().map(|(path, layout)| (name(path), *layout)).collect::<Vec<_>>();
+        assert!(others.contains(&("autoj_pairwise.jsonl.gz".to_owned(), Layout::Prompts)), "{others:?}");
+        for ignored in ["util_train.csv.gz", "mmlu", "stories260K.bin"] {
             assert!(sources.ignored.iter().any(|entry| entry.path.to_string_lossy().contains(ignored)), "{ignored}");
         }
     }

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod comparisons;
+pub mod conversations;
 mod error;
 mod file;
 pub mod folder;
@@ -9,6 +10,7 @@ pub mod hhh_tasks;
 #[cfg(feature = "hub")]
 pub mod hub;
 mod jsonl;
+pub mod layout;
 pub mod pmp;
 pub mod split;
 pub mod store;

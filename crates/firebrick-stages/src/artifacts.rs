@@ -11,7 +11,7 @@ use firebrick_models::{Decoder, DecoderConfig, ScoredDecoder, open_decoder, open
 use firebrick_pipeline::{Artifact, BoxError};
 use firebrick_report::metrics::{self, Metrics};
 use firebrick_text::Renderer;
-use firebrick_types::{HhhItem, LabelledComparison, Seed};
+use firebrick_types::{Dialogue, Example, HhhItem, LabelledComparison, Seed};
 use firebrick_world::{World, WorldConfig};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -55,6 +55,10 @@ impl Corpus {
     pub(crate) const TEST_PROBABILITIES: &str = "comparisons_test_probabilities.json";
     pub(crate) const RANKED_PAIRS: &str = "ranked_pairs.parquet";
     pub(crate) const HELD_OUT_RANKED_PAIRS: &str = "ranked_pairs_held_out.parquet";
+    pub(crate) const TRAIN_EXAMPLES: &str = "examples_train.json";
+    pub(crate) const HELD_OUT_EXAMPLES: &str = "examples_held_out.json";
+    pub(crate) const TRAIN_PROMPTS: &str = "prompts_train.json";
+    pub(crate) const HELD_OUT_PROMPTS: &str = "prompts_held_out.json";
     pub(crate) const HHH_ITEMS: &str = "hhh_items.json";
     pub(crate) const PROMPT: &str = "hhh_prompt.txt";
     pub(crate) const SUMMARY: &str = "summary.json";
@@ -80,7 +84,7 @@ impl Corpus {
 
     /// Rendered dialogues to distil on.
     pub fn dialogues(&self) -> Result<Vec<String>> {
-        self.rows(Self::DIALOGUES)
+        self.rows_if_any(Self::DIALOGUES)
     }
 
     /// Comparisons to learn from.
@@ -91,6 +95,40 @@ impl Corpus {
     /// Comparisons to measure on.
     pub fn test_comparisons(&self) -> Result<Vec<LabelledComparison>> {
         self.rows(Self::TEST_COMPARISONS)
+    }
+
+    /// Rows to finetune on.
+    pub fn train_examples(&self) -> Result<Vec<Example>> {
+        read_json(&self.0.join(Self::TRAIN_EXAMPLES))
+    }
+
+    /// The same to measure on.
+    pub fn held_out_examples(&self) -> Result<Vec<Example>> {
+        read_json(&self.0.join(Self::HELD_OUT_EXAMPLES))
+    }
+
+    /// What a policy may be asked that is to learn: prompts, or else those of the comparisons.
+    pub fn train_prompts(&self) -> Result<Vec<Dialogue>> {
+        self.prompts_or(Self::TRAIN_PROMPTS, Self::train_comparisons)
+    }
+
+    /// The same to measure on.
+    pub fn held_out_prompts(&self) -> Result<Vec<Dialogue>> {
+        self.prompts_or(Self::HELD_OUT_PROMPTS, Self::test_comparisons)
+    }
+
+    fn prompts_or(
+        &self,
+        name: &str,
+        comparisons: fn(&Self) -> Result<Vec<LabelledComparison>>,
+    ) -> Result<Vec<Dialogue>> {
+        if self.0.join(name).exists() {
+            return read_json(&self.0.join(name));
+        }
+        if !self.0.join(Self::TEST_COMPARISONS).exists() {
+            return Ok(Vec::new());
+        }
+        Ok(comparisons(self)?.into_iter().map(|one| one.comparison.prompt).collect())
     }
 
     /// The probability of each test comparison's outcome, where the annotators are simulated.
@@ -107,6 +145,21 @@ impl Corpus {
     /// The same to measure on; none where the data has only a test set of comparisons.
     pub fn held_out_ranked_pairs(&self) -> Result<Vec<RankedPair>> {
         self.rows_if_any(Self::HELD_OUT_RANKED_PAIRS)
+    }
+
+    /// Documents to measure on; none in a corpus without text.
+    pub(crate) fn held_out_text_if_any(&self) -> Result<Vec<String>> {
+        self.rows_if_any(Self::HELD_OUT_TEXT)
+    }
+
+    /// Comparisons to measure on; none in a corpus without comparisons.
+    pub(crate) fn test_comparisons_if_any(&self) -> Result<Vec<LabelledComparison>> {
+        self.rows_if_any(Self::TEST_COMPARISONS)
+    }
+
+    /// Two-way evaluation items; none in a corpus without.
+    pub(crate) fn hhh_items_if_any(&self) -> Result<Vec<HhhItem>> {
+        if self.0.join(Self::HHH_ITEMS).exists() { self.hhh_items() } else { Ok(Vec::new()) }
     }
 
     /// Two-way evaluation items.
@@ -219,6 +272,16 @@ pub(crate) struct Used {
 }
 
 impl PreferenceModel {
+    /// How it reads conversations, where that differs from how another model does; a model without a tokenizer of its own was trained
+    /// with that other one's.
+    pub(crate) fn own_renderer(&self, other: &Renderer) -> Result<Option<Renderer>> {
+        if !self.0.join(Vocabulary::FILE).exists() {
+            return Ok(None);
+        }
+        let own = Renderer::open(&self.0)?;
+        Ok((!own.reads_as(other)).then_some(own))
+    }
+
     pub(crate) const USED: &str = "used.json";
 
     pub(crate) fn used(&self) -> Result<Used> {

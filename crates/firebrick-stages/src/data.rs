@@ -153,6 +153,9 @@ impl Data {
             all.notes.push(format!("{}: {} evaluation items", name(path), items.len()));
             all.items.extend(items);
         }
+        let others = sources.others.iter();
+        all.notes
+            .extend(others.map(|(path, layout)| format!("{}: left alone, {layout} outside of a tranche", name(path))));
         all.notes.extend(sources.ignored.iter().map(|one| format!("{}: left alone, {}", name(&one.path), one.reason)));
         all.prompt = if self.recipe.prompt_conversations > 1 { hhh_prompt::FULL } else { hhh_prompt::SHORT }.to_owned();
         Ok(all)

@@ -7,7 +7,7 @@ use burn::module::Module;
 use firebrick_kernels::Precision;
 use firebrick_models::checkpoint::{Checkpoint, Text};
 use firebrick_models::{Decoder, DecoderConfig, LoraConfig, Positions, save_decoder};
-use firebrick_pipeline::{BoxError, Output, Stage, StageContext, digest};
+use firebrick_pipeline::{BoxError, Output, Pipeline, Stage, StageContext, digest};
 use firebrick_text::Tokenizer;
 use firebrick_train::lm;
 use firebrick_types::Seed;
@@ -16,7 +16,8 @@ use serde::Serialize;
 use crate::Env;
 use crate::artifacts::{Corpus, LanguageModel, METRICS, Vocabulary};
 use crate::checkpoint::located;
-use crate::recipe::{Shape, TrainRecipe};
+use crate::error::BadInput;
+use crate::recipe::{BaseRecipe, Shape, TokenizerRecipe, TrainRecipe};
 use crate::recorder::Recorder;
 
 /// Puts what was measured into the artifact: nothing if nothing was trained.
@@ -75,11 +76,39 @@ impl Base {
     /// If there is none.
     pub fn of(source: &str) -> Result<Self> {
         let checkpoint = located(source).with_context(|| format!("`base.model` = {source}"))?;
+        if checkpoint.is_reward_model()? {
+            return Err(BadInput::new(format!(
+                "{source} is a reward model, where a language model is wanted; it goes to --reward of `pipeline rl` and \
+                 `pipeline evaluate`, to `score`, and to --model of `pipeline reward`"
+            ))
+            .into());
+        }
         Ok(Self { source: source.to_owned(), checkpoint })
     }
 
+    /// The reward model that an option names.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn reward_model(option: &str, source: &str) -> Result<Self> {
+        let checkpoint = located(source).with_context(|| format!("{option} {source}"))?;
+        if !checkpoint.is_reward_model()? {
+            return Err(BadInput::new(format!(
+                "{option} {source} is a language model, where a reward model is wanted: a folder that `pipeline reward` leaves as \
+                 `model`, or another …ForSequenceClassification with one label"
+            ))
+            .into());
+        }
+        Ok(Self { source: source.to_owned(), checkpoint })
+    }
+
+    /// Where it is.
+    pub(crate) fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
     /// What tells its files from others of the same name.
-    fn digest(&self) -> Result<BTreeMap<String, String>, BoxError> {
+    pub(crate) fn digest(&self) -> Result<BTreeMap<String, String>, BoxError> {
         Ok(BTreeMap::from([(self.source.clone(), digest(self.checkpoint.path())?)]))
     }
 }
@@ -197,5 +226,55 @@ impl Stage<Env> for Pretrain {
         )?;
         keep_decoder(&model.valid(), &config, ctx)?;
         Ok(())
+    }
+}
+
+/// What a pipeline's models begin with: a checkpoint, or a tokenizer and a language model of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Start<'a> {
+    /// Where all randomness comes from.
+    pub seed: u64,
+    /// The checkpoint, if one is named.
+    pub base: &'a BaseRecipe,
+    /// How the tokenizer is trained otherwise.
+    pub tokenizer: &'a TokenizerRecipe,
+    /// The shape of the model; of a checkpoint its context and precision.
+    pub model: Shape,
+    /// How the model is pretrained.
+    pub pretrain: TrainRecipe,
+}
+
+impl Start<'_> {
+    /// Whether what is named is a reward model.
+    ///
+    /// # Errors
+    /// If there is no such checkpoint.
+    pub fn is_reward_model(&self) -> Result<bool> {
+        let Some(source) = self.base.checkpoint() else { return Ok(false) };
+        Ok(located(source).with_context(|| format!("--model {source}"))?.is_reward_model()?)
+    }
+
+    /// Adds the stages that make it; the text to learn from is that of `data`.
+    ///
+    /// # Errors
+    /// If there is no such checkpoint.
+    pub fn add(
+        &self,
+        p: &mut Pipeline<Env>,
+        data: Output<Corpus>,
+    ) -> Result<(Output<Vocabulary>, Output<LanguageModel>)> {
+        let Shape { context, precision, .. } = self.model;
+        Ok(match self.base.checkpoint() {
+            Some(source) => {
+                let base = Base::of(source)?;
+                let tokenizer = p.add("tokenizer", TakeTokenizer(base.clone()), ());
+                (tokenizer, p.add("base", TakeModel { base, context, precision }, ()))
+            }
+            None => {
+                let tokenizer = p.add("tokenizer", TrainTokenizer { vocab: self.tokenizer.vocab }, (data,));
+                let pretrain = Pretrain { seed: self.seed, model: self.model, train: self.pretrain };
+                (tokenizer, p.add("pretrain", pretrain, (data, tokenizer)))
+            }
+        })
     }
 }

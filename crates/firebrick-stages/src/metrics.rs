@@ -4,7 +4,7 @@ use firebrick_types::{Better, Measured};
 
 /// A metric of a pipeline.
 struct Metric {
-    /// Its name; `POLICY` and `AXIS` stand for any.
+    /// Its name; `POLICY`, `AXIS` and `WHEN` stand for any.
     name: &'static str,
     unit: &'static str,
     better: Better,
@@ -37,6 +37,11 @@ const METRICS: &[Metric] = &[
     metric("pm/clean_accuracy", "share of pairs", Higher, Some(0.5), "the train model on labels without noise; world only", "the nearer to 1 the better"),
     metric("pm/brier", "", Lower, Some(0.25), "mean squared error of predicted probabilities", "a coin has ¼"),
     metric("pm/ece", "", Lower, None, "expected calibration error", "near 0; compare at equal bins and sizes only"),
+    metric("pm/loss", "nats a pair", Lower, None, "mean ranked loss on held-out comparisons", "a coin has ln 2"),
+    metric("pm/calibration_slope", "", Neither, None, "slope of observed log-odds over predicted ones", "1 is calibrated, below is over-confident"),
+    metric("pmp/accuracy", "share of pairs", Higher, Some(0.5), "a pretrained preference model on held-out pairs of answers", "above ½, its interval too"),
+    metric("pmp/loss", "nats a pair", Lower, None, "mean ranked loss on them", "a coin has ln 2"),
+    metric("distill/kl/WHEN", "nats a token", Lower, None, "divergence of the student from the teacher behind the prompt, on held-out text, `before` and `after`", "`after` below `before`"),
     metric("train_pm/gain", "logits", Higher, Some(0.0), "mean score of `rlhf`'s answers less that of `distilled`'s, by the train preference model", "above 0"),
     metric("test_pm/gain", "logits", Higher, Some(0.0), "the same by the test preference model", "above 0; the train model's far above it is over-optimisation"),
     metric("finished/POLICY", "share of answers", Higher, None, "answers that ended by themselves", "near 1 where the model knows how answers end"),
@@ -44,7 +49,15 @@ const METRICS: &[Metric] = &[
     metric("oracle/POLICY", "0 to 1", Higher, None, "mean verdict of the oracle; world only", "`rlhf` above `distilled`"),
     metric("oracle/POLICY/AXIS", "0 to 1", Higher, None, "the same of `helpful`, `honest`, `harmless` alone", "which of the three paid for another"),
     metric("hhh/POLICY", "share of items", Higher, Some(0.5), "accuracy on HHH items by mutual information", "chance is ½"),
+    metric("eval_loss/WHEN", "nats a token", Lower, None, "mean loss of the tokens that count in held-out rows, `before` and `after` finetuning", "`after` below `before`"),
+    metric("eval_perplexity/WHEN", "", Lower, None, "its exponential", "the same"),
+    metric("eval_mean_token_accuracy/WHEN", "share of tokens", Higher, None, "held-out tokens that count and were the likeliest", "`after` above `before`"),
     metric("perplexity/POLICY", "", Lower, None, "of held-out documents, without the prompt", "what alignment costs in language"),
+    metric("reward/POLICY", "score", Higher, None, "mean score of a policy's responses by the reward model it learnt from", "after above before"),
+    metric("test_reward/POLICY", "score", Higher, None, "the same by a reward model that it did not learn from", "grows with `reward`; where it falls behind, the reward is gamed"),
+    metric("win_rate/POLICY", "share of prompts", Higher, Some(0.5), "prompts on which a policy's response scores higher than the first policy's", "above ½, its interval too"),
+    metric("kl/POLICY", "nats a response", Neither, None, "exact divergence of a policy from the first one on its own responses", "what the reward has cost"),
+    metric("length_score_correlation/POLICY", "", Neither, Some(0.0), "Pearson's correlation of length and reward over all responses", "far from 0: length may be what is rewarded (T-33)"),
     metric("win_rate", "share of prompts", Higher, Some(0.5), "prompts on which `rlhf` beats `distilled`, by the test model", "above ½, its interval too"),
     metric("kl", "nats an answer", Neither, None, "exact divergence of `rlhf` from `distilled` on its answers", "grows with training, falls with β"),
 ];
@@ -57,7 +70,7 @@ pub(crate) fn measured(name: impl Into<String>, estimate: f64) -> Measured {
     let name = name.into();
     let fits = |metric: &&Metric| {
         let (parts, wanted) = (name.split('/').collect::<Vec<_>>(), metric.name.split('/').collect::<Vec<_>>());
-        let fits = |(part, wanted): (&&str, &&str)| part == wanted || ["POLICY", "AXIS"].contains(wanted);
+        let fits = |(part, wanted): (&&str, &&str)| part == wanted || ["POLICY", "AXIS", "WHEN"].contains(wanted);
         parts.len() == wanted.len() && parts.iter().zip(&wanted).all(fits)
     };
     let known = METRICS.iter().find(fits).unwrap_or_else(|| panic!("the list of metrics has no `{name}`"));

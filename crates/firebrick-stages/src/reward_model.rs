@@ -1,10 +1,13 @@
 //! Stages `pmp`, `pm-train` and `pm-test`: the preference models.
 
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use burn::module::Module;
 use firebrick_data::pmp::{RankedPair, TextPair, binarize, ranked};
 use firebrick_data::split;
 use firebrick_eval::accuracy;
+use firebrick_models::checkpoint::Text;
 use firebrick_models::{DecoderConfig, LoraConfig, ScoredDecoder, save_scored};
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
 use firebrick_preference::Pair;
@@ -17,7 +20,8 @@ use serde::Serialize;
 
 use crate::Env;
 use crate::artifacts::{Corpus, LanguageModel, PreferenceModel, Used, Vocabulary, write_json};
-use crate::language::{adapted, keep_metrics};
+use crate::error::BadInput;
+use crate::language::{Base, adapted, keep_metrics};
 use crate::recipe::{PairRecipe, PmpRecipe, ProbeRecipe, Shape};
 
 /// Trains on the pairs, and judges some of the held-out ones meanwhile if the recipe asks for it.
@@ -103,24 +107,27 @@ pub struct Pmp {
     pub recipe: PmpRecipe,
 }
 
-impl Pmp {
-    /// Ranked pairs of answers as pairs of tokens; how many do not fit the context.
-    fn pairs(&self, answers: &[RankedPair], renderer: &Renderer) -> Result<(Vec<Pair>, usize)> {
-        let texts = if self.recipe.binarize {
-            answers.iter().flat_map(binarize).collect::<Vec<_>>()
-        } else {
-            answers.iter().map(ranked).collect()
-        };
-        let pair = |pair: &TextPair| -> Result<Pair> {
-            let [chosen, rejected] = [&pair.chosen, &pair.rejected].map(|text| renderer.scored_text(text));
-            Ok(Pair::new(Vec::new(), chosen?, rejected?))
-        };
-        let pairs = texts.iter().map(pair).collect::<Result<Vec<_>>>()?;
-        // Cutting a longer sample from the left would cut off its label, and leave nothing to learn.
-        let fits = |pair: &Pair| pair.chosen.len().max(pair.rejected.len()) <= self.model.context;
-        let (pairs, too_long): (Vec<_>, Vec<_>) = pairs.into_iter().partition(fits);
-        Ok((pairs, too_long.len()))
-    }
+/// Ranked pairs of answers as pairs of tokens; how many do not fit the context.
+pub(crate) fn ranked_tokens(
+    answers: &[RankedPair],
+    is_binary: bool,
+    context: usize,
+    renderer: &Renderer,
+) -> Result<(Vec<Pair>, usize)> {
+    let texts = if is_binary {
+        answers.iter().flat_map(binarize).collect::<Vec<_>>()
+    } else {
+        answers.iter().map(ranked).collect()
+    };
+    let pair = |pair: &TextPair| -> Result<Pair> {
+        let [chosen, rejected] = [&pair.chosen, &pair.rejected].map(|text| renderer.scored_text(text));
+        Ok(Pair::new(Vec::new(), chosen?, rejected?))
+    };
+    let pairs = texts.iter().map(pair).collect::<Result<Vec<_>>>()?;
+    // Cutting a longer sample from the left would cut off its label, and leave nothing to learn.
+    let fits = |pair: &Pair| pair.chosen.len().max(pair.rejected.len()) <= context;
+    let (pairs, too_long): (Vec<_>, Vec<_>) = pairs.into_iter().partition(fits);
+    Ok((pairs, too_long.len()))
 }
 
 impl Stage<Env> for Pmp {
@@ -135,8 +142,10 @@ impl Stage<Env> for Pmp {
         env: &Env,
     ) -> Result<(), BoxError> {
         let seed = Seed::new(self.seed).derive("hh/pmp");
-        let (pairs, too_long) = self.pairs(&corpus.ranked_pairs()?, &renderer)?;
-        let (held_out, _) = self.pairs(&corpus.held_out_ranked_pairs()?, &renderer)?;
+        let tokens =
+            |answers: &[RankedPair]| ranked_tokens(answers, self.recipe.binarize, self.model.context, &renderer);
+        let (pairs, too_long) = tokens(&corpus.ranked_pairs()?)?;
+        let (held_out, _) = tokens(&corpus.held_out_ranked_pairs()?)?;
         write_json(&ctx.artifact().join(PreferenceModel::USED), &Used { pairs: pairs.len(), too_long })?;
         let (body, config) = base.load_with_config(&env.device.clone().autodiff())?;
         let model = ScoredDecoder::from_body(adapted(body, self.lora, seed), seed);
@@ -202,6 +211,36 @@ impl Stage<Env> for AddHead {
         let (body, config) = base.load_with_config(&env.device)?;
         write_json(&ctx.artifact().join(PreferenceModel::USED), &Used { pairs: 0, too_long: 0 })?;
         keep(&ScoredDecoder::from_body(body, Seed::new(self.seed).derive("hh/pmp")), &config, ctx)?;
+        Ok(())
+    }
+}
+
+/// A reward model that somebody trained, with how it reads conversations.
+#[derive(Clone, Debug, Serialize)]
+pub struct TakeRewardModel(pub Base);
+
+impl Stage<Env> for TakeRewardModel {
+    const VERSION: u32 = 1;
+    type Inputs = ();
+    type Output = PreferenceModel;
+
+    fn external(&self, _env: &Env) -> Result<BTreeMap<String, String>, BoxError> {
+        self.0.digest()
+    }
+
+    fn run(&self, (): (), ctx: &StageContext, env: &Env) -> Result<(), BoxError> {
+        let checkpoint = self.0.checkpoint();
+        let (model, config) = checkpoint.reward_model(&env.device)?;
+        let Some(Text { renderer, .. }) = checkpoint.text(config.vocab)? else {
+            let path = checkpoint.path().display();
+            let message =
+                format!("{path} brings no tokenizer, so nobody knows how it reads; put its tokenizer.json beside it");
+            return Err(BadInput::new(message).into());
+        };
+        renderer.save(ctx.artifact())?;
+        write_json(&ctx.artifact().join(PreferenceModel::USED), &Used { pairs: 0, too_long: 0 })?;
+        save_scored(&model, &config, ctx.artifact())?;
+        keep_metrics(ctx)?;
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 pub mod dialogue;
 mod ends;
 mod error;
+mod mask;
 mod renderer;
 mod response;
 mod stop;
@@ -12,6 +13,7 @@ mod tokenizer;
 pub use ends::{Source, TurnEnd, TurnEnds};
 pub use error::Error;
 pub use firebrick_types::{Dialogue, Message};
+pub use mask::{Counted, Masked};
 pub use renderer::{ComparisonTokens, Renderer};
 pub use response::ResponseFormat;
 pub use stop::{StopStrings, StopText, StopWatch};

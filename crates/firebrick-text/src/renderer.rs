@@ -117,6 +117,16 @@ impl Renderer {
         Ok(Self::new(tokenizer, template, TurnEnds::listed(&ends, "chat.json of the run")).within(kept.vocab))
     }
 
+    /// Whether another one gives the same tokens: the same tokenizer and end, and conversations rendered alike.
+    pub fn reads_as(&self, other: &Self) -> bool {
+        let turns = ["a", "b", "c"].map(|text| [Message::human(text), Message::assistant(text)]).concat();
+        let alike = |turns: &[Message]| {
+            let dialogue = Dialogue::new(turns.to_vec());
+            self.prompt(&dialogue).ok() == other.prompt(&dialogue).ok()
+        };
+        self.tokenizer == other.tokenizer && self.end() == other.end() && [1, 3, 5].iter().all(|&n| alike(&turns[..n]))
+    }
+
     /// Text to token ids and back.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
@@ -291,6 +301,15 @@ mod tests {
 
     fn comparison() -> LabelledComparison {
         LabelledComparison::of_chosen(question(), "It is an oak.", "Hi there.", "test")
+    }
+
+    #[test]
+    fn renderers_that_give_the_same_tokens_are_alike() {
+        let (dialogues, other) = (Renderer::dialogues(tokenizer()), chat());
+        assert!(dialogues.reads_as(&Renderer::dialogues(tokenizer())) && other.reads_as(&other.clone()));
+        assert!(!dialogues.reads_as(&other), "another template");
+        let text = "Another text, another vocabulary.";
+        assert!(!dialogues.reads_as(&Renderer::dialogues(Tokenizer::train([text], 270).unwrap())));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod comparison;
 mod dialogue;
+mod example;
 mod hhh;
 mod measured;
 mod seed;
@@ -9,6 +10,7 @@ mod thread;
 
 pub use comparison::{Comparison, Label, LabelledComparison};
 pub use dialogue::{Dialogue, Message, Role};
+pub use example::Example;
 pub use hhh::HhhItem;
 pub use measured::{Better, Measured};
 pub use seed::Seed;

@@ -1,18 +1,28 @@
 //! The pipelines, each built from stages by its recipe.
 
+pub mod distill;
+pub mod evaluate;
+mod export;
+pub mod pmp;
+pub mod reward;
+pub mod rl;
 pub mod rlhf;
+pub mod sft;
 pub mod vision;
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use firebrick_data::hub;
 use firebrick_pipeline::Pipeline;
+use firebrick_rl::ppo::PpoConfig;
 use firebrick_types::Measured;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::{Env, recipe};
+
+pub use export::export;
 
 /// The recipe of a pipeline: every number that bears on its results.
 pub trait Recipe: Serialize + DeserializeOwned + 'static {
@@ -72,6 +82,17 @@ pub struct Input {
     pub required: bool,
     /// What becomes of it.
     pub goes: Goes,
+}
+
+impl Input {
+    /// The checkpoint that a model begins with.
+    pub const MODEL: Self = Self {
+        name: "model",
+        value: "DIR|FILE|hub:REPO",
+        about: "A checkpoint to begin with: a folder of transformers, a GGUF file, a stage of a run; default: a small model from nothing",
+        required: false,
+        goes: Goes::Setting("base.model"),
+    };
 }
 
 /// What becomes of an input.
@@ -137,7 +158,16 @@ pub struct Entry {
 }
 
 /// All pipelines.
-pub const ALL: &[Entry] = &[Entry::of::<rlhf::Recipe>(), Entry::of::<vision::Recipe>()];
+pub const ALL: &[Entry] = &[
+    Entry::of::<rlhf::Recipe>(),
+    Entry::of::<sft::Recipe>(),
+    Entry::of::<reward::Recipe>(),
+    Entry::of::<pmp::Recipe>(),
+    Entry::of::<distill::Recipe>(),
+    Entry::of::<rl::Recipe>(),
+    Entry::of::<evaluate::Recipe>(),
+    Entry::of::<vision::Recipe>(),
+];
 
 /// A recipe that was read and checked.
 pub trait Loaded {
@@ -217,4 +247,30 @@ impl Entry {
 /// The pipeline of this name.
 pub fn named(name: &str) -> Option<&'static Entry> {
     ALL.iter().find(|entry| entry.name == name)
+}
+
+/// Checks the numbers of PPO.
+///
+/// # Errors
+/// With the key and the fix.
+fn validate_ppo(ppo: &PpoConfig, context: usize) -> Result<()> {
+    let counts = [
+        ("ppo.prompts_per_iteration", ppo.prompts_per_iteration),
+        ("ppo.samples_per_prompt", ppo.samples_per_prompt),
+        ("ppo.sequences_per_update", ppo.sequences_per_update),
+        ("ppo.micro_batch_size", ppo.micro_batch_size),
+        ("ppo.passes", ppo.passes),
+        ("ppo.max_response_tokens", ppo.max_response_tokens),
+    ];
+    recipe::positive(&counts)?;
+    if ppo.max_response_tokens + 2 >= context {
+        bail!(
+            "recipe: `ppo.max_response_tokens` = {} leaves no room for a prompt in `model.context` = {context}",
+            ppo.max_response_tokens
+        );
+    }
+    if ppo.temperature <= 0.0 || ppo.temperature.is_nan() {
+        bail!("recipe: `ppo.temperature` is {}; it must be above 0", ppo.temperature);
+    }
+    Ok(())
 }

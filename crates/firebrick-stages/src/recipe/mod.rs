@@ -10,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
+pub(crate) use parts::positive;
 pub use parts::*;
 
 /// A recipe by the name of a built-in one or the path of a file, with settings laid over it.

@@ -1,7 +1,9 @@
 //! The numbers that stages take.
 
+use anyhow::{Result, bail};
 use firebrick_kernels::Precision;
 use firebrick_models::{Architecture, DecoderConfig, LoraConfig};
+use firebrick_text::Counted;
 use firebrick_train::{AdamWConfig, FitConfig, Passes, Schedule};
 use firebrick_world::WorldConfig;
 use serde::{Deserialize, Serialize};
@@ -28,6 +30,39 @@ impl BaseRecipe {
     pub fn lora(&self) -> Option<LoraConfig> {
         let Self { lora_rank: rank, lora_alpha: alpha, .. } = *self;
         (rank > 0).then(|| LoraConfig { rank, alpha, ..LoraConfig::default() })
+    }
+}
+
+/// An error that names a number of a recipe that must be at least 1 and is 0.
+pub(crate) fn positive(numbers: &[(&str, usize)]) -> Result<()> {
+    match numbers.iter().find(|(_, number)| *number == 0) {
+        Some((key, _)) => bail!("recipe: `{key}` is 0; it must be at least 1"),
+        None => Ok(()),
+    }
+}
+
+/// An error that names a share of a recipe that does not lie between 0 and 1.
+fn share(key: &str, number: f64) -> Result<()> {
+    if 0.0 < number && number < 1.0 {
+        return Ok(());
+    }
+    bail!("recipe: `{key}` is {number}; it must lie between 0 and 1")
+}
+
+impl BaseRecipe {
+    /// Checks its numbers.
+    ///
+    /// # Errors
+    /// With the key and the fix.
+    pub fn validate(&self) -> Result<()> {
+        if self.lora_rank > 0 && self.checkpoint().is_none() {
+            bail!(
+                "recipe: `base.lora_rank` = {} adapts weights that were never trained; name a checkpoint in `base.model` \
+                 (`--model`), or set it to 0",
+                self.lora_rank
+            );
+        }
+        Ok(())
     }
 }
 
@@ -65,12 +100,36 @@ pub struct RowsRecipe {
     pub held_out_rows: usize,
 }
 
+impl RowsRecipe {
+    /// Checks its numbers.
+    ///
+    /// # Errors
+    /// With the key and the fix.
+    pub fn validate(&self) -> Result<()> {
+        positive(&[("data.rows", self.rows), ("data.held_out_rows", self.held_out_rows)])?;
+        share("data.held_out", self.held_out)
+    }
+}
+
 /// How a tokenizer is trained.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenizerRecipe {
     /// Tokens, at most.
     pub vocab: usize,
+}
+
+impl TokenizerRecipe {
+    /// Checks its number.
+    ///
+    /// # Errors
+    /// With the key and the fix.
+    pub fn validate(&self) -> Result<()> {
+        if self.vocab < 257 {
+            bail!("recipe: `tokenizer.vocab` is {}; 256 bytes and the end of context need at least 257", self.vocab);
+        }
+        Ok(())
+    }
 }
 
 /// The shapes of the models: the policy's, and in what the others differ from it.
@@ -149,6 +208,16 @@ impl ModelRecipe {
     }
 }
 
+/// How far a checkpoint reads, and how it rounds.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContextRecipe {
+    /// Tokens that the model reads at most.
+    pub context: usize,
+    /// What linear maps round their factors to.
+    pub precision: Precision,
+}
+
 impl RoleRecipe {
     fn over(&self, shape: Shape) -> Shape {
         Shape {
@@ -208,6 +277,18 @@ pub struct TrainRecipe {
 }
 
 impl TrainRecipe {
+    /// Checks its numbers, which stand below `key`.
+    ///
+    /// # Errors
+    /// With the key and the fix.
+    pub fn validate(&self, key: &str) -> Result<()> {
+        let Self { batch_size, micro_batch_size, passes, .. } = *self;
+        for (name, number) in [("batch_size", batch_size), ("micro_batch_size", micro_batch_size), ("passes", passes)] {
+            positive(&[(&format!("{key}.{name}"), number)])?;
+        }
+        Ok(())
+    }
+
     /// How this many samples are read.
     pub fn passes(&self, samples: usize) -> Passes {
         let Self { batch_size, micro_batch_size, passes, .. } = *self;
@@ -273,6 +354,159 @@ pub struct PairRecipe {
     pub probe: ProbeRecipe,
     /// The optimiser; samples are pairs.
     pub train: TrainRecipe,
+}
+
+/// How a language model is finetuned.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SftRecipe {
+    /// Whether all tokens of a conversation are learnt, or the assistant's alone.
+    pub all_tokens: bool,
+    /// How often held-out rows are measured meanwhile.
+    pub probe: ProbeRecipe,
+    /// The optimiser; samples are rows.
+    pub train: TrainRecipe,
+}
+
+impl SftRecipe {
+    /// Which tokens of a conversation are learnt.
+    pub fn counted(&self) -> Counted {
+        if self.all_tokens { Counted::All } else { Counted::Assistant }
+    }
+}
+
+/// How a finetuned language model is measured.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SftEvaluateRecipe {
+    /// Sequences computed at a time.
+    pub micro_batch_size: usize,
+    /// Bootstrap resamples of every interval.
+    pub resamples: usize,
+    /// How often intervals hold what they estimate.
+    pub confidence: f64,
+    /// Held-out prompts that are answered before and after, for the report.
+    pub shown: usize,
+    /// Longest response, in tokens.
+    pub max_response_tokens: usize,
+    /// What logits are divided by when responses are drawn; 0 takes the likeliest token.
+    pub temperature: f64,
+}
+
+impl SftEvaluateRecipe {
+    /// Checks its numbers.
+    ///
+    /// # Errors
+    /// With the key and the fix.
+    pub fn validate(&self) -> Result<()> {
+        let counts = [
+            ("evaluate.micro_batch_size", self.micro_batch_size),
+            ("evaluate.resamples", self.resamples),
+            ("evaluate.max_response_tokens", self.max_response_tokens),
+        ];
+        positive(&counts)?;
+        share("evaluate.confidence", self.confidence)
+    }
+}
+
+/// How a student is measured that a prompt was distilled into.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DistilledRecipe {
+    /// Held-out texts, at most.
+    pub texts: usize,
+    /// Sequences computed at a time.
+    pub micro_batch_size: usize,
+    /// Bootstrap resamples of every interval.
+    pub resamples: usize,
+    /// How often intervals hold what they estimate.
+    pub confidence: f64,
+}
+
+impl DistilledRecipe {
+    /// Checks its numbers.
+    ///
+    /// # Errors
+    /// With the key and the fix.
+    pub fn validate(&self) -> Result<()> {
+        let counts = [
+            ("evaluate.texts", self.texts),
+            ("evaluate.micro_batch_size", self.micro_batch_size),
+            ("evaluate.resamples", self.resamples),
+        ];
+        positive(&counts)?;
+        share("evaluate.confidence", self.confidence)
+    }
+}
+
+/// How language models are compared.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CompareRecipe {
+    /// Held-out prompts that every model answers, at most.
+    pub prompts: usize,
+    /// Held-out documents for the perplexity, at most.
+    pub documents: usize,
+    /// Longest response, in tokens.
+    pub max_response_tokens: usize,
+    /// What logits are divided by when responses are drawn; 0 takes the likeliest token.
+    pub temperature: f64,
+    /// Sequences computed at a time.
+    pub micro_batch_size: usize,
+    /// Bootstrap resamples of every interval.
+    pub resamples: usize,
+    /// How often intervals hold what they estimate.
+    pub confidence: f64,
+    /// Bins of the calibration curve.
+    pub calibration_bins: usize,
+    /// Prompts shown with the responses in the report.
+    pub shown: usize,
+}
+
+impl CompareRecipe {
+    /// Checks its numbers.
+    ///
+    /// # Errors
+    /// With the key and the fix.
+    pub fn validate(&self) -> Result<()> {
+        let counts = [
+            ("evaluate.prompts", self.prompts),
+            ("evaluate.documents", self.documents),
+            ("evaluate.max_response_tokens", self.max_response_tokens),
+            ("evaluate.micro_batch_size", self.micro_batch_size),
+            ("evaluate.resamples", self.resamples),
+            ("evaluate.calibration_bins", self.calibration_bins),
+        ];
+        positive(&counts)?;
+        share("evaluate.confidence", self.confidence)
+    }
+}
+
+/// How a preference model is measured.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JudgeRecipe {
+    /// Sequences computed at a time.
+    pub micro_batch_size: usize,
+    /// How often intervals hold what they estimate.
+    pub confidence: f64,
+    /// Bins of the calibration curve.
+    pub calibration_bins: usize,
+}
+
+impl JudgeRecipe {
+    /// Checks its numbers.
+    ///
+    /// # Errors
+    /// With the key and the fix.
+    pub fn validate(&self) -> Result<()> {
+        let counts = [
+            ("evaluate.micro_batch_size", self.micro_batch_size),
+            ("evaluate.calibration_bins", self.calibration_bins),
+        ];
+        positive(&counts)?;
+        share("evaluate.confidence", self.confidence)
+    }
 }
 
 /// A policy of the pipeline `rlhf`.

@@ -127,12 +127,6 @@ impl super::Recipe for Recipe {
             ("pm.train.batch_size", self.pm.train.batch_size),
             ("pm.train.micro_batch_size", self.pm.train.micro_batch_size),
             ("pm.train.passes", self.pm.train.passes),
-            ("ppo.prompts_per_iteration", self.ppo.prompts_per_iteration),
-            ("ppo.samples_per_prompt", self.ppo.samples_per_prompt),
-            ("ppo.sequences_per_update", self.ppo.sequences_per_update),
-            ("ppo.micro_batch_size", self.ppo.micro_batch_size),
-            ("ppo.passes", self.ppo.passes),
-            ("ppo.max_response_tokens", self.ppo.max_response_tokens),
             ("evaluate.comparisons", self.evaluate.comparisons),
             ("evaluate.prompts", self.evaluate.prompts),
             ("evaluate.documents", self.evaluate.documents),
@@ -189,17 +183,7 @@ impl super::Recipe for Recipe {
                 );
             }
         }
-        if self.ppo.max_response_tokens + 2 >= self.model.context {
-            bail!(
-                "recipe: `ppo.max_response_tokens` = {} leaves no room for a prompt in `model.context` = {}",
-                self.ppo.max_response_tokens,
-                self.model.context
-            );
-        }
-        if self.ppo.temperature <= 0.0 || self.ppo.temperature.is_nan() {
-            bail!("recipe: `ppo.temperature` is {}; it must be above 0", self.ppo.temperature);
-        }
-        Ok(())
+        super::validate_ppo(&self.ppo, self.model.context)
     }
 
     fn pipeline(&self, env: &Env) -> Result<Pipeline<Env>> {
@@ -245,8 +229,9 @@ impl super::Recipe for Recipe {
         let train_pm = p.add("pm-train", pm(Half::First), (data, tokenizer, pmp));
         let test_pm = p.add("pm-test", pm(Half::Second), (data, tokenizer, pmp));
         let critic = if critic_shape == pm_shape { Vec::new() } else { vec![base_of(critic_shape)] };
-        let ppo = Ppo { seed, model: policy_shape, lora, recipe: self.ppo };
-        let policy = p.add("ppo", ppo, (data, tokenizer, distilled, train_pm, critic));
+        let context = policy_shape.context;
+        let ppo = Ppo { seed, context, half: None, lora, recipe: self.ppo, probe: None };
+        let policy = p.add("ppo", ppo, (data, tokenizer, distilled, train_pm, Vec::new(), critic));
         let evaluate = Evaluate {
             seed,
             model: policy_shape,

@@ -3,10 +3,8 @@
 use anyhow::{Context, Result};
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
 use firebrick_report::metrics::Metrics;
-use firebrick_report::page::{Align, Answer, Block, Column, DialoguePair, Figure, Page, Row, Section, Table, Tone};
-use firebrick_report::plot::{
-    Calibration as CalibrationPlot, CalibrationBin, Cloud, Fit, Histograms, Line, LineChart, Sample, Scatter,
-};
+use firebrick_report::page::{Answer, Block, DialoguePair, Figure, Page, Section, Tone};
+use firebrick_report::plot::{Cloud, Fit, Histograms, Line, Sample, Scatter};
 use firebrick_stats::{least_squares_line, pearson};
 use serde::Serialize;
 
@@ -14,35 +12,13 @@ use super::Recipe;
 use super::results::{Calibration, Results, Verdict};
 use crate::Env;
 use crate::artifacts::{Corpus, Evaluation, LanguageModel, PreferenceModel, Report, Summary};
+use crate::report::{calibration, chart, curve, paragraph, row, run_section, table};
 
 /// The recipe of the stage: the whole run's, which the page states.
 #[derive(Clone, Debug, Serialize)]
 pub struct WriteReport {
     /// The recipe.
     pub recipe: Recipe,
-}
-
-fn paragraph(text: impl Into<String>) -> Block {
-    Block::Paragraph(text.into())
-}
-
-fn table(caption: &str, columns: &[&str], rows: Vec<Row>) -> Block {
-    let align = |index: usize| if index == 0 { Align::Left } else { Align::Right };
-    let column = |(index, name): (usize, &&str)| Column { name: (*name).to_owned(), align: align(index) };
-    Block::Table(Table { caption: caption.to_owned(), columns: columns.iter().enumerate().map(column).collect(), rows })
-}
-
-fn row(cells: Vec<String>, emphasis: bool) -> Row {
-    Row { cells, emphasis }
-}
-
-fn curve(metrics: &Metrics, name: &str) -> Vec<(f64, f64)> {
-    metrics.column(name).map(|column| column.by_samples()).unwrap_or_default()
-}
-
-fn chart(title: &str, y: &str, lines: Vec<Line>) -> Figure {
-    let svg = LineChart { title: title.to_owned(), x: "samples".to_owned(), y: y.to_owned(), lines }.to_svg();
-    Figure { svg, caption: String::new() }
 }
 
 fn training(
@@ -156,12 +132,6 @@ fn preference(results: &Results) -> Section {
         Verdict::DoesNot => (Tone::Warn, "does not beat the length-only baseline"),
     };
     let verdict = Block::Callout(tone, format!("The preference model {verdict}."));
-    let bins = results.calibration_curve.iter().map(|&(predicted, observed, count)| CalibrationBin {
-        predicted,
-        observed,
-        count: count as usize,
-    });
-    let calibration = CalibrationPlot { title: "Calibration of the train PM".into(), bins: bins.collect() }.to_svg();
     let histogram = Histograms {
         title: "Scores of the train PM on test comparisons".into(),
         x: "score".into(),
@@ -171,10 +141,7 @@ fn preference(results: &Results) -> Section {
         ],
     };
     let figures = vec![
-        Figure {
-            svg: calibration,
-            caption: "All test comparisons, by the probability that the model gives its choice.".into(),
-        },
+        calibration("Calibration of the train PM", &results.calibration_curve),
         Figure { svg: histogram.to_svg(), caption: String::new() },
     ];
     let caption = if simulated {
@@ -309,15 +276,8 @@ fn dialogues(results: &Results) -> Section {
     Section { title: "Dialogues before and after".into(), blocks: results.shown.iter().map(block).collect() }
 }
 
-fn run_of(summary: &Summary, pms: [&PreferenceModel; 3], recipe: &Recipe, ctx: &StageContext) -> Result<Section> {
-    let mut facts = vec![
-        ("data".to_owned(), summary.source.clone()),
-        ("seed".to_owned(), recipe.seed.to_string()),
-        ("firebrick".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-        ("burn".to_owned(), "0.22.1".to_owned()),
-        ("fingerprint of everything this page was made from".to_owned(), ctx.fingerprint().to_owned()),
-    ];
-    facts.extend(summary.kept.iter().map(|(name, count)| (name.clone(), count.to_string())));
+fn run_of(summary: Summary, pms: [&PreferenceModel; 3], recipe: &Recipe, ctx: &StageContext) -> Result<Section> {
+    let mut facts = Vec::new();
     for (name, pm) in ["preference-model pretraining", "the train PM", "the test PM"].into_iter().zip(pms) {
         let used = pm.used()?;
         let too_long = match used.too_long {
@@ -326,16 +286,7 @@ fn run_of(summary: &Summary, pms: [&PreferenceModel; 3], recipe: &Recipe, ctx: &
         };
         facts.push((format!("pairs of {name}"), format!("{}{too_long}", used.pairs)));
     }
-    let text = toml::to_string(recipe).context("a recipe can be written as TOML")?;
-    let recipe = Block::Details {
-        summary: "The recipe, every number".into(),
-        blocks: text.split("\n\n").map(paragraph).collect(),
-    };
-    let notes = Block::Details {
-        summary: "The data, file by file".into(),
-        blocks: summary.notes.iter().map(paragraph).collect(),
-    };
-    Ok(Section { title: "What was run".into(), blocks: vec![Block::Facts(facts), recipe, notes] })
+    run_section(&[summary], facts, recipe, ctx)
 }
 
 fn summary_of(results: &Results) -> String {
@@ -404,7 +355,7 @@ impl Stage<Env> for WriteReport {
                 hacking(&results),
                 curves,
                 dialogues(&results),
-                run_of(&corpus.summary()?, [&pmp, &train_pm, &test_pm], &self.recipe, ctx)?,
+                run_of(corpus.summary()?, [&pmp, &train_pm, &test_pm], &self.recipe, ctx)?,
             ],
         };
         let path = ctx.artifact().join(Report::FILE);

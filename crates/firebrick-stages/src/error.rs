@@ -1,0 +1,14 @@
+//! What is wrong with what was given.
+
+/// Something that was given cannot work: a recipe, a model or a file of another kind than the one that is wanted.
+///
+/// The message names the thing and the way on. Commands end with exit code 2 where it is among the causes.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadInput(String);
+
+impl BadInput {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}

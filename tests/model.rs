@@ -166,6 +166,67 @@ fn a_stage_of_a_run_is_a_checkpoint() {
     assert_eq!(ours["tokens"].as_array().unwrap().last().unwrap()["text"], "<|eoc|>");
 }
 
+/// A reward model's folder of transformers, a GGUF file of a folder, and what neither can be.
+#[test]
+fn reward_models_and_gguf_files_are_converted() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| dir.path().join(name).to_str().expect("the path is text").to_owned();
+    let (folder, file, judge) = (path("folder"), path("copy.gguf"), path("judge"));
+    // A byte-level tokenizer; what a file holds is what the folder holds.
+    succeed(&["model", "convert", &small("firebrick-models/tests/tokenizers/qwen2.gguf"), &folder]);
+    assert_eq!(succeed(&["model", "convert", &folder, &file]).trim_end(), file);
+    let text = "The quick brown fox, 東京.";
+    let tokens = |source: &str| log_probs(&[source, "--text", text])["tokens"].clone();
+    assert_eq!(tokens(&file), tokens(&folder));
+    for (format, counted) in [("f16", "F16"), ("bf16", "BF16")] {
+        let file = path(&format!("{format}.gguf"));
+        succeed(&["model", "convert", &folder, &file, "--format", format]);
+        let told = succeed(&["model", "info", &file]);
+        assert!(told.contains(&format!(" {counted}")) && told.contains(" F32; read as F32"), "{told}");
+    }
+
+    let mut config: Value = serde_json::from_slice(&fs::read(Path::new(&folder).join("config.json")).unwrap()).unwrap();
+    let width = config["hidden_size"].as_u64().unwrap() as usize;
+    config["architectures"] = serde_json::json!(["LlamaForSequenceClassification"]);
+    config["id2label"] = serde_json::json!({"0": "LABEL_0"});
+    let weights = Path::new(&folder).join("model.safetensors");
+    let mut tensors = Parameters::from_bytes(&fs::read(&weights).unwrap()).unwrap();
+    tensors.insert("score.weight", vec![1, width], vec![0.5; width]);
+    let theirs = path("theirs");
+    fs::create_dir(&theirs).unwrap();
+    for entry in fs::read_dir(&folder).unwrap().flatten() {
+        fs::copy(entry.path(), Path::new(&theirs).join(entry.file_name())).unwrap();
+    }
+    fs::write(Path::new(&theirs).join("config.json"), config.to_string()).unwrap();
+    fs::write(Path::new(&theirs).join("model.safetensors"), tensors.to_bytes()).unwrap();
+    succeed(&["model", "convert", &theirs, &judge]);
+    let told = succeed(&["model", "info", &judge]);
+    assert!(told.contains(&format!("head          a score, of {width} numbers and a bias")), "{told}");
+
+    for (args, expected) in [
+        (
+            vec!["convert", &judge, &path("judge.gguf")],
+            "judge is a reward model, and a .gguf file holds a language model; name a",
+        ),
+        (vec!["convert", &folder, &file], "copy.gguf: is there already; name another file, or remove it first"),
+        (vec!["convert", &folder, &path("x"), "--format", "f16"], "--format is of .gguf files, and "),
+        (vec!["convert", &folder, &path("x.gguf"), "--format", "q8"], "[possible values: f32, f16, bf16]"),
+        (
+            vec!["convert", &gpt2(), &path("x.gguf")],
+            "gpt2 has no tokenizer, which a .gguf file carries; put `tokenizer.json`",
+        ),
+        (vec!["convert", &spm(), &path("x.gguf")], "x.gguf: `decoder` is not ByteLevel; byte-level encodings alone"),
+        (
+            vec!["logprobs", &judge, "--text", "x"],
+            "judge: a reward model, whose head gives a score and no tokens; `firebrick model",
+        ),
+    ] {
+        let found = fail(&[&["model"], args.as_slice()].concat());
+        assert!(found.contains(expected), "{args:?}: {found}\nexpected {expected}");
+    }
+    assert!(!dir.path().join("x.gguf").exists() && !dir.path().join("x.gguf.partial").exists());
+}
+
 #[test]
 fn what_is_wrong_is_told_with_a_way_on() {
     let dir = tempfile::tempdir().expect("a temporary folder");

@@ -8,9 +8,9 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use burn::module::Param;
 use burn::tensor::{Device, Tensor};
-use clap::{Args, Subcommand};
-use firebrick_models::checkpoint::{Checkpoint, Text, save};
-use firebrick_models::{Architecture, Decoder, DecoderConfig, FeedForward, Norm, Positions, RotaryScaling};
+use clap::{Args, Subcommand, ValueEnum};
+use firebrick_models::checkpoint::{Checkpoint, Text, save, save_gguf, save_reward_model};
+use firebrick_models::{Architecture, Decoder, DecoderConfig, FeedForward, GgufFormat, Norm, Positions, RotaryScaling};
 use firebrick_stages::checkpoint::located;
 use firebrick_tensor::{ParameterVisitor, TokenBatch, visit_parameters};
 use firebrick_text::{Renderer, Tokenizer, TurnEnd};
@@ -26,7 +26,8 @@ pub(crate) enum Command {
     /// Say what a checkpoint holds and how much memory it takes to use and to train.
     #[command(after_help = INFO)]
     Info(Info),
-    /// Write a checkpoint as a folder that transformers loads: weights, tokenizer, chat template, generation settings.
+    /// Write a checkpoint for other programs, with its tokenizer and chat template: a folder that transformers loads, or a .gguf file that
+    /// llama.cpp loads.
     #[command(after_help = CONVERT)]
     Convert(Convert),
     /// Print the log-probability of each token of a text, in nats, as JSON.
@@ -44,8 +45,13 @@ const CONVERT: &str = "Examples:
   firebrick model convert SmolLM2-135M-Instruct.Q4_1.gguf smollm2    from GGUF, its numbers widened to 32 bits
   firebrick model convert runs/rlhf-world/08-ppo aligned                what a run has made
   firebrick model convert hub:openai-community/gpt2 gpt2             from the Hugging Face Hub
+  firebrick model convert runs/rlhf-world/05-preference judge        a reward model, for sequence classification
+  firebrick model convert aligned aligned.gguf --format bf16         one file, for llama.cpp
 Then, in Python:
-  AutoModelForCausalLM.from_pretrained(\"smollm2\"), AutoTokenizer.from_pretrained(\"smollm2\")";
+  AutoModelForCausalLM.from_pretrained(\"smollm2\"), AutoTokenizer.from_pretrained(\"smollm2\")
+  AutoModelForSequenceClassification.from_pretrained(\"judge\")      scores what apply_chat_template renders
+and in a shell:
+  llama-cli --model aligned.gguf";
 
 const LOGPROBS: &str = "Examples:
   firebrick model logprobs ./gpt2 --text 'The capital of France is Paris'
@@ -67,8 +73,19 @@ pub(crate) struct Info {
 pub(crate) struct Convert {
     /// A folder of transformers, a stage of a pipeline's run, a .gguf file, or hub:OWNER/NAME.
     source: String,
-    /// The folder to write; it must not exist, or be empty.
+    /// The folder to write, which must not exist, or be empty; or a file that ends in .gguf, which must not exist.
     out: PathBuf,
+    /// What the numbers of a .gguf file's matrices are rounded to [default: f32].
+    #[arg(long)]
+    format: Option<Format>,
+}
+
+/// Number formats of a .gguf file.
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    F32,
+    F16,
+    Bf16,
 }
 
 #[derive(Args)]
@@ -100,14 +117,7 @@ struct Given {
 pub(crate) fn execute(command: Command) -> Result<ExitCode> {
     match command {
         Command::Info(Info { source, lora_rank }) => info(&source, lora_rank)?,
-        Command::Convert(Convert { source, out }) => {
-            let Opened { model, config, text, .. } = open(&source, &Device::flex())?;
-            save(&model, &config, text.as_ref(), &out)?;
-            if text.is_none() {
-                remark(format_args!("warning: {source} has no tokenizer, so {} has none either", out.display()));
-            }
-            say(out.display());
-        }
+        Command::Convert(given) => convert(&given)?,
         Command::Logprobs(Logprobs { source, given, on }) => {
             let listed = log_probs(&source, &given, &on.device)?;
             say(serde_json::to_string_pretty(&listed)?);
@@ -129,6 +139,54 @@ fn open(source: &str, device: &Device) -> Result<Opened> {
     let (model, config) = checkpoint.model(device)?;
     let text = checkpoint.text(config.vocab)?;
     Ok(Opened { checkpoint, model, config, text })
+}
+
+fn convert(Convert { source, out, format }: &Convert) -> Result<()> {
+    let checkpoint = located(source)?;
+    let is_gguf = out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"));
+    if let (Some(_), false) = (format, is_gguf) {
+        bail!("--format is of .gguf files, and {} is a folder, whose numbers are F32; leave it out", out.display());
+    }
+    let text = if checkpoint.is_reward_model()? {
+        if is_gguf {
+            bail!(
+                "{} is a reward model, and a .gguf file holds a language model; name a folder to write",
+                checkpoint.path().display()
+            );
+        }
+        let (model, config) = checkpoint.reward_model(&Device::flex())?;
+        let text = checkpoint.text(config.vocab)?;
+        save_reward_model(&model, &config, text.as_ref(), out)?;
+        text
+    } else {
+        let Opened { model, config, text, .. } = open(source, &Device::flex())?;
+        match (is_gguf, &text) {
+            (false, text) => save(&model, &config, text.as_ref(), out)?,
+            (true, None) => bail!(
+                "{} has no tokenizer, which a .gguf file carries; put `tokenizer.json` beside its weights, or write a folder",
+                checkpoint.path().display()
+            ),
+            (true, Some(text)) => {
+                let format = match format.unwrap_or(Format::F32) {
+                    Format::F32 => GgufFormat::F32,
+                    Format::F16 => GgufFormat::F16,
+                    Format::Bf16 => GgufFormat::Bf16,
+                };
+                save_gguf(&model, &config, text, format, out)?;
+                if config.architecture.feed_forward == FeedForward::Gelu {
+                    remark(
+                        "warning: llama.cpp computes GELU by tanh, so its numbers differ a little from those of this model",
+                    );
+                }
+            }
+        }
+        text
+    };
+    if text.is_none() {
+        remark(format_args!("warning: {source} has no tokenizer, so {} has none either", out.display()));
+    }
+    say(out.display());
+    Ok(())
 }
 
 /// A text's tokens with their log-probabilities.
@@ -202,13 +260,27 @@ fn score(model: &Decoder, ids: &[TokenId]) -> Vec<f32> {
 }
 
 fn info(source: &str, rank: usize) -> Result<()> {
-    let Opened { checkpoint, model, config, text } = open(source, &Device::flex())?;
+    let checkpoint = located(source)?;
+    let is_reward_model = checkpoint.is_reward_model()?;
+    let (model, config) = if is_reward_model {
+        let (model, config) = checkpoint.reward_model(&Device::flex())?;
+        (model.body().clone(), config)
+    } else {
+        checkpoint.model(&Device::flex())?
+    };
+    let text = checkpoint.text(config.vocab)?;
     let formats = checkpoint.formats()?;
     let line = |name: &str, what: &str| say(format_args!("{name:<14}{what}"));
     line("name", checkpoint.name());
     line("source", &format!("{} ({})", checkpoint.path().display(), checkpoint.kind()));
     line("architecture", &architecture(&config));
     line("shape", &shape(&config));
+    if is_reward_model {
+        line(
+            "head",
+            &format!("a score, of {} numbers and a bias, which are not counted below", grouped(config.d_model)),
+        );
+    }
     let counts = Counts::of(&model);
     line("parameters", &grouped(counts.all()));
     for (part, count) in &counts.parts {

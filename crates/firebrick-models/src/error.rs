@@ -200,6 +200,12 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
+    /// A file may only be written where none is.
+    #[error("{}: is there already; name another file, or remove it first", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
     /// A `config.json` is not one of ours.
     #[error("{path}: {source}")]
     Config {

@@ -45,6 +45,8 @@ pub use generation::GenerationConfig;
 pub use reward::save_reward_model;
 pub use save::save;
 
+pub use crate::files::gguf::write::save_gguf;
+
 use crate::files::{gguf, hugging_face, json as files};
 use crate::{Decoder, DecoderConfig, Error, FeedForward, Positions, ScoredDecoder};
 use crate::{open_decoder, open_gguf, open_hugging_face, open_scored, read_gguf_formats};

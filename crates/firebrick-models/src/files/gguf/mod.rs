@@ -1,9 +1,11 @@
-//! Checkpoints in GGUF files: Llama's and Qwen2's architectures, quantised or not.
+//! Checkpoints in GGUF files: GPT-2's, Llama's and Qwen2's architectures, quantised or not; written as F32, F16 or BF16.
 //!
 //! A file holds metadata, then a list of tensors, then their bytes. Every count, length and offset is checked against the file
 //! before it is trusted. Weights are widened to `f32`.
 
+mod names;
 pub(crate) mod text;
+pub(crate) mod write;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,12 +17,15 @@ use firebrick_tensor::Parameters;
 use firebrick_types::TokenId;
 use half::{bf16, f16};
 
-use crate::config::{Architecture, Biases, Positions, RotaryConfig, RotaryScaling};
-use crate::files::hugging_face::Family;
+use self::names::{Layout, Names};
+use crate::config::{Architecture, Biases, FeedForward, Positions, RotaryConfig, RotaryScaling};
 use crate::{Decoder, DecoderConfig, Error};
 
 /// What each frequency of rotary positions is divided by.
 const FACTORS: &str = "rope_freqs.weight";
+
+/// That a model of GPT-2's shape has the exact GELU, of which other programs do not know.
+const UNIT: &str = "firebrick.activation_function";
 
 /// Reads a decoder from a GGUF file.
 ///
@@ -35,9 +40,11 @@ pub fn open_gguf(path: &Path, device: &Device) -> Result<(Decoder, DecoderConfig
     let file = File::parse(&bytes).map_err(damaged)?;
     let config = file.config().map_err(damaged)?;
     config.validate()?;
-    let checkpoint = file.checkpoint(&config).map_err(damaged)?;
+    let names = file.names().map_err(damaged)?;
+    let checkpoint = file.checkpoint(names, &config).map_err(damaged)?;
     drop(bytes);
-    let model = Family::Llama
+    let model = names
+        .family
         .parameters(&config, checkpoint)
         .and_then(|parameters| parameters.load(config.blank(device)))
         .map_err(|source| Error::Parameters { path: path.to_owned(), source })?;
@@ -382,11 +389,14 @@ impl<'a> File<'a> {
         }))
     }
 
-    fn config(&self) -> Read<DecoderConfig> {
+    /// How the tensors of its architecture are named.
+    fn names(&self) -> Read<&'static Names> {
         let name = self.text("general.architecture")?;
-        if !["llama", "qwen2"].contains(&name) {
-            return Err(format!("`general.architecture` is `{name}`; known are llama, qwen2"));
-        }
+        Names::of(name).ok_or_else(|| format!("`general.architecture` is `{name}`; known are gpt2, llama, qwen2"))
+    }
+
+    fn config(&self) -> Read<DecoderConfig> {
+        let name = self.names()?.architecture;
         let of = |key: &str| format!("{name}.{key}");
         let integer = |key: &str| self.integer(&of(key));
         let (d_model, heads) = (integer("embedding_length")?, integer("attention.head_count")?);
@@ -394,19 +404,32 @@ impl<'a> File<'a> {
             return Err(format!("{heads} heads do not divide a width of {d_model}"));
         }
         let d_head = d_model / heads;
-        if let Some(kind) = self.metadata.get(&of("rope.scaling.type"))
-            && !matches!(kind, Value::Text(kind) if kind == "none")
-        {
-            return Err(match kind {
-                Value::Text(kind) => format!("`{}` is `{kind}`, which is not supported", of("rope.scaling.type")),
-                other => format!("`{}` is {}, expected a text", of("rope.scaling.type"), other.kind()),
-            });
-        }
         let embedding = self.tensors.get("token_embd.weight").ok_or("tensor `token_embd.weight` is missing")?;
         let has = |end: &str| self.tensors.keys().any(|name| name.ends_with(end));
-        let theta = self.float(&of("rope.freq_base")).unwrap_or(10_000.0);
-        let dims = integer("rope.dimension_count").unwrap_or(d_head);
-        let rotary = RotaryConfig { theta, dims, scaling: self.rotary_scaling(theta, dims)? };
+        let positive = |key: &str| self.float(&of(key)).ok_or_else(|| format!("`{}` is missing", of(key)));
+        let architecture = if name == "gpt2" {
+            let exact = matches!(self.metadata.get(UNIT), Some(Value::Text(unit)) if unit == "gelu");
+            Architecture {
+                norm_epsilon: positive("attention.layer_norm_epsilon")?,
+                feed_forward: if exact { FeedForward::Gelu } else { FeedForward::GeluTanh },
+                ..Architecture::gpt()
+            }
+        } else {
+            let theta = self.float(&of("rope.freq_base")).unwrap_or(10_000.0);
+            let dims = integer("rope.dimension_count").unwrap_or(d_head);
+            let rotary = RotaryConfig { theta, dims, scaling: self.rotary_scaling(name, theta, dims)? };
+            Architecture {
+                key_value_heads: Some(integer("attention.head_count_kv").unwrap_or(heads)),
+                norm_epsilon: positive("attention.layer_norm_rms_epsilon")?,
+                positions: Positions::Rotary(rotary),
+                biases: Biases {
+                    qkv: has("attn_q.bias"),
+                    attention: has("attn_output.bias"),
+                    feed_forward: has("ffn_down.bias"),
+                },
+                ..Architecture::llama(d_head)
+            }
+        };
         Ok(DecoderConfig {
             vocab: embedding.shape[0],
             context: integer("context_length")?,
@@ -414,25 +437,23 @@ impl<'a> File<'a> {
             d_model,
             heads,
             d_ff: integer("feed_forward_length")?,
-            architecture: Architecture {
-                key_value_heads: Some(integer("attention.head_count_kv").unwrap_or(heads)),
-                norm_epsilon: self
-                    .float(&of("attention.layer_norm_rms_epsilon"))
-                    .ok_or_else(|| format!("`{}` is missing", of("attention.layer_norm_rms_epsilon")))?,
-                positions: Positions::Rotary(rotary),
-                biases: Biases {
-                    qkv: has("attn_q.bias"),
-                    attention: has("attn_output.bias"),
-                    feed_forward: has("ffn_down.bias"),
-                },
-                tied: !self.tensors.contains_key("output.weight"),
-                ..Architecture::llama(d_head)
-            },
+            architecture: Architecture { tied: !self.tensors.contains_key("output.weight"), ..architecture },
         })
     }
 
-    /// Llama 3.1's scaling stands in a tensor: what each frequency is divided by.
-    fn rotary_scaling(&self, theta: f64, dims: usize) -> Read<RotaryScaling> {
+    /// A scaling by one factor stands in the metadata, Llama 3.1's in a tensor: what each frequency is divided by.
+    fn rotary_scaling(&self, name: &str, theta: f64, dims: usize) -> Read<RotaryScaling> {
+        let of = |key: &str| format!("{name}.rope.scaling.{key}");
+        match self.metadata.get(&of("type")) {
+            None => {}
+            Some(Value::Text(kind)) if kind == "none" => {}
+            Some(Value::Text(kind)) if kind == "linear" => {
+                let factor = self.float(&of("factor")).ok_or_else(|| format!("`{}` is missing", of("factor")))?;
+                return Ok(RotaryScaling::Linear { factor });
+            }
+            Some(Value::Text(kind)) => return Err(format!("`{}` is `{kind}`, which is not supported", of("type"))),
+            Some(other) => return Err(format!("`{}` is {}, expected a text", of("type"), other.kind())),
+        }
         let Some(entry) = self.tensors.get(FACTORS) else { return Ok(RotaryScaling::None) };
         let factors = entry.values(FACTORS, self.data)?;
         if factors.len() != dims / 2 {
@@ -445,49 +466,20 @@ impl<'a> File<'a> {
     }
 
     /// The tensors under the names and in the order of `transformers`.
-    fn checkpoint(&self, config: &DecoderConfig) -> Read<Parameters> {
-        let permuted = self.text("general.architecture")? == "llama";
+    fn checkpoint(&self, names: &Names, config: &DecoderConfig) -> Read<Parameters> {
         let mut checkpoint = Parameters::default();
         for (name, entry) in self.tensors.iter().filter(|(name, _)| *name != FACTORS) {
             let values = entry.values(name, self.data)?;
-            let (renamed, heads) = renamed(name, config);
-            let values =
-                if permuted && let Some(heads) = heads { halves_apart(&values, heads, entry.shape[0]) } else { values };
-            checkpoint.insert(renamed, entry.shape.clone(), values);
+            let (shape, values) = match (names.layout(name, config), entry.shape.as_slice()) {
+                (Layout::Pairs { heads }, &[rows, ..]) => (entry.shape.clone(), halves_apart(&values, heads, rows)),
+                (Layout::Transposed, &[rows, columns]) => (vec![columns, rows], transposed(&values, rows)),
+                _ => (entry.shape.clone(), values),
+            };
+            let renamed = names.theirs(name).unwrap_or_else(|| name.clone());
+            checkpoint.insert(renamed, shape, values);
         }
         Ok(checkpoint)
     }
-}
-
-/// A tensor's name in `transformers`, and the heads of those whose rows are turned in pairs.
-fn renamed(name: &str, config: &DecoderConfig) -> (String, Option<usize>) {
-    let heads = config.heads();
-    let whole = match name {
-        "token_embd.weight" => Some("model.embed_tokens.weight"),
-        "output_norm.weight" => Some("model.norm.weight"),
-        "output.weight" => Some("lm_head.weight"),
-        _ => None,
-    };
-    if let Some(whole) = whole {
-        return (whole.to_owned(), None);
-    }
-    let parts = name.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
-    let Some((layer, (part, kind))) = parts.and_then(|(layer, rest)| Some((layer, rest.split_once('.')?))) else {
-        return (name.to_owned(), None);
-    };
-    let (other, heads) = match part {
-        "attn_q" => ("self_attn.q_proj", Some(heads.query)),
-        "attn_k" => ("self_attn.k_proj", Some(heads.key_value)),
-        "attn_v" => ("self_attn.v_proj", None),
-        "attn_output" => ("self_attn.o_proj", None),
-        "attn_norm" => ("input_layernorm", None),
-        "ffn_norm" => ("post_attention_layernorm", None),
-        "ffn_gate" => ("mlp.gate_proj", None),
-        "ffn_up" => ("mlp.up_proj", None),
-        "ffn_down" => ("mlp.down_proj", None),
-        _ => return (name.to_owned(), None),
-    };
-    (format!("model.layers.{layer}.{other}.{kind}"), heads)
 }
 
 /// Rows of heads whose turned pairs are neighbours, with the pairs' halves apart, as `transformers` has them.
@@ -504,6 +496,12 @@ fn halves_apart(values: &[f32], heads: usize, rows: usize) -> Vec<f32> {
     (0..rows).flat_map(row).copied().collect()
 }
 
+/// A matrix of so many rows with its columns as rows.
+fn transposed(values: &[f32], rows: usize) -> Vec<f32> {
+    let columns = values.len().checked_div(rows).unwrap_or(0);
+    (0..columns).flat_map(|column| (0..rows).map(move |row| values[row * columns + column])).collect()
+}
+
 /// How numbers are stored: blocks of so many numbers in so many bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
@@ -518,18 +516,24 @@ enum Format {
 }
 
 impl Format {
-    fn of(kind: u32) -> Option<Self> {
-        Some(match kind {
-            0 => Self::F32,
-            1 => Self::F16,
-            2 => Self::Q4_0,
-            3 => Self::Q4_1,
-            8 => Self::Q8_0,
-            12 => Self::Q4K,
-            14 => Self::Q6K,
-            30 => Self::Bf16,
-            _ => return None,
-        })
+    const ALL: [Self; 8] = [Self::F32, Self::F16, Self::Bf16, Self::Q8_0, Self::Q4_0, Self::Q4_1, Self::Q4K, Self::Q6K];
+
+    fn of(number: u32) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.number() == number)
+    }
+
+    /// The number that files call it by.
+    fn number(self) -> u32 {
+        match self {
+            Self::F32 => 0,
+            Self::F16 => 1,
+            Self::Q4_0 => 2,
+            Self::Q4_1 => 3,
+            Self::Q8_0 => 8,
+            Self::Q4K => 12,
+            Self::Q6K => 14,
+            Self::Bf16 => 30,
+        }
     }
 
     /// Its name in the format's documentation.

@@ -12,20 +12,27 @@ use crate::Error;
 use crate::checkpoint::{GenerationConfig, Text};
 
 /// Kinds of tokens, as `tokenizer.ggml.token_type` numbers them.
-mod kind {
-    pub(super) const NORMAL: u64 = 1;
-    pub(super) const UNKNOWN: u64 = 2;
-    pub(super) const CONTROL: u64 = 3;
-    pub(super) const USER: u64 = 4;
-    pub(super) const BYTE: u64 = 6;
+pub(super) mod kind {
+    pub(in crate::files::gguf) const NORMAL: u64 = 1;
+    pub(in crate::files::gguf) const UNKNOWN: u64 = 2;
+    pub(in crate::files::gguf) const CONTROL: u64 = 3;
+    pub(in crate::files::gguf) const USER: u64 = 4;
+    pub(in crate::files::gguf) const UNUSED: u64 = 5;
+    pub(in crate::files::gguf) const BYTE: u64 = 6;
 }
 
 /// The longest token of SentencePiece that is taken apart, in bytes: a damaged file must not make us try every cut of megabytes.
 const LONGEST: usize = 256;
 
+/// What cuts text of GPT-2, where it is spelt out.
+pub(super) const GPT2: [&str; 2] = [
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+];
+
 /// What cuts text of Llama 3, and of Qwen 2, which takes digits one by one.
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str =
+pub(super) const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+pub(super) const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// The tokenizer, template and generation settings of a file, or none where it has no tokenizer.

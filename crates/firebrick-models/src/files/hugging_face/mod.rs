@@ -403,7 +403,7 @@ impl Described {
 }
 
 /// The `config.json` of this shape, if an architecture has it.
-fn describe(config: &DecoderConfig) -> Option<(Family, Value)> {
+pub(crate) fn describe(config: &DecoderConfig) -> Option<(Family, Value)> {
     let DecoderConfig { vocab, context, n_layer, d_model, heads, d_ff, architecture } = *config;
     let Architecture { positions, norm, norm_epsilon, feed_forward, parallel_residual, biases, tied, .. } =
         architecture;
@@ -629,7 +629,7 @@ impl Family {
     }
 
     /// A checkpoint of our parameters.
-    fn checkpoint(self, config: &DecoderConfig, parameters: &Parameters) -> Parameters {
+    pub(crate) fn checkpoint(self, config: &DecoderConfig, parameters: &Parameters) -> Parameters {
         let mut checkpoint = Parameters::default();
         for rule in self.rules(config, self.prefix()) {
             let (_, values) = parameters.get(&rule.ours).expect("the rules name every parameter");

@@ -10,6 +10,7 @@ mod picture;
 mod pipeline;
 mod progress;
 mod say;
+mod score;
 mod serve;
 
 use std::process::ExitCode;
@@ -34,6 +35,9 @@ enum Command {
     /// Look at a checkpoint, convert it, or score text with it.
     #[command(subcommand)]
     Model(model::Command),
+    /// Score comparisons, conversations or text with a reward model.
+    #[command(after_help = score::EXAMPLES)]
+    Score(score::Score),
     /// Continue a text with a checkpoint.
     #[command(after_help = generate::EXAMPLES)]
     Generate(generate::Generate),
@@ -63,6 +67,7 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Pipeline(command) => pipeline::execute(command),
         Command::Model(command) => model::execute(command),
+        Command::Score(command) => score::execute(&command),
         Command::Generate(command) => generate::execute(&command),
         Command::Chat(command) => chat::execute(&command),
         Command::Serve(command) => serve::execute(command),
@@ -78,7 +83,33 @@ fn main() -> ExitCode {
                     remark(format_args!("  because: {cause}"));
                 }
             }
-            ExitCode::FAILURE
+            // 1 is for what failed although it could have worked.
+            if is_bad_input(&error) { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
+}
+
+/// Whether something that was given cannot work: an argument, a recipe, a model or a file of data.
+fn is_bad_input(error: &anyhow::Error) -> bool {
+    fn is_among(cause: &(dyn std::error::Error + 'static)) -> bool {
+        // An error of the run itself keeps what went wrong in a stage to itself.
+        if let Some(firebrick_pipeline::Error::Stage { error, .. }) = cause.downcast_ref() {
+            return std::iter::successors(Some(&**error as &(dyn std::error::Error + 'static)), |one| one.source())
+                .any(is_among);
+        }
+        cause.is::<firebrick_stages::BadInput>()
+            || cause.is::<firebrick_data::Error>()
+            || cause.is::<firebrick_models::Error>()
+            || cause.is::<firebrick_text::Error>()
+            || matches!(
+                cause.downcast_ref(),
+                Some(
+                    firebrick_pipeline::Error::OtherPipeline { .. }
+                        | firebrick_pipeline::Error::Changed { .. }
+                        | firebrick_pipeline::Error::UnknownStage { .. }
+                        | firebrick_pipeline::Error::NoRun { .. }
+                )
+            )
+    }
+    error.chain().any(is_among)
 }

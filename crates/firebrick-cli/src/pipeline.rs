@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::error::ErrorKind;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Subcommand, value_parser};
 use firebrick_data::hub;
 use firebrick_pipeline::{Event, Options, Pipeline, read_record};
 use firebrick_stages::bands::Bands;
 use firebrick_stages::pipelines::{self, Entry, Goes, Input};
-use firebrick_stages::{Env, Speed};
+use firebrick_stages::{BadInput, Env, Speed};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::device::On;
@@ -288,7 +288,7 @@ impl Run {
 /// The file or folder that an option names.
 fn there(option: &str, path: &str) -> Result<PathBuf> {
     if !Path::new(path).exists() {
-        bail!("--{option} {path}: there is no such file or folder");
+        return Err(BadInput::new(format!("--{option} {path}: there is no such file or folder")).into());
     }
     Ok(PathBuf::from(path))
 }

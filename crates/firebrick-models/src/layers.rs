@@ -104,6 +104,11 @@ impl Projection {
         }
     }
 
+    /// The same map with a bias of 0, if it has one.
+    pub(crate) fn with_zero_bias(self) -> Self {
+        Self { bias: self.bias.map(|bias| bias.map(|bias| bias.zeros_like())), ..self }
+    }
+
     /// The same map with an adapter beside it.
     pub(crate) fn adapted(self, config: &LoraConfig, seed: Seed) -> Self {
         let weight = self.weight.val();

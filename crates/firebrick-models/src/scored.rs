@@ -62,6 +62,13 @@ impl ScoredDecoder {
         Self { head, ..self }
     }
 
+    /// The same model with a bias of 0 at its head. Scores of a preference model are defined up to a constant (T-25): ranked training
+    /// leaves there what rounding gathers.
+    #[must_use]
+    pub fn with_zero_bias(self) -> Self {
+        Self { head: self.head.with_zero_bias(), ..self }
+    }
+
     /// The device of the weights.
     pub fn device(&self) -> Device {
         self.body.device()

@@ -8,7 +8,13 @@
 pub struct BadInput(String);
 
 impl BadInput {
-    pub(crate) fn new(message: impl Into<String>) -> Self {
+    /// With this message.
+    pub fn new(message: impl Into<String>) -> Self {
         Self(message.into())
+    }
+
+    /// With the message of another error and of its causes.
+    pub(crate) fn of(error: &anyhow::Error) -> Self {
+        Self(format!("{error:#}"))
     }
 }

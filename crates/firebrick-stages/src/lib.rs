@@ -19,6 +19,7 @@ mod recorder;
 pub mod report;
 pub mod reward_model;
 pub mod rows;
+pub mod score;
 pub mod sft;
 pub mod vision;
 

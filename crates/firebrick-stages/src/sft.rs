@@ -5,9 +5,9 @@ use burn::module::Module;
 use firebrick_models::{Decoder, LoraConfig};
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
 use firebrick_sampling::{Sampler, Stop, generate};
-use firebrick_stats::bootstrap_mean;
-use firebrick_tensor::Incremental;
-use firebrick_text::{Counted, Renderer, dialogue};
+use firebrick_stats::bootstrap_weighted_mean;
+use firebrick_tensor::{CausalLm, Incremental};
+use firebrick_text::{Counted, Masked, Renderer, dialogue};
 use firebrick_train::sft::{HeldOut, Sample, held_out, train};
 use firebrick_types::{Example, Measured, Seed};
 use serde::Serialize;
@@ -19,13 +19,23 @@ use crate::measurements::{Exchange, Measurements, Table};
 use crate::metrics::measured;
 use crate::recipe::{ProbeRecipe, SftEvaluateRecipe, SftRecipe};
 
-/// Rows as tokens with the marks of those that are learnt.
-fn samples(rows: &[Example], counted: Counted, renderer: &Renderer) -> Result<Vec<Sample>> {
-    let sample = |row: &Example| {
-        let masked = renderer.example(row, counted)?;
-        Ok(Sample::new(masked.tokens, masked.counted))
+/// Rows as tokens with the marks of those that are learnt, and how many were cut to the context.
+///
+/// A conversation is cut at its beginning, so that the last answer stays (T-12), a text at its end.
+fn samples(rows: &[Example], counted: Counted, renderer: &Renderer, context: usize) -> Result<(Vec<Sample>, usize)> {
+    let mut cut = 0;
+    let mut sample = |row: &Example| {
+        let Masked { mut tokens, mut counted } = renderer.example(row, counted)?;
+        let surplus = tokens.len().saturating_sub(context);
+        cut += usize::from(surplus > 0);
+        if let Example::Conversation(_) = row {
+            tokens.drain(..surplus);
+            counted.drain(..surplus);
+        }
+        Ok(Sample::new(tokens, counted).cut(context))
     };
-    rows.iter().map(sample).collect()
+    let samples = rows.iter().map(&mut sample).collect::<Result<_>>()?;
+    Ok((samples, cut))
 }
 
 /// Finetunes a language model on the tokens that count.
@@ -54,13 +64,12 @@ impl Stage<Env> for Sft {
     ) -> Result<(), BoxError> {
         let seed = Seed::new(self.seed).derive("sft");
         let counted = self.recipe.counted();
-        let rows = samples(&corpus.train_examples()?, counted, &renderer)?;
-        let mut held_out_rows = samples(&corpus.held_out_examples()?, counted, &renderer)?;
         let (model, shape) = base.load_with_config(&env.device.clone().autodiff())?;
-        let too_long = rows.iter().filter(|row| row.tokens().len() > shape.context).count();
-        if too_long > 0 {
+        let (rows, cut) = samples(&corpus.train_examples()?, counted, &renderer, shape.context)?;
+        let (mut held_out_rows, _) = samples(&corpus.held_out_examples()?, counted, &renderer, shape.context)?;
+        if cut > 0 {
             tracing::warn!(
-                "{too_long} of {} rows are longer than `model.context` = {} and are cut at their end",
+                "{cut} of {} rows are longer than `model.context` = {} and are cut, conversations at their beginning",
                 rows.len(),
                 shape.context
             );
@@ -96,10 +105,12 @@ pub struct CompareSft {
 }
 
 impl CompareSft {
-    /// The mean loss of rows, with the interval of the mean over rows.
+    /// The mean loss a token, with the interval that resampling rows gives.
     fn loss(&self, name: &str, found: &HeldOut) -> Result<Measured> {
         let mut rng = Seed::new(self.seed).derive("sft/bootstrap").rng();
-        let interval = bootstrap_mean(&found.losses, self.recipe.resamples, self.recipe.confidence, &mut rng)?;
+        let CompareSft { recipe: SftEvaluateRecipe { resamples, confidence, .. }, .. } = *self;
+        let weights = found.tokens.iter().map(|&tokens| tokens as f64).collect::<Vec<_>>();
+        let interval = bootstrap_weighted_mean(&found.losses, &weights, resamples, confidence, &mut rng)?;
         Ok(measured(name, interval.estimate).interval(interval.low, interval.high))
     }
 
@@ -117,7 +128,7 @@ impl CompareSft {
         });
         let asked = asked.take(self.recipe.shown).map(|asked| Ok((renderer.prompt(&asked)?, asked)));
         let asked = asked.collect::<Result<Vec<_>>>()?;
-        let room = models.iter().map(|(_, model)| firebrick_tensor::CausalLm::context(*model)).min().unwrap_or(0);
+        let room = models.iter().map(|(_, model)| model.context()).min().unwrap_or(0);
         let asked = asked.into_iter().filter(|(tokens, _)| tokens.len() + self.recipe.max_response_tokens < room);
         let (prompts, dialogues): (Vec<_>, Vec<_>) = asked.unzip();
         let seed = Seed::new(self.seed).derive("sft/shown");
@@ -150,8 +161,8 @@ impl Stage<Env> for CompareSft {
     ) -> Result<(), BoxError> {
         let counted = if self.all_tokens { Counted::All } else { Counted::Assistant };
         let rows = corpus.held_out_examples()?;
-        let samples = samples(&rows, counted, &renderer)?;
         let (before, after) = (before.load(&env.device)?, after.load(&env.device)?);
+        let (samples, _) = samples(&rows, counted, &renderer, before.context().min(after.context()))?;
         let measure = |model: &Decoder| held_out(model, &samples, self.recipe.micro_batch_size, &env.workers);
         let found = [measure(&before), measure(&after)];
         if found[0].tokens.is_empty() {

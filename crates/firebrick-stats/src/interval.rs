@@ -64,18 +64,55 @@ pub fn bootstrap_mean(
     confidence: f64,
     rng: &mut impl Rng,
 ) -> Result<Interval, Error> {
-    assert!(resamples > 0, "the bootstrap needs at least 1 resample");
-    assert!(confidence > 0.0 && confidence < 1.0, "confidence must be between 0 and 1, not {confidence}");
     sample::check("values", values, 1)?;
     let n = values.len();
-    let mut means: Vec<f64> =
-        (0..resamples).map(|_| (0..n).map(|_| values[rng.random_range(0..n)]).sum::<f64>() / n as f64).collect();
-    means.sort_by(f64::total_cmp);
-    Ok(Interval {
-        estimate: sample::mean(values),
-        low: quantile(&means, (1.0 - confidence) / 2.0),
-        high: quantile(&means, (1.0 + confidence) / 2.0),
-    })
+    let mean = |rng: &mut _| draw(n, rng).map(|place| values[place]).sum::<f64>() / n as f64;
+    Ok(percentile(sample::mean(values), resamples, confidence, || mean(rng)))
+}
+
+/// The percentile bootstrap interval of a weighted mean Σ wᵢ xᵢ / Σ wᵢ, pairs of a value and its weight drawn together.
+///
+/// For instance of losses of texts, each weighed by its tokens: the mean loss a token, whose interval heeds that tokens of one text are
+/// not independent. Efron and Tibshirani 1993, chapter 10 (ratio estimates).
+///
+/// # Errors
+/// [`Error::TooFew`] if there is no value, [`Error::NotFinite`] if a value or weight is not finite.
+///
+/// # Panics
+/// If there are not as many weights as values, a weight is not above 0, `resamples` is 0, or `confidence` is not between 0 and 1.
+pub fn bootstrap_weighted_mean(
+    values: &[f64],
+    weights: &[f64],
+    resamples: usize,
+    confidence: f64,
+    rng: &mut impl Rng,
+) -> Result<Interval, Error> {
+    assert_eq!(values.len(), weights.len(), "a weight for each value");
+    sample::check("values", values, 1)?;
+    sample::check("weights", weights, 1)?;
+    assert!(weights.iter().all(|&weight| weight > 0.0), "weights are above 0");
+    let of = |places: &mut dyn Iterator<Item = usize>| {
+        let sums = places
+            .fold((0.0, 0.0), |(sum, total), place| (sum + weights[place] * values[place], total + weights[place]));
+        sums.0 / sums.1
+    };
+    let n = values.len();
+    Ok(percentile(of(&mut (0..n)), resamples, confidence, || of(&mut draw(n, rng))))
+}
+
+/// The places of n draws with replacement.
+fn draw(n: usize, rng: &mut impl Rng) -> impl Iterator<Item = usize> {
+    (0..n).map(move |_| rng.random_range(0..n))
+}
+
+/// The interval between two quantiles of what the resamples give.
+fn percentile(estimate: f64, resamples: usize, confidence: f64, mut resample: impl FnMut() -> f64) -> Interval {
+    assert!(resamples > 0, "the bootstrap needs at least 1 resample");
+    assert!(confidence > 0.0 && confidence < 1.0, "confidence must be between 0 and 1, not {confidence}");
+    let mut found = (0..resamples).map(|_| resample()).collect::<Vec<_>>();
+    found.sort_by(f64::total_cmp);
+    let [low, high] = [1.0 - confidence, 1.0 + confidence].map(|share| quantile(&found, share / 2.0));
+    Interval { estimate, low, high }
 }
 
 /// The percentile bootstrap interval of mean(`a`) − mean(`b`), where `a[i]` and `b[i]` belong to the same prompt.
@@ -120,6 +157,19 @@ mod tests {
 
     use super::*;
     use crate::goldens::{close, golden, numbers};
+
+    #[test]
+    fn equal_weights_give_the_interval_of_the_mean() {
+        let values = [0.5, 2.0, 1.0, 4.0, 3.5];
+        let mut rngs = [(); 2].map(|()| ChaCha8Rng::seed_from_u64(1));
+        let plain = bootstrap_mean(&values, 500, 0.9, &mut rngs[0]).unwrap();
+        let weighted = bootstrap_weighted_mean(&values, &[2.0; 5], 500, 0.9, &mut rngs[1]).unwrap();
+        for (a, b) in [(plain.estimate, weighted.estimate), (plain.low, weighted.low), (plain.high, weighted.high)] {
+            assert!((a - b).abs() < 1e-12, "{plain:?} {weighted:?}");
+        }
+        let heavy = bootstrap_weighted_mean(&[1.0, 2.0], &[1.0, 3.0], 10, 0.9, &mut rngs[0]).unwrap();
+        assert_eq!(heavy.estimate, 1.75);
+    }
 
     #[test]
     fn wilson_matches_the_golden_values() {

@@ -20,5 +20,5 @@ pub use calibration::{
 pub use elo::{ELO_PER_LOGIT, EloFit, EloRating, WinTable, elo_ratings, expected_score};
 pub use error::Error;
 pub use estimators::{acc_at_k, best_of_n_kl, pass_at_k};
-pub use interval::{Interval, bootstrap_mean, bootstrap_mean_difference, wilson};
+pub use interval::{Interval, bootstrap_mean, bootstrap_mean_difference, bootstrap_weighted_mean, wilson};
 pub use regression::{Line, least_squares_line, pearson};

@@ -20,7 +20,7 @@ use firebrick_types::Measured;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{Env, recipe};
+use crate::{BadInput, Env, recipe};
 
 pub use export::export;
 
@@ -214,8 +214,8 @@ impl Entry {
             made: R::MADE,
             usual: R::usual,
             load: |name, settings| {
-                let recipe: R = recipe::load(name, R::BUILT_IN, settings)?;
-                recipe.validate()?;
+                let recipe: R = recipe::load(name, R::BUILT_IN, settings).map_err(|error| BadInput::of(&error))?;
+                recipe.validate().map_err(|error| BadInput::of(&error))?;
                 Ok(Box::new(recipe))
             },
             results: R::results,

@@ -200,6 +200,13 @@ fn reward_models_and_gguf_files_are_converted() {
     fs::write(Path::new(&theirs).join("config.json"), config.to_string()).unwrap();
     fs::write(Path::new(&theirs).join("model.safetensors"), tensors.to_bytes()).unwrap();
     succeed(&["model", "convert", &theirs, &judge]);
+    tensors.insert("score.bias", vec![1], vec![0.25]);
+    fs::write(Path::new(&theirs).join("model.safetensors"), tensors.to_bytes()).unwrap();
+    let output = run(&["model", "convert", &theirs, &path("biased")]);
+    let noted = String::from_utf8(output.stderr).expect("messages are text");
+    assert!(output.status.success() && noted.contains("note: each score is 0.25 less there"), "{noted}");
+    let weights = |folder: &str| fs::read(Path::new(folder).join("model.safetensors")).unwrap();
+    assert!(weights(&path("biased")) == weights(&judge));
     let told = succeed(&["model", "info", &judge]);
     assert!(told.contains(&format!("head          a score, of {width} numbers and a bias")), "{told}");
 

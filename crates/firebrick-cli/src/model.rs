@@ -12,7 +12,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use firebrick_models::checkpoint::{Checkpoint, Text, save, save_gguf, save_reward_model};
 use firebrick_models::{Architecture, Decoder, DecoderConfig, FeedForward, GgufFormat, Norm, Positions, RotaryScaling};
 use firebrick_stages::checkpoint::located;
-use firebrick_tensor::{ParameterVisitor, TokenBatch, visit_parameters};
+use firebrick_tensor::{ParameterVisitor, Parameters, TokenBatch, visit_parameters};
 use firebrick_text::{Renderer, Tokenizer, TurnEnd};
 use firebrick_train::lm::token_losses;
 use firebrick_types::TokenId;
@@ -45,7 +45,7 @@ const CONVERT: &str = "Examples:
   firebrick model convert SmolLM2-135M-Instruct.Q4_1.gguf smollm2    from GGUF, its numbers widened to 32 bits
   firebrick model convert runs/rlhf-world/08-ppo aligned                what a run has made
   firebrick model convert hub:openai-community/gpt2 gpt2             from the Hugging Face Hub
-  firebrick model convert runs/rlhf-world/05-preference judge        a reward model, for sequence classification
+  firebrick model convert runs/rlhf-world/06-pm-train judge          a reward model, for sequence classification
   firebrick model convert aligned aligned.gguf --format bf16         one file, for llama.cpp
 Then, in Python:
   AutoModelForCausalLM.from_pretrained(\"smollm2\"), AutoTokenizer.from_pretrained(\"smollm2\")
@@ -156,7 +156,15 @@ fn convert(Convert { source, out, format }: &Convert) -> Result<()> {
         }
         let (model, config) = checkpoint.reward_model(&Device::flex())?;
         let text = checkpoint.text(config.vocab)?;
-        save_reward_model(&model, &config, text.as_ref(), out)?;
+        let parameters = Parameters::of(&model);
+        let bias = parameters.get("head.bias").map_or(0.0, |(_, values)| values[0]);
+        save_reward_model(&model.without_bias(), &config, text.as_ref(), out)?;
+        if bias != 0.0 {
+            remark(format_args!(
+                "note: each score is {bias} less there, what the head adds to all: classes of transformers have no such number, and \
+                 preferences do not depend on it"
+            ));
+        }
         text
     } else {
         let Opened { model, config, text, .. } = open(source, &Device::flex())?;

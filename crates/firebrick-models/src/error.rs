@@ -127,8 +127,8 @@ pub enum Error {
     },
     /// The head of a reward model adds something that folders of `transformers` have no place for.
     #[error(
-        "`head.bias` is {bias}, but reward models of transformers have no bias; scores are defined up to a constant: subtract \
-         it, so that the bias is 0"
+        "`head.bias` is {bias}, but reward models of transformers have no bias; scores of preferences are defined up to a \
+         constant: take the model `without_bias`"
     )]
     HeadBias {
         /// What it adds.

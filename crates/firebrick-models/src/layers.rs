@@ -104,9 +104,10 @@ impl Projection {
         }
     }
 
-    /// The same map with a bias of 0, if it has one.
-    pub(crate) fn with_zero_bias(self) -> Self {
-        Self { bias: self.bias.map(|bias| bias.map(|bias| bias.zeros_like())), ..self }
+    /// The same map with biases of 0, if it has some.
+    pub(crate) fn without_bias(self) -> Self {
+        let bias = self.bias.map(|bias| Param::from_tensor(bias.val().zeros_like()));
+        Self { bias, ..self }
     }
 
     /// The same map with an adapter beside it.

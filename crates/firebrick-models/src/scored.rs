@@ -62,11 +62,13 @@ impl ScoredDecoder {
         Self { head, ..self }
     }
 
-    /// The same model with a bias of 0 at its head. Scores of a preference model are defined up to a constant (T-25): ranked training
-    /// leaves there what rounding gathers.
+    /// The same model, whose scores are less by what its head adds to each of them: as a preference model it prefers the same (T-25).
+    ///
+    /// The loss of a comparison does not depend on that number, but rounding leaves it a gradient that is not quite 0, which Adam makes
+    /// steps of.
     #[must_use]
-    pub fn with_zero_bias(self) -> Self {
-        Self { head: self.head.with_zero_bias(), ..self }
+    pub fn without_bias(self) -> Self {
+        Self { head: self.head.without_bias(), ..self }
     }
 
     /// The device of the weights.

@@ -351,11 +351,14 @@ fn what_cannot_be_written_is_told_before_anything_is() {
     };
     let message = save_reward_model(&with("head.bias", 0.5), &config, Some(&text), &dir).unwrap_err().to_string();
     assert!(message.starts_with("`head.bias` is 0.5, but reward models of transformers have no bias"), "{message}");
+    let (biased, plain) = (with("head.bias", 0.5), with("head.bias", 0.5).without_bias());
+    assert!((score(&biased, &[1, 2, 3]) - score(&plain, &[1, 2, 3]) - 0.5).abs() < 1e-6);
+    assert_eq!(Parameters::of(&plain), Parameters::of(&model(&config, 1)));
     let strange = Architecture { norm: firebrick_models::Norm::Rms, ..Architecture::gpt() };
     let strange = DecoderConfig { architecture: strange, ..config };
     let refused = save_reward_model(&strange.init_scored(Seed::new(1), &cpu()), &strange, Some(&text), &dir);
     assert!(refused.unwrap_err().to_string().contains("gpt2, gpt_neox, llama, mistral, qwen2"));
-    fs::remove_dir_all(&dir).unwrap_or_default();
+    assert!(!dir.exists());
     save_reward_model(&with("head.bias", -0.0), &config, Some(&text), &dir).unwrap();
     let message = save_reward_model(&model(&config, 1), &config, Some(&text), &dir).unwrap_err().to_string();
     assert!(message.ends_with("reward: not an empty folder; name another one, or remove it first"), "{message}");

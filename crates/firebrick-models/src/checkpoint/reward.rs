@@ -8,8 +8,8 @@ use firebrick_types::{Dialogue, Message, TokenId};
 use serde_json::{Value, json};
 
 use super::Text;
-use super::save::{Ids, amend_config, make, pretty, tokenizer_settings, write};
-use crate::files::hugging_face::save_classifier;
+use super::save::{Ids, make, pretty, tokenizer_settings, write};
+use crate::files::hugging_face;
 use crate::files::hugging_face::text::{SETTINGS, TEMPLATE, TOKENIZER, scoring_template};
 use crate::{DecoderConfig, Error, ScoredDecoder};
 
@@ -30,7 +30,8 @@ const PADDING: &str = "<|pad|>";
 /// `<|pad|>`. Batches are padded on the right, as learned positions need it. Without a tokenizer there is none, and `transformers` takes one
 /// sequence at a time.
 ///
-/// The output over tokens of a model that has one of its own is not written: these classes have none.
+/// These classes have no output over tokens, so that of a model is not written, and their heads have no bias: see
+/// [`ScoredDecoder::without_bias`].
 ///
 /// [`Checkpoint`]: super::Checkpoint
 ///
@@ -44,11 +45,16 @@ pub fn save_reward_model(
     dir: &Path,
 ) -> Result<(), Error> {
     let padded = text.map(|text| Padded::of(&text.renderer, config.vocab, dir)).transpose()?;
+    let (mut described, checkpoint) = hugging_face::classifier(model, config)?;
+    if let (Some(text), Some(padded)) = (text, &padded) {
+        let Ids { bos, eos, .. } = Ids::of(&text.renderer, config.vocab);
+        for (key, value) in [("bos_token_id", json!(bos)), ("eos_token_id", eos), ("pad_token_id", json!(padded.id))] {
+            described[key] = value;
+        }
+    }
     make(dir)?;
-    save_classifier(model, config, dir)?;
-    let (Some(Text { renderer, .. }), Some(Padded { tokenizer, id, name })) = (text, padded) else { return Ok(()) };
-    let Ids { bos, eos, .. } = Ids::of(renderer, config.vocab);
-    amend_config(dir, &[("bos_token_id", json!(bos)), ("eos_token_id", eos), ("pad_token_id", json!(id))])?;
+    hugging_face::write(dir, &described, &checkpoint)?;
+    let (Some(Text { renderer, .. }), Some(Padded { tokenizer, name, .. })) = (text, padded) else { return Ok(()) };
     let mut settings = tokenizer_settings(renderer, config);
     settings.insert("pad_token".to_owned(), name.into());
     settings.insert("padding_side".to_owned(), "right".into());

@@ -51,7 +51,7 @@ pub(super) fn pretty(value: &Value) -> String {
 }
 
 /// Sets keys of the `config.json` of a folder.
-pub(super) fn amend_config(dir: &Path, keys: &[(&str, Value)]) -> Result<(), Error> {
+fn amend_config(dir: &Path, keys: &[(&str, Value)]) -> Result<(), Error> {
     let path = dir.join(CONFIG);
     let config = fs::read(&path).map_err(|source| Error::Read { path: path.clone(), source })?;
     let mut config: Value = serde_json::from_slice(&config).map_err(|source| Error::Json { path, source })?;

@@ -39,7 +39,7 @@ pub fn export(run: &Path, made: Made) -> Result<PathBuf> {
         }
         Made::PreferenceModel(stage) => {
             let (model, config) = open::<PreferenceModel>(run, stage)?.load_with_config(&device)?;
-            save_reward_model(&model.with_zero_bias(), &config, Some(&text), &partial)?;
+            save_reward_model(&model.without_bias(), &config, Some(&text), &partial)?;
         }
     }
     fs::rename(&partial, &folder).with_context(|| format!("cannot write {}", folder.display()))?;

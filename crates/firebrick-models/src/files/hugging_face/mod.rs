@@ -111,11 +111,11 @@ pub(crate) fn open_classifier(dir: &Path, device: &Device) -> Result<(ScoredDeco
     Ok((model, config))
 }
 
-/// Writes a decoder with a scalar head into a folder that exists, as a class for sequence classification with one label.
+/// A decoder with a scalar head as a class for sequence classification with one label: its `config.json` and its tensors.
 ///
 /// # Errors
-/// If the head has a bias, none of the architectures of `transformers` is this one, or a file cannot be written.
-pub(crate) fn save_classifier(model: &ScoredDecoder, config: &DecoderConfig, dir: &Path) -> Result<(), Error> {
+/// If the head has a bias, or none of the architectures of `transformers` is this one.
+pub(crate) fn classifier(model: &ScoredDecoder, config: &DecoderConfig) -> Result<(Value, Parameters), Error> {
     // There is no output over tokens.
     let tied = DecoderConfig { architecture: Architecture { tied: true, ..config.architecture }, ..*config };
     let (family, mut described) = describe(&tied).ok_or(Error::NoSuchArchitecture { known: KNOWN })?;
@@ -132,7 +132,7 @@ pub(crate) fn save_classifier(model: &ScoredDecoder, config: &DecoderConfig, dir
     described["id2label"] = json!({"0": "reward"});
     described["label2id"] = json!({"reward": 0});
     described["problem_type"] = json!("regression");
-    write(dir, &described, &checkpoint)
+    Ok((described, checkpoint))
 }
 
 fn described(dir: &Path) -> Result<(Described, Family, DecoderConfig), Error> {
@@ -154,7 +154,11 @@ pub fn save_hugging_face(model: &Decoder, config: &DecoderConfig, dir: &Path) ->
     write(dir, &described, &family.checkpoint(config, &Parameters::of(model)))
 }
 
-fn write(dir: &Path, described: &Value, checkpoint: &Parameters) -> Result<(), Error> {
+/// Writes the `config.json` and the tensors of a folder.
+///
+/// # Errors
+/// If a file cannot be written.
+pub(crate) fn write(dir: &Path, described: &Value, checkpoint: &Parameters) -> Result<(), Error> {
     let described = serde_json::to_vec_pretty(described).expect("JSON can be written");
     for (name, bytes) in [(CONFIG, described), (WEIGHTS, checkpoint.to_bytes())] {
         let path = dir.join(name);

@@ -229,7 +229,10 @@ impl Run {
         let mut env = Env::new(options.on.device.clone()).display(move |stage| Box::new(Progress::new(stage, voice)));
         for (Input { name, goes, .. }, value) in &self.given {
             match goes {
-                Goes::Data(wanted) => env = env.data(data(name, value, *wanted, voice)?),
+                Goes::Data(wanted) => {
+                    let place = data(name, value, *wanted, voice)?;
+                    env = env.file(*name, place.clone()).data(place);
+                }
                 Goes::File => env = env.file(*name, there(name, value)?),
                 Goes::Setting(_) | Goes::Settings(_) => {}
             }
@@ -321,16 +324,17 @@ fn stage_folder(out: &Path, stage: &str) -> Result<PathBuf> {
 
 /// What every stage took, and how fast it went.
 fn times(out: &Path, stages: &[String]) -> Result<String> {
-    let mut lines = vec![format!("{:12} {:>9}", "stage", "seconds")];
+    let width = stages.iter().map(String::len).max().unwrap_or_default().max(12);
+    let mut lines = vec![format!("{:width$} {:>9}", "stage", "seconds")];
     let mut total = 0.0;
     for stage in stages {
         let seconds = read_record(out, stage)?.wall_seconds;
         total += seconds;
         let speed = Speed::read(&stage_folder(out, stage)?.join("work"));
         let speed = speed.map_or(String::new(), |speed| format!("  {:.0} {}/s", speed.rate(), speed.unit));
-        lines.push(format!("{stage:12} {seconds:>9.1}{speed}"));
+        lines.push(format!("{stage:width$} {seconds:>9.1}{speed}"));
     }
-    lines.push(format!("{:12} {total:>9.1}", "all"));
+    lines.push(format!("{:width$} {total:>9.1}", "all"));
     Ok(lines.join("\n"))
 }
 

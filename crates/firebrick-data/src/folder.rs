@@ -70,12 +70,7 @@ pub struct Ignored {
 /// If a folder cannot be read, a `train` or `test` file is broken in its first row, two folders make one tranche, or
 /// there is nothing to train on.
 pub fn discover(dir: &Path) -> Result<Sources, Error> {
-    // The real name of `.` is needed: it may be a tranche's, or `eval`.
-    let root = fs::canonicalize(dir).map_err(|source| Error::Read { path: dir.into(), source })?;
-    let mut sources = Sources::default();
-    let mut tranches = BTreeMap::new();
-    walk(&root, 0, is_named(&root, "eval"), &mut sources, &mut tranches)?;
-    sources.tranches = distinct(tranches)?;
+    let sources = list(dir)?;
     if sources.tranches.is_empty()
         && sources.threads.is_empty()
         && sources.texts.is_empty()
@@ -83,6 +78,20 @@ pub fn discover(dir: &Path) -> Result<Sources, Error> {
     {
         return Err(Error::NoData { dir: dir.into(), found: describe(&sources) });
     }
+    Ok(sources)
+}
+
+/// As [`discover`], of a folder that may hold nothing to learn from.
+///
+/// # Errors
+/// As [`discover`], but for that.
+pub fn list(dir: &Path) -> Result<Sources, Error> {
+    // The real name of `.` is needed: it may be a tranche's, or `eval`.
+    let root = fs::canonicalize(dir).map_err(|source| Error::Read { path: dir.into(), source })?;
+    let mut sources = Sources::default();
+    let mut tranches = BTreeMap::new();
+    walk(&root, 0, is_named(&root, "eval"), &mut sources, &mut tranches)?;
+    sources.tranches = distinct(tranches)?;
     Ok(sources)
 }
 

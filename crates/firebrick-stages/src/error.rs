@@ -1,5 +1,7 @@
 //! What is wrong with what was given.
 
+use firebrick_pipeline::BoxError;
+
 /// Something that was given cannot work: a recipe, a model or a file of another kind than the one that is wanted.
 ///
 /// The message names the thing and the way on. Commands end with exit code 2 where it is among the causes.
@@ -17,4 +19,9 @@ impl BadInput {
     pub(crate) fn of(error: &anyhow::Error) -> Self {
         Self(format!("{error:#}"))
     }
+}
+
+/// An error as what it is, so that who looks for its causes finds it among them.
+pub(crate) fn unwrapped(error: anyhow::Error) -> BoxError {
+    error.reallocate_into_boxed_dyn_error_without_backtrace()
 }

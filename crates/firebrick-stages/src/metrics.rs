@@ -52,7 +52,7 @@ const METRICS: &[Metric] = &[
     metric("eval_loss/WHEN", "nats a token", Lower, None, "mean loss of the tokens that count in held-out rows, `before` and `after` finetuning", "`after` below `before`"),
     metric("eval_perplexity/WHEN", "", Lower, None, "its exponential", "the same"),
     metric("eval_mean_token_accuracy/WHEN", "share of tokens", Higher, None, "held-out tokens that count and were the likeliest", "`after` above `before`"),
-    metric("perplexity/POLICY", "", Lower, None, "of held-out documents, without the prompt", "what alignment costs in language"),
+    metric("perplexity/POLICY", "", Lower, None, "of held-out documents; of `prompted` behind the prompt, as much of each as the context then holds", "what alignment costs in language"),
     metric("reward/POLICY", "score", Higher, None, "mean score of a policy's responses by the reward model it learnt from", "after above before"),
     metric("test_reward/POLICY", "score", Higher, None, "the same by a reward model that it did not learn from", "grows with `reward`; where it falls behind, the reward is gamed"),
     metric("win_rate/POLICY", "share of prompts", Higher, Some(0.5), "prompts on which a policy's response scores higher than the first policy's", "above ½, its interval too"),

@@ -147,7 +147,7 @@ impl Ppo {
 }
 
 impl Stage<Env> for Ppo {
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     /// The preference models are the one that rewards and those that only watch. The last is the language model that the critic
     /// begins with; if there is none, it begins as the preference model that rewards.
     type Inputs = (

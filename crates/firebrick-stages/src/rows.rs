@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::Env;
 use crate::artifacts::{Corpus, Summary, write_json};
-use crate::error::BadInput;
+use crate::error::{BadInput, unwrapped};
 use crate::recipe::RowsRecipe;
 
 /// The rows of an input, of the kind that is wanted.
@@ -115,7 +115,7 @@ struct Sources {
 impl Sources {
     fn of(place: &Path) -> Result<Self> {
         if place.is_dir() {
-            let found = folder::discover(place)?;
+            let found = folder::list(place)?;
             let of = |paths: Vec<PathBuf>| paths.into_iter().map(Source::of).collect::<Vec<_>>();
             let tranche = |tranche: folder::Tranche| {
                 let source = |path, test| Source { path, name: tranche.name.clone(), test };
@@ -372,7 +372,7 @@ impl Stage<Env> for Rows {
     type Output = Corpus;
 
     fn external(&self, env: &Env) -> Result<BTreeMap<String, String>, BoxError> {
-        let sources = self.sources(env)?;
+        let sources = self.sources(env).map_err(unwrapped)?;
         let root = env.input(self.input).map(Path::canonicalize).transpose()?;
         let root = root.map(|place| if place.is_file() { place.with_file_name("") } else { place }).unwrap_or_default();
         let fingerprint = |path: &Path| {
@@ -385,6 +385,13 @@ impl Stage<Env> for Rows {
     }
 
     fn run(&self, (): (), ctx: &StageContext, env: &Env) -> Result<(), BoxError> {
+        self.write(ctx, env).map_err(unwrapped)
+    }
+}
+
+impl Rows {
+    /// Reads all sources and writes the corpus.
+    fn write(&self, ctx: &StageContext, env: &Env) -> Result<()> {
         let sources = self.sources(env)?;
         let dir = ctx.artifact();
         let (mut counts, mut notes, mut texts) = ([0; 2], Vec::new(), [Vec::new(), Vec::new()]);

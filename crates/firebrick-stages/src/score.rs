@@ -66,10 +66,11 @@ impl Scorer {
     pub fn score(&self, data: &Path) -> Result<(Vec<Score>, Option<Measurements>)> {
         match Layout::of(data)? {
             Layout::Comparisons => {
-                let (rows, _) = comparisons::read(data, &data.file_name().unwrap_or_default().to_string_lossy())?;
+                let (rows, hygiene) = comparisons::read(data, &data.file_name().unwrap_or_default().to_string_lossy())?;
                 let judged = Judged::of(&self.model, &rows, &rows, &self.renderer, &self.recipe, self.workers)?;
                 let pair = |&(chosen, rejected): &(f64, f64)| Score::Pair { chosen, rejected };
-                let measurements = judged.measurements(&self.recipe)?;
+                let mut measurements = judged.measurements(&self.recipe)?;
+                measurements.remarks.push(format!("rows: {hygiene}"));
                 Ok((judged.scores.iter().map(pair).collect(), Some(measurements)))
             }
             Layout::Conversations | Layout::Text => {

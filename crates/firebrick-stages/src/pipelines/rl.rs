@@ -107,7 +107,7 @@ impl super::Recipe for Recipe {
             "" => None,
             model => Some(Base::reward_model("--test-reward", model)?),
         };
-        let data = p.add("data", Rows { seed, input: "data", wanted: Wanted::Prompts, recipe: self.data }, ());
+        let data = p.add("data", Rows { seed, input: "prompts", wanted: Wanted::Prompts, recipe: self.data }, ());
         let tokenizer = p.add("tokenizer", TakeTokenizer(base.clone()), ());
         let policy = p.add("base", TakeModel { base, context, precision }, ());
         let reward = p.add("reward", TakeRewardModel(reward), ());

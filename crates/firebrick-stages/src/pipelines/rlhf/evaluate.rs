@@ -9,10 +9,12 @@ use firebrick_models::{Decoder, ScoredDecoder};
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
 use firebrick_sampling::{Finish, Sampler, Stop, generate};
 use firebrick_stats::{
-    bootstrap_mean, brier_score, calibration_curve, calibration_slope, elo_ratings, expected_calibration_error, wilson,
+    bootstrap_mean, brier_score, calibration_curve, calibration_slope, elo_ratings, expected_calibration_error,
+    pearson, wilson,
 };
 use firebrick_tensor::{Incremental, ResponseBatch, Workers, kl, scores};
 use firebrick_text::{Renderer, dialogue};
+use firebrick_train::sft::{Sample, held_out};
 use firebrick_train::{Event, Observer, lm};
 use firebrick_types::{Dialogue, HhhItem, LabelledComparison, Measured, Role, Seed, TokenId};
 use firebrick_world::World;
@@ -246,6 +248,27 @@ impl Evaluate {
         rows.into_iter().flatten().map(f64::from).collect()
     }
 
+    /// The perplexity of documents, behind the policy's prompt if it has one; of those that then do not fit the context the beginning.
+    fn perplexity(
+        &self,
+        policy: &Policy<'_>,
+        documents: &[Vec<TokenId>],
+        renderer: &Renderer,
+        workers: Workers,
+    ) -> f64 {
+        let (end, by) = (renderer.end(), self.recipe.micro_batch_size);
+        if policy.prefix.is_empty() {
+            return lm::perplexity(policy.model, documents, end, by, &workers);
+        }
+        let behind = |document: &Vec<TokenId>| {
+            let before = [&[end], policy.prefix].concat();
+            let counted = [vec![false; before.len()], vec![true; document.len()]].concat();
+            Sample::new([before, document.clone()].concat(), counted)
+        };
+        let samples = documents.iter().map(behind).collect::<Vec<_>>();
+        held_out(policy.model, &samples, by, &workers).loss().exp()
+    }
+
     /// Accuracy on the two-way items, over all and by category, by mutual information; nothing if there are none.
     fn hhh(
         &self,
@@ -297,7 +320,7 @@ impl Steps {
 }
 
 impl Stage<Env> for Evaluate {
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 5;
     type Inputs = (
         Output<Corpus>,
         Output<Vocabulary>,
@@ -381,9 +404,9 @@ impl Stage<Env> for Evaluate {
             .zip(&answers)
             .map(|(policy, answers)| (policy.name.as_str(), answers.test_scores.as_slice()));
         let elo = elo_ratings(&win_table(&scored.collect::<Vec<_>>()), self.recipe.elo_prior)?;
-        let mut held_out = corpus.held_out_text()?;
-        held_out.truncate(self.recipe.documents);
-        let held_out = held_out.iter().map(|text| renderer.document(text)).collect::<Result<Vec<_>, _>>()?;
+        let mut documents = corpus.held_out_text()?;
+        documents.truncate(self.recipe.documents);
+        let documents = documents.iter().map(|text| renderer.document(text)).collect::<Result<Vec<_>, _>>()?;
 
         let mut results = Vec::new();
         for (index, (policy, answers)) in policies.iter().zip(&answers).enumerate() {
@@ -406,8 +429,7 @@ impl Stage<Env> for Evaluate {
                 hhh.first()
                     .map(|all| Measured { interval: all.interval, ..measured(format!("hhh/{name}"), all.estimate) }),
             );
-            let perplexity =
-                lm::perplexity(policy.model, &held_out, renderer.end(), self.recipe.micro_batch_size, &env.workers);
+            let perplexity = self.perplexity(policy, &documents, &renderer, env.workers);
             metrics.push(measured(format!("perplexity/{name}"), perplexity));
             progress.step(&metrics)?;
             results.push(PolicyResult {
@@ -434,6 +456,9 @@ impl Stage<Env> for Evaluate {
         let (plain, _) = fitting(plain.into_iter(), self.model.context, self.max_response_tokens);
         let divergence = self.mean(&self.divergences(&rlhf, &distilled, &plain, after, env), "kl")?;
         metrics.push(win_rate.measured("win_rate"));
+        let lengths = after.tokens.iter().map(|answer| answer.len() as f64).collect::<Vec<_>>();
+        let correlation = pearson(&lengths, &after.train_scores).ok();
+        metrics.extend(correlation.map(|value| measured("length_score_correlation/rlhf", value)));
         // Scores mean nothing by themselves, their differences do (T-25).
         let gain = |before: &[f64], after: &[f64]| mean_of(after) - mean_of(before);
         metrics.push(measured("train_pm/gain", gain(&before.train_scores, &after.train_scores)));

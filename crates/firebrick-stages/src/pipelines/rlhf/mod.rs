@@ -230,7 +230,7 @@ impl super::Recipe for Recipe {
         let test_pm = p.add("pm-test", pm(Half::Second), (data, tokenizer, pmp));
         let critic = if critic_shape == pm_shape { Vec::new() } else { vec![base_of(critic_shape)] };
         let context = policy_shape.context;
-        let ppo = Ppo { seed, context, half: None, lora, recipe: self.ppo, probe: None };
+        let ppo = Ppo { seed, context, half: Some(Half::First), lora, recipe: self.ppo, probe: None };
         let policy = p.add("ppo", ppo, (data, tokenizer, distilled, train_pm, Vec::new(), critic));
         let evaluate = Evaluate {
             seed,

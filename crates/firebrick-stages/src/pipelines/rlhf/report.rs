@@ -5,7 +5,7 @@ use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
 use firebrick_report::metrics::Metrics;
 use firebrick_report::page::{Answer, Block, DialoguePair, Figure, Page, Section, Tone};
 use firebrick_report::plot::{Cloud, Fit, Histograms, Line, Sample, Scatter};
-use firebrick_stats::{least_squares_line, pearson};
+use firebrick_stats::least_squares_line;
 use serde::Serialize;
 
 use super::Recipe;
@@ -240,12 +240,10 @@ fn policies(results: &Results) -> Section {
 }
 
 fn hacking(results: &Results) -> Section {
-    let lengths = results.shown.iter().map(|one| one.after.len() as f64).collect::<Vec<_>>();
-    let scores =
-        results.shown.iter().filter_map(|one| one.after_scores.first().map(|(_, score)| *score)).collect::<Vec<_>>();
-    let correlation = match pearson(&lengths, &scores) {
-        Ok(value) => format!("{value:.2} over the {} dialogues shown", lengths.len()),
-        Err(_) => "not defined: lengths or scores do not vary".into(),
+    let correlation = results.metrics.iter().find(|one| one.name == "length_score_correlation/rlhf");
+    let correlation = match correlation {
+        Some(one) => format!("{:.2} over all {} answers of the final policy", one.estimate, results.after_scores.len()),
+        None => "not defined: lengths or scores do not vary".into(),
     };
     let gap = |name: &str| {
         results.policies.iter().find(|one| one.name == name).map_or(0.0, |one| one.train_pm.mean - one.test_pm.mean)
@@ -309,7 +307,7 @@ fn summary_of(results: &Results) -> String {
 }
 
 impl Stage<Env> for WriteReport {
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     type Inputs = (
         Output<Corpus>,
         Output<LanguageModel>,

@@ -183,7 +183,7 @@ fn execute_run(run: &Run) -> Result<ExitCode> {
     let pipeline = recipe.pipeline(&env)?;
     if options.plan {
         say(pipeline.plan(&out, &env)?.to_string().trim_end());
-        say(format_args!("\n{}", [recipe.derived().join("\n"), recipe.to_toml()?].join("\n\n").trim()));
+        say(format_args!("\n{}", [recipe.derived()?.join("\n"), recipe.to_toml()?].join("\n\n").trim()));
         return Ok(ExitCode::SUCCESS);
     }
     let _log = log::to_file(&out.join("run.log.jsonl"))?;

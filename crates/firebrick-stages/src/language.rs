@@ -8,6 +8,7 @@ use firebrick_kernels::Precision;
 use firebrick_models::checkpoint::{Checkpoint, Text};
 use firebrick_models::{Decoder, DecoderConfig, LoraConfig, Positions, save_decoder};
 use firebrick_pipeline::{BoxError, Output, Pipeline, Stage, StageContext, digest};
+use firebrick_tensor::Workers;
 use firebrick_text::Tokenizer;
 use firebrick_train::lm;
 use firebrick_types::Seed;
@@ -17,6 +18,7 @@ use crate::Env;
 use crate::artifacts::{Corpus, LanguageModel, METRICS, Vocabulary};
 use crate::checkpoint::located;
 use crate::error::BadInput;
+use crate::estimate::{Load, Work};
 use crate::recipe::{BaseRecipe, Shape, TokenizerRecipe, TrainRecipe};
 use crate::recorder::Recorder;
 
@@ -245,6 +247,26 @@ pub struct Start<'a> {
 }
 
 impl Start<'_> {
+    /// The shape of the model that the run trains.
+    ///
+    /// # Errors
+    /// If there is no such checkpoint.
+    pub(crate) fn config(&self) -> Result<DecoderConfig> {
+        let Some(source) = self.base.checkpoint() else { return Ok(self.model.config(self.tokenizer.vocab)) };
+        let config = located(source).with_context(|| format!("--model {source}"))?.config()?;
+        Ok(DecoderConfig { context: config.context.min(self.model.context), ..config })
+    }
+
+    /// What pretraining takes at most, where there is no checkpoint.
+    pub(crate) fn work(&self, rows: usize) -> Result<Work> {
+        if self.base.checkpoint().is_some() {
+            return Ok(Work::default());
+        }
+        let (load, workers) = (Load::trained(&self.config()?, None), Workers::default().count());
+        let sequences = rows * self.pretrain.passes;
+        Ok(Work::training(&load, sequences, self.model.context, self.pretrain.micro_batch_size, workers))
+    }
+
     /// Whether what is named is a reward model.
     ///
     /// # Errors

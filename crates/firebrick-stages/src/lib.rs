@@ -8,6 +8,7 @@ pub mod data;
 pub mod distill;
 mod env;
 mod error;
+mod estimate;
 pub mod judge;
 pub mod language;
 pub mod measurements;

@@ -5,11 +5,14 @@ use std::path::Path;
 use anyhow::{Result, bail};
 use firebrick_data::hub;
 use firebrick_pipeline::{Pipeline, open};
+use firebrick_tensor::Workers;
 use serde::{Deserialize, Serialize};
 
 use super::{Goes, Input, Made, Results};
 use crate::Env;
+use crate::checkpoint::located;
 use crate::distill::{CompareDistilled, Distill, Teach};
+use crate::estimate::{Load, Work};
 use crate::language::{Base, TakeModel, TakeTokenizer};
 use crate::measurements::Measurements;
 use crate::recipe::{BaseRecipe, ContextRecipe, DistillRecipe, DistilledRecipe, RowsRecipe};
@@ -112,6 +115,18 @@ impl super::Recipe for Recipe {
             WritePage { title: "Context distillation".to_owned(), trained: vec!["distill"], recipe: self.clone() };
         p.add("report", page, (vec![data], vec![distilled], Vec::new(), measurements));
         Ok(p)
+    }
+
+    fn derived(&self) -> Result<Vec<String>> {
+        let context = self.model.context;
+        let shape = |source: &str| -> Result<_> { Ok(located(source)?.config()?) };
+        let student = shape(&self.base.model)?;
+        let teacher = if self.teacher.is_empty() { student } else { shape(&self.teacher)? };
+        let DistillRecipe { texts, max_tokens, train, .. } = self.distill;
+        let load = Load::trained(&student, self.base.lora());
+        let workers = Workers::default().count();
+        let learning = Work::training(&load, texts * train.passes, max_tokens, train.micro_batch_size, workers);
+        Ok(Work::reading(&Load::frozen(&teacher), texts, context).then(learning).lines("reading and training"))
     }
 
     fn results(run: &Path) -> Result<Results> {

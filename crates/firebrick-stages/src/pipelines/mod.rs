@@ -54,9 +54,12 @@ pub trait Recipe: Serialize + DeserializeOwned + 'static {
     /// If something outside that the recipe names is not there.
     fn pipeline(&self, env: &Env) -> Result<Pipeline<Env>>;
 
-    /// Quantities that follow from the recipe, a line each.
-    fn derived(&self) -> Vec<String> {
-        Vec::new()
+    /// Quantities that follow from the recipe, a line each: what a plan shows.
+    ///
+    /// # Errors
+    /// If something outside that the recipe names is not there.
+    fn derived(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
     }
 
     /// What a finished run found.
@@ -178,7 +181,10 @@ pub trait Loaded {
     fn pipeline(&self, env: &Env) -> Result<Pipeline<Env>>;
 
     /// Quantities that follow from it, a line each.
-    fn derived(&self) -> Vec<String>;
+    ///
+    /// # Errors
+    /// If something outside that the recipe names is not there.
+    fn derived(&self) -> Result<Vec<String>>;
 
     /// It, as a file has it.
     ///
@@ -192,7 +198,7 @@ impl<R: Recipe> Loaded for R {
         Recipe::pipeline(self, env)
     }
 
-    fn derived(&self) -> Vec<String> {
+    fn derived(&self) -> Result<Vec<String>> {
         Recipe::derived(self)
     }
 

@@ -5,10 +5,12 @@ use std::path::Path;
 use anyhow::Result;
 use firebrick_data::hub;
 use firebrick_pipeline::{Pipeline, open};
+use firebrick_tensor::Workers;
 use serde::{Deserialize, Serialize};
 
 use super::{Goes, Input, Made, Results};
 use crate::Env;
+use crate::estimate::{Load, Work};
 use crate::judge::JudgeRanked;
 use crate::language::Start;
 use crate::measurements::Measurements;
@@ -91,6 +93,16 @@ impl super::Recipe for Recipe {
         let page = WritePage { title, trained: vec!["pmp"], recipe: self.clone() };
         p.add("report", page, (vec![data], Vec::new(), vec![trained], measurements));
         Ok(p)
+    }
+
+    fn derived(&self) -> Result<Vec<String>> {
+        let Self { seed, model, pretrain, .. } = *self;
+        let start = Start { seed, base: &self.base, tokenizer: &self.tokenizer, model, pretrain };
+        let (config, workers, train) = (start.config()?, Workers::default().count(), self.pmp.pairs.train);
+        let pairs = self.data.rows * train.passes * if self.pmp.binarize { 2 } else { 1 };
+        let load = Load::trained(&config, self.base.lora());
+        let work = Work::training(&load, 2 * pairs, config.context, 2 * train.micro_batch_size, workers);
+        Ok(start.work(self.data.rows)?.then(work).lines("training"))
     }
 
     fn results(run: &Path) -> Result<Results> {

@@ -5,11 +5,13 @@ use std::path::Path;
 use anyhow::Result;
 use firebrick_data::hub;
 use firebrick_pipeline::{Pipeline, open};
+use firebrick_tensor::Workers;
 use serde::{Deserialize, Serialize};
 
 use super::{Goes, Input, Made, Results};
 use crate::Env;
 use crate::error::BadInput;
+use crate::estimate::{Load, Work};
 use crate::judge::Judge;
 use crate::language::{Base, Start, TakeTokenizer};
 use crate::measurements::Measurements;
@@ -133,6 +135,16 @@ impl super::Recipe for Recipe {
             (corpora, Vec::new(), models, measurements),
         );
         Ok(p)
+    }
+
+    fn derived(&self) -> Result<Vec<String>> {
+        let Self { seed, model, pretrain, .. } = *self;
+        let start = Start { seed, base: &self.base, tokenizer: &self.tokenizer, model, pretrain };
+        let (config, workers) = (start.config()?, Workers::default().count());
+        let (rows, micro_batch) = (2 * self.data.rows * self.pm.train.passes, 2 * self.pm.train.micro_batch_size);
+        let load = Load::trained(&config, self.base.lora());
+        let work = Work::training(&load, rows, config.context, micro_batch, workers);
+        Ok(start.work(self.data.rows)?.then(work).lines("training"))
     }
 
     fn results(run: &Path) -> Result<Results> {

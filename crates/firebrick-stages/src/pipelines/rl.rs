@@ -6,11 +6,14 @@ use anyhow::{Result, bail};
 use firebrick_data::hub;
 use firebrick_pipeline::{Pipeline, open};
 use firebrick_rl::ppo::PpoConfig;
+use firebrick_tensor::Workers;
 use serde::{Deserialize, Serialize};
 
 use super::{Goes, Input, Made, Results};
 use crate::Env;
+use crate::checkpoint::located;
 use crate::compare::Compare;
+use crate::estimate::{Load, Work};
 use crate::language::{Base, TakeModel, TakeTokenizer};
 use crate::measurements::Measurements;
 use crate::ppo::Ppo;
@@ -127,9 +130,21 @@ impl super::Recipe for Recipe {
         Ok(p)
     }
 
-    fn derived(&self) -> Vec<String> {
-        let per_iteration = self.ppo.samples_per_iteration();
-        vec![format!("derived: {per_iteration} samples an iteration, {} in all", per_iteration * self.ppo.iterations)]
+    fn derived(&self) -> Result<Vec<String>> {
+        let (ppo, context) = (&self.ppo, self.model.context);
+        let shape = |source: &str| -> Result<_> { Ok(located(source)?.config()?) };
+        let (policy, reward) = (shape(&self.base.model)?, shape(&self.reward.model)?);
+        let [per_iteration, workers] = [ppo.samples_per_iteration(), Workers::default().count()];
+        let samples = per_iteration * ppo.iterations;
+        let (trained, frozen) = (Load::trained(&policy, self.base.lora()), Load::frozen(&policy));
+        let learning = |load: &Load| Work::training(load, samples * ppo.passes, context, ppo.micro_batch_size, workers);
+        // The policy samples and reads, the reference and the reward model read; policy and critic learn.
+        let reading = Work::reading(&frozen, 3 * samples, context);
+        let judging = Work::reading(&Load::frozen(&reward), samples, context);
+        let work = learning(&trained).and(learning(&trained)).and(reading).and(judging);
+        let mut lines = vec![format!("derived: {per_iteration} samples an iteration, {samples} in all")];
+        lines.extend(work.lines("PPO"));
+        Ok(lines)
     }
 
     fn results(run: &Path) -> Result<Results> {

@@ -5,10 +5,12 @@ use std::path::Path;
 use anyhow::Result;
 use firebrick_data::hub;
 use firebrick_pipeline::{Pipeline, open};
+use firebrick_tensor::Workers;
 use serde::{Deserialize, Serialize};
 
 use super::{Goes, Input, Made, Results};
 use crate::Env;
+use crate::estimate::{Load, Work};
 use crate::language::Start;
 use crate::measurements::Measurements;
 use crate::recipe::{BaseRecipe, RowsRecipe, SftEvaluateRecipe, SftRecipe, Shape, TokenizerRecipe, TrainRecipe};
@@ -93,6 +95,16 @@ impl super::Recipe for Recipe {
         let page = WritePage { title: "Supervised finetuning".to_owned(), trained: vec!["sft"], recipe: self.clone() };
         p.add("report", page, (vec![data], vec![tuned], Vec::new(), measurements));
         Ok(p)
+    }
+
+    fn derived(&self) -> Result<Vec<String>> {
+        let Self { seed, model, pretrain, .. } = *self;
+        let start = Start { seed, base: &self.base, tokenizer: &self.tokenizer, model, pretrain };
+        let (config, workers) = (start.config()?, Workers::default().count());
+        let (rows, micro_batch) = (self.data.rows * self.sft.train.passes, self.sft.train.micro_batch_size);
+        let load = Load::trained(&config, self.base.lora());
+        let work = Work::training(&load, rows, config.context, micro_batch, workers);
+        Ok(start.work(self.data.rows)?.then(work).lines("training"))
     }
 
     fn results(run: &Path) -> Result<Results> {

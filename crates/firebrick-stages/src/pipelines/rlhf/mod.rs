@@ -246,15 +246,15 @@ impl super::Recipe for Recipe {
         Ok(p)
     }
 
-    fn derived(&self) -> Vec<String> {
+    fn derived(&self) -> Result<Vec<String>> {
         let per_iteration = self.ppo.samples_per_iteration();
         let in_all = per_iteration * self.ppo.iterations;
         let of = |shape: Shape| shape.config(1).non_embedding_parameters();
         let [policy, pm, critic] = [self.model.policy(), self.model.preference_model(), self.model.critic()].map(of);
-        vec![
+        Ok(vec![
             format!("derived: {per_iteration} samples a PPO iteration, {in_all} in all"),
             format!("non-embedding parameters: policy {policy}, preference models {pm}, critic {critic}"),
-        ]
+        ])
     }
 
     fn results(run: &Path) -> Result<Results> {

@@ -51,13 +51,13 @@ fn pipeline_runs_skips_and_refuses_a_changed_recipe() {
     let out = dir.path().join("run");
     let first = succeed(&out, &[]);
     assert!(first.contains("report: "), "{first}");
-    let report = fs::read_to_string(out.join("10-report/artifact/report.html")).expect("the report was written");
+    let report = fs::read_to_string(out.join("11-report/artifact/report.html")).expect("the report was written");
     assert!(report.contains("Reward against"), "the report holds its sections");
     let log = fs::read_to_string(out.join("run.log.jsonl")).expect("events are kept beside the stages");
     let finished = |stage: &str| log.lines().any(|line| line.contains("a stage is finished") && line.contains(stage));
     assert!(finished(r#""stage":"ppo""#) && finished(r#""pipeline":"rlhf""#), "{log}");
     let second = succeed(&out, &[]);
-    assert_eq!(second.matches("finished before, skipped").count(), 10, "{second}");
+    assert_eq!(second.matches("finished before, skipped").count(), 11, "{second}");
     let message = fail(&out, &["--set", "ppo.kl_coefficient=0.5"]);
     assert!(message.contains("ppo.kl_coefficient: was 0.01, now 0.5"), "{message}");
     assert!(message.contains("--rebuild ppo") && message.contains("--out"), "{message}");
@@ -180,7 +180,7 @@ fn pipeline_runs_on_a_cached_dataset_of_the_hub() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let told = String::from_utf8(output.stdout).expect("output is text");
     assert!(told.contains("helpful-base") && told.contains("report: "), "{told}");
-    let report = fs::read_to_string(out.join("10-report/artifact/report.html")).expect("the report was written");
+    let report = fs::read_to_string(out.join("11-report/artifact/report.html")).expect("the report was written");
     assert!(report.contains("no ranked answers: preference models are not pretrained"), "the data's notes are told");
 
     let output = offline("hub:other/set");

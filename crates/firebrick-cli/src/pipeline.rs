@@ -359,3 +359,48 @@ fn tell(event: &Event<'_>, voice: Voice) {
         _ => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_examples_of_every_pipeline_are_commands() {
+        let command = Command::augment_subcommands(clap::Command::new("pipeline"));
+        for entry in pipelines::ALL {
+            assert!(!entry.examples.is_empty(), "{}", entry.name);
+            for (line, _) in entry.examples {
+                let words = std::iter::once("pipeline").chain(line.split_whitespace());
+                let matches =
+                    command.clone().try_get_matches_from(words).unwrap_or_else(|error| panic!("{line}: {error}"));
+                let Command::Run(run) = Command::from_arg_matches(&matches).expect("it matched") else {
+                    panic!("{line}")
+                };
+                assert_eq!(run.entry.name, entry.name);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_given_becomes_settings_and_what_is_set_counts_more() {
+        let command = Command::augment_subcommands(clap::Command::new("pipeline"));
+        let words = [
+            "pipeline",
+            "run",
+            "evaluate",
+            "--model",
+            "3",
+            "--compare",
+            "a",
+            "--compare",
+            "b",
+            "--data",
+            "d",
+            "--set",
+            "seed=1",
+        ];
+        let matches = command.try_get_matches_from(words).expect("it is a command");
+        let Command::Run(run) = Command::from_arg_matches(&matches).expect("it matched") else { panic!("a run") };
+        assert_eq!(run.settings(), ["model=\"3\"", "compare=[\"a\", \"b\"]", "seed=1"]);
+    }
+}

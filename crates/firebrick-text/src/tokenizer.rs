@@ -136,6 +136,7 @@ impl Tokenizer {
         // prefix of tokens that go on.
         let value: serde_json::Value = serde_json::from_str(json).map_err(|error| refused(error.into()))?;
         check_normalizer(&value["normalizer"]).map_err(refused)?;
+        check_post_processor(&value["post_processor"]).map_err(refused)?;
         if let Some(prefix) = value["model"].get("continuing_subword_prefix").filter(|prefix| !prefix.is_null())
             && prefix != ""
         {
@@ -408,6 +409,20 @@ fn check_normalizer(part: &serde_json::Value) -> Result<(), BoxError> {
         return Err("`normalizer` of type Precompiled cannot be read".into());
     }
     part["normalizers"].as_array().into_iter().flatten().try_for_each(check_normalizer)
+}
+
+/// Refuses a template of texts that names a token which it does not describe, or a second text where there is one, alone or in a sequence:
+/// the library panics on it.
+fn check_post_processor(part: &serde_json::Value) -> Result<(), BoxError> {
+    let pieces = [&part["single"], &part["pair"]].into_iter().filter_map(|pieces| pieces.as_array()).flatten();
+    let mut named = pieces.filter_map(|piece| piece["SpecialToken"]["id"].as_str());
+    if let Some(name) = named.find(|name| part["special_tokens"].get(name).is_none()) {
+        return Err(format!("`post_processor` names `{name}`, which is not among its `special_tokens`").into());
+    }
+    if part["single"].as_array().into_iter().flatten().any(|piece| piece["Sequence"]["id"] == "B") {
+        return Err("`post_processor` has a second text, B, in its template of one, `single`".into());
+    }
+    part["processors"].as_array().into_iter().flatten().try_for_each(check_post_processor)
 }
 
 /// How the decoder of a file spells, read from its JSON: the parts do not tell what they hold.

@@ -243,6 +243,16 @@ fn what_would_fail_while_encoding_is_refused_when_opened() {
             "`normalizer` of type Precompiled cannot be read",
         ),
         (
+            r#""special_tokens": {"#,
+            r#""special_tokens": {}, "others": {"#,
+            "`post_processor` names `<|eoc|>`, which is not among its `special_tokens`",
+        ),
+        (
+            r#""single": ["#,
+            r#""single": [{"Sequence": {"id": "B", "type_id": 0}}, "#,
+            "`post_processor` has a second text, B, in its template of one",
+        ),
+        (
             r#""continuing_subword_prefix": null"#,
             r#""continuing_subword_prefix": "Sequence""#,
             "`model.continuing_subword_prefix` is \"Sequence\"",

@@ -121,7 +121,7 @@ mod tests {
             ..Measurements::default()
         };
         let wanted = "metric                                                    value  unit
-pm/accuracy                              0.7500 [0.7000, 0.8000]  share of pairs  (chance 0.5)
+pm/accuracy                             0.7500 [0.7000, 0.8000]  share of pairs  (chance 0.5)
 
 By source
 source         pairs

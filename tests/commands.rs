@@ -116,8 +116,8 @@ impl Bench {
 
     fn measured(&self, run: &Path, name: &str) -> f64 {
         let folder = fs::read_dir(self.path("").join(run)).expect("the run exists");
-        let evaluate = folder.filter_map(Result::ok).map(|entry| entry.path());
-        let evaluate = evaluate.filter(|path| path.to_string_lossy().ends_with("-evaluate")).next().expect("a stage");
+        let mut stages = folder.filter_map(Result::ok).map(|entry| entry.path());
+        let evaluate = stages.find(|path| path.to_string_lossy().ends_with("-evaluate")).expect("a stage");
         let text = fs::read(evaluate.join("artifact/measurements.json")).expect("it measured");
         let found: Value = serde_json::from_slice(&text).expect("it is JSON");
         let metrics = found["metrics"].as_array().expect("a list");
@@ -168,7 +168,8 @@ fn pmp(out: &str) -> String {
 #[test]
 fn every_command_goes_on_to_the_same_bits_and_leaves_a_model() {
     let bench = Bench::new();
-    let commands: [(fn(&str) -> String, &str, &str, &str); 5] = [
+    type Line = fn(&str) -> String;
+    let commands: [(Line, &str, &str, &str); 5] = [
         (sft, "sft", "sft", "GPT2LMHeadModel"),
         (reward, "reward", "reward", "GPT2ForSequenceClassification"),
         (pmp, "pmp", "pmp", "GPT2ForSequenceClassification"),

@@ -71,7 +71,7 @@ pub fn read(path: &Path, max_characters: usize) -> Result<(Vec<Example>, Kept), 
     let (mut examples, mut kept) = (Vec::new(), Kept::default());
     for row in rows(path, SHAPE)? {
         let row = row?;
-        check_layout(&row, layout, path)?;
+        check_layout(&row, layout)?;
         let mut dialogue = conversation(&row)?;
         while dialogue.messages.last().is_some_and(|message| message.role != Role::Assistant) {
             dialogue.messages.pop();
@@ -115,7 +115,7 @@ pub fn prompts(path: &Path) -> Result<Vec<Dialogue>, Error> {
         Layout::Prompts => rows(path, SHAPE)?
             .map(|row| {
                 let row = row?;
-                check_layout(&row, layout, path)?;
+                check_layout(&row, layout)?;
                 prompt(&row)
             })
             .collect(),
@@ -126,11 +126,11 @@ pub fn prompts(path: &Path) -> Result<Vec<Dialogue>, Error> {
 }
 
 /// An error if a row has another layout than the first.
-fn check_layout(row: &Record, first: Layout, path: &Path) -> Result<(), Error> {
+fn check_layout(row: &Record, first: Layout) -> Result<(), Error> {
     match Layout::of_row(row) {
         Some(layout) if layout == first => Ok(()),
         Some(found) => Err(Error::OtherLayout { place: row.place(), found, first }),
-        None => Err(row.wrong("messages", &format!("{first}, as in the first row of {}", path.display()))),
+        None => Err(row.wrong("messages", "the layout of the first row")),
     }
 }
 

@@ -92,7 +92,7 @@ pub enum Error {
         /// The field's path in the row.
         field: String,
         /// What it should be.
-        expected: String,
+        expected: &'static str,
         /// What it is.
         found: String,
         /// What a row looks like.

@@ -99,7 +99,7 @@ impl Record {
     }
 
     /// The error that a field is not what it should be.
-    pub(crate) fn wrong(&self, field: &str, expected: &str) -> Error {
+    pub(crate) fn wrong(&self, field: &str, expected: &'static str) -> Error {
         let found = match self.value(field) {
             Some(value) => describe(value),
             None if self.fields.is_empty() => "no field at all".to_owned(),
@@ -111,9 +111,8 @@ impl Record {
         self.error(field.to_owned(), expected, found)
     }
 
-    fn error(&self, field: String, expected: &str, found: String) -> Error {
-        let (field, expected) = (self.prefix.clone() + &field, expected.to_owned());
-        Error::Field { place: self.place(), field, expected, found, shape: self.shape }
+    fn error(&self, field: String, expected: &'static str, found: String) -> Error {
+        Error::Field { place: self.place(), field: self.prefix.clone() + &field, expected, found, shape: self.shape }
     }
 }
 

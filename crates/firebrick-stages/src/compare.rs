@@ -20,7 +20,7 @@ use serde::Serialize;
 use crate::Env;
 use crate::artifacts::{Corpus, LanguageModel, PreferenceModel, Vocabulary, write_json};
 use crate::judge::Judged;
-use crate::measurements::{Exchange, Measurements, Plot, Table};
+use crate::measurements::{Answer, Exchange, Measurements, Plot, Table};
 use crate::metrics::measured;
 use crate::ppo::LoadedReward;
 use crate::recipe::{CompareRecipe, JudgeRecipe};
@@ -251,7 +251,11 @@ impl Compare {
             let answer = |(policy, of): (&Policy<'_>, &Responses)| {
                 let scores =
                     self.rewards.iter().zip(&of.scores).map(|(name, scores)| ((*name).to_owned(), scores[index]));
-                (policy.name.to_owned(), of.texts[index].trim().to_owned(), scores.collect())
+                Answer {
+                    model: policy.name.to_owned(),
+                    text: of.texts[index].trim().to_owned(),
+                    scores: scores.collect(),
+                }
             };
             let answers = policies.iter().zip(&responses).map(answer).collect();
             Exchange { prompt: dialogue::render(prompt).trim().to_owned(), answers }

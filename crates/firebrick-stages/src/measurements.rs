@@ -56,8 +56,19 @@ pub enum Plot {
 pub struct Exchange {
     /// What was asked.
     pub prompt: String,
-    /// Who answered, what, and scores by name.
-    pub answers: Vec<(String, String, Vec<(String, f64)>)>,
+    /// The answers, in the order of the models.
+    pub answers: Vec<Answer>,
+}
+
+/// An answer of a model.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Answer {
+    /// Which model's.
+    pub model: String,
+    /// What it says.
+    pub text: String,
+    /// Its scores by name.
+    pub scores: Vec<(String, f64)>,
 }
 
 impl Measurements {

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::Env;
 use crate::artifacts::{Corpus, LanguageModel, PreferenceModel, Report, Summary};
-use crate::measurements::{Exchange, Measurements, Plot, Table};
+use crate::measurements::{self, Exchange, Measurements, Plot, Table};
 
 /// Running text.
 pub(crate) fn paragraph(text: impl Into<String>) -> Block {
@@ -159,8 +159,8 @@ fn results(measurements: &Measurements) -> Section {
 fn exchanges(exchanges: &[Exchange]) -> Option<Section> {
     let block = |Exchange { prompt, answers }: &Exchange| {
         let answer = |index: usize| {
-            let (label, text, scores) = answers.get(index).cloned().unwrap_or_default();
-            Answer { label, text, scores }
+            let measurements::Answer { model, text, scores } = answers.get(index).cloned().unwrap_or_default();
+            Answer { label: model, text, scores }
         };
         let [before, after] = [answer(0), answer(1)];
         Block::Dialogue(DialoguePair { prompt: prompt.clone(), before, after })

@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::Env;
 use crate::artifacts::{Corpus, LanguageModel, Vocabulary, write_json};
 use crate::language::{adapted, keep_decoder};
-use crate::measurements::{Exchange, Measurements, Table};
+use crate::measurements::{Answer, Exchange, Measurements, Table};
 use crate::metrics::measured;
 use crate::recipe::{ProbeRecipe, SftEvaluateRecipe, SftRecipe};
 
@@ -141,7 +141,7 @@ impl CompareSft {
             let model = (*model).clone().prepacked();
             for (exchange, sample) in exchanges.iter_mut().zip(generate(&model, &prompts, &seeds, &sampler, &stop)) {
                 let text = format.text(&sample.tokens).trim().to_owned();
-                exchange.answers.push(((*name).to_owned(), text, Vec::new()));
+                exchange.answers.push(Answer { model: (*name).to_owned(), text, scores: Vec::new() });
             }
         }
         Ok(exchanges)

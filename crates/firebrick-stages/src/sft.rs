@@ -19,15 +19,25 @@ use crate::measurements::{Answer, Exchange, Measurements, Table};
 use crate::metrics::measured;
 use crate::recipe::{ProbeRecipe, SftEvaluateRecipe, SftRecipe};
 
-/// Rows as tokens with the marks of those that are learnt, and how many were cut to the context.
+/// What was lost while rows became samples.
+#[derive(Default)]
+struct Lost {
+    /// Rows that were cut to the context.
+    cut: usize,
+    /// Turns of the assistant that the template changes.
+    turns: usize,
+}
+
+/// Rows as tokens with the marks of those that are learnt.
 ///
 /// A conversation is cut at its beginning, so that the last answer stays (T-12), a text at its end.
-fn samples(rows: &[Example], counted: Counted, renderer: &Renderer, context: usize) -> Result<(Vec<Sample>, usize)> {
-    let mut cut = 0;
+fn samples(rows: &[Example], counted: Counted, renderer: &Renderer, context: usize) -> Result<(Vec<Sample>, Lost)> {
+    let mut lost = Lost::default();
     let mut sample = |row: &Example| {
-        let Masked { mut tokens, mut counted } = renderer.example(row, counted)?;
+        let Masked { mut tokens, mut counted, left_out } = renderer.example(row, counted)?;
         let surplus = tokens.len().saturating_sub(context);
-        cut += usize::from(surplus > 0);
+        lost.cut += usize::from(surplus > 0);
+        lost.turns += left_out;
         if let Example::Conversation(_) = row {
             tokens.drain(..surplus);
             counted.drain(..surplus);
@@ -35,7 +45,7 @@ fn samples(rows: &[Example], counted: Counted, renderer: &Renderer, context: usi
         Ok(Sample::new(tokens, counted).cut(context))
     };
     let samples = rows.iter().map(&mut sample).collect::<Result<_>>()?;
-    Ok((samples, cut))
+    Ok((samples, lost))
 }
 
 /// Finetunes a language model on the tokens that count.
@@ -65,13 +75,18 @@ impl Stage<Env> for Sft {
         let seed = Seed::new(self.seed).derive("sft");
         let counted = self.recipe.counted();
         let (model, shape) = base.load_with_config(&env.device.clone().autodiff())?;
-        let (rows, cut) = samples(&corpus.train_examples()?, counted, &renderer, shape.context)?;
+        let (rows, Lost { cut, turns }) = samples(&corpus.train_examples()?, counted, &renderer, shape.context)?;
         let (mut held_out_rows, _) = samples(&corpus.held_out_examples()?, counted, &renderer, shape.context)?;
         if cut > 0 {
             tracing::warn!(
                 "{cut} of {} rows are longer than `model.context` = {} and are cut, conversations at their beginning",
                 rows.len(),
                 shape.context
+            );
+        }
+        if turns > 0 {
+            tracing::warn!(
+                "{turns} earlier turns of the assistant are not learnt: the chat template does not leave them as they were said"
             );
         }
         let passes = self.recipe.train.passes(rows.len());

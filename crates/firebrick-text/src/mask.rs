@@ -22,6 +22,8 @@ pub struct Masked {
     pub tokens: Vec<TokenId>,
     /// Whether each of them is learnt.
     pub counted: Vec<bool>,
+    /// Earlier turns of the assistant that are not learnt, because the template does not leave them as they were said.
+    pub left_out: usize,
 }
 
 impl Renderer {
@@ -41,7 +43,7 @@ impl Renderer {
                 let start = self.start();
                 let tokens = [&start[..], &self.document(text)?, &[self.end()]].concat();
                 let counted = (0..tokens.len()).map(|place| place >= start.len()).collect();
-                Masked { tokens, counted }
+                Masked { tokens, counted, left_out: 0 }
             }
         };
         if counted == Counted::All {
@@ -62,15 +64,18 @@ impl Renderer {
         let mut counted = [vec![false; prompt.len()], vec![true; response.len()]].concat();
         let tokens = [prompt, response].concat();
         let ends = self.turn_ends().tokens();
+        let mut left_out = 0;
         for (place, message) in before.iter().enumerate().filter(|(_, message)| message.role == Role::Assistant) {
             let opening = self.prompt(&Dialogue::new(before[..place].to_vec()))?;
             let said = [&opening[..], &self.response(&message.text)?].concat();
             if tokens.starts_with(&said) {
                 let end = usize::from(tokens.get(said.len()).is_some_and(|token| ends.contains(token)));
                 counted[opening.len()..said.len() + end].fill(true);
+            } else {
+                left_out += 1;
             }
         }
-        Ok(Masked { tokens, counted })
+        Ok(Masked { tokens, counted, left_out })
     }
 }
 
@@ -92,7 +97,7 @@ mod tests {
     }
 
     fn learnt(renderer: &Renderer, example: &Example) -> String {
-        let Masked { tokens, counted } = renderer.example(example, Counted::Assistant).unwrap();
+        let Masked { tokens, counted, .. } = renderer.example(example, Counted::Assistant).unwrap();
         let token = |(&token, &counted): (&TokenId, &bool)| counted.then(|| renderer.tokenizer().token_text(token));
         tokens.iter().zip(&counted).filter_map(token).collect()
     }
@@ -123,9 +128,23 @@ mod tests {
     }
 
     #[test]
+    fn a_turn_that_the_template_does_not_leave_as_it_was_said_counts_not_and_is_told() {
+        // As templates that leave out earlier reasoning do.
+        let source = "{% for m in messages %}[{{ m.role }}]{% if loop.last or m.role == 'user' %}{{ m.content }}{% endif %}\
+                      <|eoc|>{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}";
+        let template = ChatTemplate::jinja(source, "test", BTreeMap::new()).unwrap();
+        let tokenizer = Tokenizer::train([TEXT, TEXT], 300).unwrap();
+        let ends = TurnEnds::listed(&[tokenizer.eoc()], "test");
+        let renderer = Renderer::new(tokenizer, template, ends);
+        let example = Example::Conversation(dialogue());
+        assert_eq!(learnt(&renderer, &example), "A pine.<|eoc|>");
+        assert_eq!(renderer.example(&example, Counted::Assistant).unwrap().left_out, 1);
+    }
+
+    #[test]
     fn of_a_text_all_counts_but_its_beginning() {
         let renderer = Renderer::dialogues(Tokenizer::train([TEXT, TEXT], 300).unwrap());
-        let Masked { tokens, counted } =
+        let Masked { tokens, counted, .. } =
             renderer.example(&Example::Text("An oak.".into()), Counted::Assistant).unwrap();
         assert_eq!(tokens.first(), Some(&renderer.end()));
         assert_eq!(counted, [vec![false], vec![true; tokens.len() - 1]].concat());

@@ -15,7 +15,7 @@ use crate::say::{remark, say};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   firebrick chat model.gguf
-  firebrick chat runs/rlhf-world/08-ppo --temperature 0.7 --seed 7
+  firebrick chat runs/rlhf-world/09-ppo --temperature 0.7 --seed 7
   firebrick chat model.gguf --system 'You answer in one sentence.'
   echo 'What is the capital of France?' | firebrick chat model.gguf
 Each line is a message. /reset begins a new conversation, /quit or Ctrl-D ends. What is not set is as the checkpoint's generation

@@ -22,7 +22,7 @@ use crate::say::say;
 pub(crate) const EXAMPLES: &str = "Examples:
   firebrick generate ./gpt2 --prompt 'The capital of France is' --max-tokens 8 --temperature 0
   firebrick generate model.gguf --chat --prompt 'Name three colours.' --stream
-  firebrick generate runs/rlhf-world/08-ppo --prompt-file question.txt -n 4 --seed 7 --json
+  firebrick generate runs/rlhf-world/09-ppo --prompt-file question.txt -n 4 --seed 7 --json
   firebrick generate model.gguf --ids 504,3575,282 --stop '.' --stop '?'
 What is not set is as the checkpoint's generation settings say, then the model's own distribution; with --chat, where they say nothing,
 temperature 0.7 and top-p 0.9. Temperature 0 and top-p 0 both take

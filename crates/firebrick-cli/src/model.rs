@@ -37,15 +37,15 @@ pub(crate) enum Command {
 
 const INFO: &str = "Examples:
   firebrick model info SmolLM2-135M-Instruct.Q4_1.gguf       a GGUF file
-  firebrick model info runs/rlhf-world/08-ppo                  what a stage of a run has made
+  firebrick model info runs/rlhf-world/09-ppo                  what a stage of a run has made
   firebrick model info hub:HuggingFaceTB/SmolLM2-135M        from the Hugging Face Hub
   firebrick model info ./gpt2 --lora-rank 64                 memory with adapters of another rank";
 
 const CONVERT: &str = "Examples:
   firebrick model convert SmolLM2-135M-Instruct.Q4_1.gguf smollm2    from GGUF, its numbers widened to 32 bits
-  firebrick model convert runs/rlhf-world/08-ppo aligned                what a run has made
+  firebrick model convert runs/rlhf-world/09-ppo aligned                what a run has made
   firebrick model convert hub:openai-community/gpt2 gpt2             from the Hugging Face Hub
-  firebrick model convert runs/rlhf-world/06-pm-train judge          a reward model, for sequence classification
+  firebrick model convert runs/rlhf-world/07-pm-train judge          a reward model, for sequence classification
   firebrick model convert aligned aligned.gguf --format bf16         one file, for llama.cpp
 Then, in Python:
   AutoModelForCausalLM.from_pretrained(\"smollm2\"), AutoTokenizer.from_pretrained(\"smollm2\")
@@ -56,7 +56,7 @@ and in a shell:
 const LOGPROBS: &str = "Examples:
   firebrick model logprobs ./gpt2 --text 'The capital of France is Paris'
   firebrick model logprobs model.gguf --ids 504,3575,282,4649,314
-  firebrick model logprobs runs/rlhf-world/08-ppo --file answer.txt
+  firebrick model logprobs runs/rlhf-world/09-ppo --file answer.txt
 The first token has no log-probability: nothing stands before it.
 Names of special tokens in a text count as these tokens. A text begins as the tokenizer has it, for instance with <s>.";
 
@@ -463,8 +463,6 @@ fn memory(config: &DecoderConfig, counts: &Counts, rank: usize) {
     row("inference", frozen(all));
     row("language modeling, preferences", trained(all));
     row("  with LoRA", with_adapters);
-    row("DPO: policy, reference", trained(all) + frozen(all));
-    row("  with LoRA, whose base refers", with_adapters);
     row("PPO: policy, critic, reward, ref.", trained(all) + trained(all) + frozen(all) + frozen(all));
     row("  with LoRA, whose base refers", with_adapters + with_adapters + frozen(all));
 }

@@ -12,7 +12,7 @@ use crate::say::{remark, say};
 
 pub(crate) const EXAMPLES: &str = "Examples:
   firebrick serve --model model.gguf
-  firebrick serve --model runs/rlhf-world/08-ppo --port 8080 --slots 16 --context 2048
+  firebrick serve --model runs/rlhf-world/09-ppo --port 8080 --slots 16 --context 2048
   curl localhost:8000/v1/chat/completions -H 'Content-Type: application/json' \\
     -d '{\"model\": \"model\", \"messages\": [{\"role\": \"user\", \"content\": \"Hello\"}]}'
 Then, in Python:

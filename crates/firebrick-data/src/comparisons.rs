@@ -8,9 +8,10 @@ use firebrick_text::dialogue::{HUMAN, parse, render};
 use firebrick_types::{Dialogue, LabelledComparison, Message, Role};
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
 use crate::conversations::prompt;
-use crate::jsonl::{Record, rows};
+use crate::jsonl::{self, Record};
+use crate::rows::{Dropped, Row, Rows};
+use crate::{Error, store};
 
 const SHAPE: &str = "{\"chosen\": …, \"rejected\": …} of two transcripts \"\\n\\nHuman: …\\n\\nAssistant: …\", \
                      or {\"prompt\": …, \"chosen\": …, \"rejected\": …}, \
@@ -34,6 +35,19 @@ pub struct Hygiene {
     pub identical: usize,
     /// The comparison was in the file before.
     pub duplicates: usize,
+}
+
+impl Hygiene {
+    fn count(&mut self, dropped: Dropped) {
+        *match dropped {
+            Dropped::BrokenRoles => &mut self.broken_roles,
+            Dropped::EmptyResponse => &mut self.empty_response,
+            Dropped::PrefixesDiffer => &mut self.prefixes_differ,
+            Dropped::Identical => &mut self.identical,
+            Dropped::Duplicate => &mut self.duplicates,
+            Dropped::NoText | Dropped::NoPair => unreachable!("a comparison is dropped for something else"),
+        } += 1;
+    }
 }
 
 impl fmt::Display for Hygiene {
@@ -73,52 +87,76 @@ impl Layout {
     }
 }
 
-/// The comparisons of a JSONL file, gzip or not, without those that B-06 tells to drop, and the count of what was
-/// dropped.
+/// The comparisons of a file, without those that B-06 tells to drop, and the count of what was dropped: those of [`rows`].
 ///
-/// The first row decides which layout the file has:
+/// # Errors
+/// If the file cannot be read or one of its [`rows`] is an error.
+pub fn read(path: &Path, tranche: &str) -> Result<(Vec<LabelledComparison>, Hygiene), Error> {
+    let mut comparisons = Vec::new();
+    let mut hygiene = Hygiene::default();
+    for row in rows(path, tranche)? {
+        match row?.content {
+            Ok(comparison) => {
+                hygiene.kept += 1;
+                comparisons.push(comparison);
+            }
+            Err(dropped) => hygiene.count(dropped),
+        }
+    }
+    Ok((comparisons, hygiene))
+}
+
+/// The rows of a file of comparisons, JSONL, gzip or not, or a table of [`store`].
+///
+/// The first row that can be understood decides which layout a JSONL file has:
 /// - `{"chosen", "rejected"}`, two whole transcripts in the form of [`firebrick_text::dialogue`]: the files of HH-RLHF;
 /// - `{"prompt", "chosen", "rejected"}`, a prompt, either plain or in that form, and two completions: TRL;
 /// - `{"chosen", "rejected"}` as lists of `{"role", "content"}` with the roles `user` and `assistant`, either whole
 ///   conversations or the continuation of a `prompt`: TRL.
 ///
-/// Other fields are passed over. Spec: B-06.
+/// Other fields are passed over. Rows that B-06 tells to drop say why. Spec: B-06.
 ///
 /// # Errors
-/// If the file cannot be read, or a row is no JSON object, lacks a field, has one of the wrong type, does not begin
-/// with the person or has another layout than the first. Faults that published data is known to have are counted
-/// instead.
-pub fn read(path: &Path, tranche: &str) -> Result<(Vec<LabelledComparison>, Hygiene), Error> {
-    let mut comparisons = Vec::new();
-    let mut hygiene = Hygiene::default();
+/// If the file cannot be read. A row is an error that is no JSON object, lacks a field, has one of the wrong type, does not begin
+/// with the person or has another layout than the first; faults that published data is known to have are reasons to drop it.
+pub fn rows<'a>(path: &'a Path, tranche: &'a str) -> Result<Rows<'a, LabelledComparison>, Error> {
+    if store::is_table(path) {
+        return store::rows(path);
+    }
     let mut seen = HashSet::new();
-    let mut first = None;
-    for row in rows(path, SHAPE)? {
+    let mut first: Option<Layout> = None;
+    Ok(Box::new(jsonl::rows(path, SHAPE)?.map(move |row| {
         let row = row?;
         let layout = Layout::of(&row);
-        let first = *first.get_or_insert(layout);
-        if layout != first {
+        if let Some(first) = first.filter(|&first| first != layout) {
             return Err(Error::Layout { place: row.place(), found: layout.name(), first: first.name() });
         }
         let sides = [dialogue(&row, layout, "chosen")?, dialogue(&row, layout, "rejected")?];
-        let [Some((prompt, chosen)), Some((other, rejected))] = sides.map(split_off_answer) else {
-            hygiene.broken_roles += 1;
-            continue;
-        };
-        if chosen.is_empty() || rejected.is_empty() {
-            hygiene.empty_response += 1;
-        } else if prompt != other {
-            hygiene.prefixes_differ += 1;
-        } else if chosen == rejected {
-            hygiene.identical += 1;
-        } else if !seen.insert([&render(&prompt), &chosen, &rejected].map(|text| blake3::hash(text.as_bytes()))) {
-            hygiene.duplicates += 1;
-        } else {
-            hygiene.kept += 1;
-            comparisons.push(LabelledComparison::of_chosen(prompt, chosen, rejected, tranche));
-        }
+        first = Some(layout);
+        let content = comparison(sides, tranche).and_then(|comparison| {
+            let sides = [&comparison.comparison.a, &comparison.comparison.b];
+            let texts = [&render(comparison.prompt()), sides[0], sides[1]];
+            let is_new = seen.insert(texts.map(|text| blake3::hash(text.as_bytes())));
+            if is_new { Ok(comparison) } else { Err(Dropped::Duplicate) }
+        });
+        Ok(Row { number: row.number(), content })
+    })))
+}
+
+/// The comparison of two whole conversations, chosen and rejected.
+fn comparison(sides: [Dialogue; 2], tranche: &str) -> Result<LabelledComparison, Dropped> {
+    let [Some((prompt, chosen)), Some((other, rejected))] = sides.map(split_off_answer) else {
+        return Err(Dropped::BrokenRoles);
+    };
+    if chosen.is_empty() || rejected.is_empty() {
+        Err(Dropped::EmptyResponse)
+    } else if prompt != other {
+        Err(Dropped::PrefixesDiffer)
+    } else if chosen == rejected {
+        Err(Dropped::Identical)
+    } else {
+        Ok(LabelledComparison::of_chosen(prompt, chosen, rejected, tranche))
     }
-    Ok((comparisons, hygiene))
 }
 
 /// The whole conversation of one side of a comparison.

@@ -7,9 +7,10 @@ use firebrick_text::dialogue::{ASSISTANT, HUMAN, parse};
 use firebrick_types::{Dialogue, Example, Message, Role};
 use serde_json::Value;
 
-use crate::jsonl::{Record, rows};
+use crate::jsonl::{self, Record};
 use crate::layout::Layout;
-use crate::{Error, comparisons, text};
+use crate::rows::{Dropped, Row, Rows, each, kept};
+use crate::{Error, comparisons, store, text};
 
 const SHAPE: &str = "{\"messages\": [{\"role\", \"content\"}]}, {\"conversations\": [{\"from\", \"value\"}]}, \
                      {\"prompt\": …, \"completion\": …}, {\"instruction\": …, \"input\": …, \"output\": …} or {\"text\": …}";
@@ -35,62 +36,80 @@ impl fmt::Display for Kept {
     }
 }
 
+/// What the rows of a file give to finetune on, and how many of its [`rows`] do.
+///
+/// # Errors
+/// If the file cannot be read or one of its [`rows`] is an error.
+pub fn read(path: &Path, max_characters: usize) -> Result<(Vec<Example>, Kept), Error> {
+    let (mut examples, mut kept) = (Vec::new(), Kept::default());
+    for row in rows(path, max_characters)? {
+        match row?.content {
+            Ok(example) => {
+                kept.kept += 1;
+                examples.push(example);
+            }
+            Err(Dropped::EmptyResponse) => kept.empty_response += 1,
+            Err(Dropped::BrokenRoles) => kept.broken_roles += 1,
+            // What only comparisons and texts are dropped for.
+            Err(_) => {}
+        }
+    }
+    Ok((examples, kept))
+}
+
 /// The rows of a file to finetune on.
 ///
 /// The first row decides which layout the file has:
 /// - `messages`, a list of `{"role", "content"}`, or `conversations`, a list of `{"from", "value"}` (ShareGPT);
 /// - `prompt` and `completion`, texts or lists of messages (TRL);
 /// - `instruction`, `input` and `output` (Alpaca); the input stands two lines below the instruction;
-/// - `text`, or a file that is no JSONL: all of it is learnt;
+/// - `text`, or a file that is no JSONL: all of it is learnt, in documents of at most `max_characters`;
 /// - comparisons, whose chosen responses are taken.
 ///
-/// What follows the assistant's last turn is cut off. Other fields are passed over.
+/// What follows the assistant's last turn is cut off. Other fields are passed over. A table of [`store`] holds one of these.
 ///
 /// # Errors
-/// If the file cannot be read, or a row is no JSON object, lacks a field, has one of the wrong type or another layout than the first.
-pub fn read(path: &Path, max_characters: usize) -> Result<(Vec<Example>, Kept), Error> {
-    let layout = Layout::of(path)?;
+/// If the file cannot be read or its first row has no layout. A row is an error that is no JSON object, lacks a field, has one of the
+/// wrong type or another layout than the first.
+pub fn rows(path: &Path, max_characters: usize) -> Result<Rows<'_, Example>, Error> {
+    rows_of(path, Layout::of(path)?, max_characters)
+}
+
+/// The [`rows`] of a file of this layout.
+pub(crate) fn rows_of(path: &Path, layout: Layout, max_characters: usize) -> Result<Rows<'_, Example>, Error> {
     match layout {
-        Layout::Text => {
-            let texts = text::read(path, max_characters)?;
-            let kept = Kept { kept: texts.len(), ..Kept::default() };
-            return Ok((texts.into_iter().map(Example::Text).collect(), kept));
-        }
+        Layout::Text => Ok(each(text::rows(path, max_characters)?, Example::Text)),
         Layout::Comparisons => {
-            let (comparisons, _) = comparisons::read(path, "")?;
-            let chosen = comparisons.iter().filter_map(|one| {
-                let (chosen, _) = one.chosen_and_rejected()?;
-                Some(Example::Conversation(one.prompt().with(Message::assistant(chosen))))
+            let comparisons = comparisons::rows(path, "")?.filter_map(|row| match row {
+                Ok(Row { number, content: Ok(one) }) => {
+                    let (chosen, _) = one.chosen_and_rejected()?;
+                    let example = Example::Conversation(one.prompt().with(Message::assistant(chosen)));
+                    Some(Ok(Row { number, content: Ok(example) }))
+                }
+                Ok(Row { number, content: Err(dropped) }) => Some(Ok(Row { number, content: Err(dropped) })),
+                Err(error) => Some(Err(error)),
             });
-            let examples = chosen.collect::<Vec<_>>();
-            let kept = Kept { kept: examples.len(), ..Kept::default() };
-            return Ok((examples, kept));
+            Ok(Box::new(comparisons))
         }
-        _ => {}
+        _ if store::is_table(path) => store::rows(path),
+        _ => Ok(Box::new(jsonl::rows(path, SHAPE)?.map(move |row| {
+            let row = row?;
+            check_layout(&row, layout)?;
+            Ok(Row { number: row.number(), content: answered(conversation(&row)?).map(Example::Conversation) })
+        }))),
     }
-    let (mut examples, mut kept) = (Vec::new(), Kept::default());
-    for row in rows(path, SHAPE)? {
-        let row = row?;
-        check_layout(&row, layout)?;
-        let mut dialogue = conversation(&row)?;
-        while dialogue.messages.last().is_some_and(|message| message.role != Role::Assistant) {
-            dialogue.messages.pop();
-        }
-        match dialogue.messages.last() {
-            Some(last) if !last.text.is_empty() => {}
-            _ => {
-                kept.empty_response += 1;
-                continue;
-            }
-        }
-        if !dialogue.alternates() {
-            kept.broken_roles += 1;
-            continue;
-        }
-        kept.kept += 1;
-        examples.push(Example::Conversation(dialogue));
+}
+
+/// A conversation up to the assistant's last turn.
+fn answered(mut dialogue: Dialogue) -> Result<Dialogue, Dropped> {
+    while dialogue.messages.last().is_some_and(|message| message.role != Role::Assistant) {
+        dialogue.messages.pop();
     }
-    Ok((examples, kept))
+    match dialogue.messages.last() {
+        Some(last) if !last.text.is_empty() => {}
+        _ => return Err(Dropped::EmptyResponse),
+    }
+    if dialogue.alternates() { Ok(dialogue) } else { Err(Dropped::BrokenRoles) }
 }
 
 /// The prompts of a file: its rows' `prompt`, or what stands before the last response of its comparisons or conversations.
@@ -98,27 +117,29 @@ pub fn read(path: &Path, max_characters: usize) -> Result<(Vec<Example>, Kept), 
 /// # Errors
 /// As [`read`]; also of a file of text, which asks nothing.
 pub fn prompts(path: &Path) -> Result<Vec<Dialogue>, Error> {
-    let layout = Layout::of(path)?;
+    kept(prompt_rows_of(path, Layout::of(path)?)?)
+}
+
+/// The rows of a file of this layout as [`prompts`].
+pub(crate) fn prompt_rows_of(path: &Path, layout: Layout) -> Result<Rows<'_, Dialogue>, Error> {
     match layout {
-        Layout::Comparisons => {
-            let (comparisons, _) = comparisons::read(path, "")?;
-            Ok(comparisons.into_iter().map(|one| one.comparison.prompt).collect())
-        }
+        Layout::Comparisons => Ok(each(comparisons::rows(path, "")?, |one| one.comparison.prompt)),
         Layout::Conversations => {
-            let (examples, _) = read(path, usize::MAX)?;
             let prompt = |example: Example| match example {
-                Example::Conversation(mut dialogue) => dialogue.messages.pop().map(|_| dialogue),
-                Example::Text(_) => None,
+                Example::Conversation(mut dialogue) => {
+                    dialogue.messages.pop();
+                    dialogue
+                }
+                Example::Text(text) => unreachable!("a conversation is no text, {text:?}"),
             };
-            Ok(examples.into_iter().filter_map(prompt).collect())
+            Ok(each(rows_of(path, layout, usize::MAX)?, prompt))
         }
-        Layout::Prompts => rows(path, SHAPE)?
-            .map(|row| {
-                let row = row?;
-                check_layout(&row, layout)?;
-                prompt(&row)
-            })
-            .collect(),
+        Layout::Prompts if store::is_table(path) => store::rows(path),
+        Layout::Prompts => Ok(Box::new(jsonl::rows(path, SHAPE)?.map(move |row| {
+            let row = row?;
+            check_layout(&row, layout)?;
+            Ok(Row { number: row.number(), content: Ok(prompt(&row)?) })
+        }))),
         Layout::Threads | Layout::Text | Layout::HhhTask => {
             Err(Error::WrongLayout { path: path.into(), found: layout, wanted: Layout::Prompts })
         }
@@ -134,7 +155,8 @@ fn check_layout(row: &Record, first: Layout) -> Result<(), Error> {
     }
 }
 
-fn conversation(row: &Record) -> Result<Dialogue, Error> {
+/// The conversation of a row, whatever follows the assistant's last turn.
+pub(crate) fn conversation(row: &Record) -> Result<Dialogue, Error> {
     if row.has("messages") {
         return Ok(Dialogue::new(messages(row, "messages", ["role", "content"])?));
     }

@@ -128,6 +128,43 @@ pub enum Error {
         /// What is wanted.
         wanted: Layout,
     },
+    /// A file is there that would be written.
+    #[error("{}: it is there already; name another file, or remove it first", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file's name does not tell how it is to be written.
+    #[error("{}: expected a name that ends in .jsonl, .jsonl.gz or .parquet", path.display())]
+    Ending {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Rows of one layout cannot be written in another.
+    #[error("{}: it holds {found}, which cannot be written as {wanted}; {instead}", path.display())]
+    NotConvertible {
+        /// The file.
+        path: PathBuf,
+        /// What it holds.
+        found: Layout,
+        /// What is wanted.
+        wanted: &'static str,
+        /// What can be done.
+        instead: String,
+    },
+    /// A transcript would read as another conversation.
+    #[error(
+        "{}, line {number}: as a transcript it would read as another conversation: {why}; write chosen-rejected, or drop the row",
+        path.display()
+    )]
+    NotTranscribable {
+        /// The file.
+        path: PathBuf,
+        /// The row.
+        number: u64,
+        /// What a transcript has no place for.
+        why: &'static str,
+    },
     /// A file has no row.
     #[error("{}: it is empty; give a file with at least one row", path.display())]
     Empty {
@@ -275,4 +312,37 @@ pub enum Error {
         /// A repository that has them.
         example: &'static str,
     },
+}
+
+impl Error {
+    /// The line of the row that is wrong, if it is one.
+    pub fn line(&self) -> Option<u64> {
+        match self {
+            Self::LineTooLong { place, .. }
+            | Self::NotUtf8 { place, .. }
+            | Self::NotJson { place, .. }
+            | Self::Field { place, .. }
+            | Self::Layout { place, .. }
+            | Self::OtherLayout { place, .. } => place.line,
+            _ => None,
+        }
+    }
+
+    /// What a row looks like, where the error is that one does not.
+    pub fn shape(&self) -> Option<&'static str> {
+        match self {
+            Self::NotJson { shape, .. } | Self::Field { shape, .. } => Some(shape),
+            _ => None,
+        }
+    }
+
+    /// What is wrong, with what caused it and without what a row looks like: for lists of many errors of one file.
+    pub fn fault(&self) -> String {
+        let whole = self.to_string();
+        let told = self.shape().and_then(|shape| whole.strip_suffix(&format!("; a row is {shape}")));
+        match std::error::Error::source(self) {
+            Some(cause) if !whole.contains(&cause.to_string()) => format!("{}: {cause}", told.unwrap_or(&whole)),
+            _ => told.unwrap_or(&whole).to_owned(),
+        }
+    }
 }

@@ -53,19 +53,21 @@ pub(crate) fn read_to_string(path: &Path) -> Result<String, Error> {
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
-/// The lines of a file that are not blank, with their numbers.
+/// The lines of a file that are not blank, with their numbers; after an error that concerns more than a line, none.
 pub(crate) struct Lines<'a> {
     path: &'a Path,
     reader: Box<dyn BufRead>,
     number: u64,
     bytes: u64,
     max_file_bytes: u64,
+    /// Whether nothing more can be read.
+    ended: bool,
 }
 
 impl<'a> Lines<'a> {
     /// The lines of this file.
     pub(crate) fn open(path: &'a Path) -> Result<Self, Error> {
-        Ok(Self { path, reader: open(path)?, number: 0, bytes: 0, max_file_bytes: MAX_FILE_BYTES })
+        Ok(Self { path, reader: open(path)?, number: 0, bytes: 0, max_file_bytes: MAX_FILE_BYTES, ended: false })
     }
 
     fn read(&mut self) -> Result<Option<(Place, String)>, Error> {
@@ -105,7 +107,14 @@ impl Iterator for Lines<'_> {
     type Item = Result<(Place, String), Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.read().transpose()
+        if self.ended {
+            return None;
+        }
+        let line = self.read();
+        // Bytes that are no text end with their line.
+        self.ended =
+            matches!(&line, Ok(None)) || line.as_ref().is_err_and(|error| !matches!(error, Error::NotUtf8 { .. }));
+        line.transpose()
     }
 }
 
@@ -114,6 +123,31 @@ impl Iterator for Lines<'_> {
 /// # Errors
 /// Those of `write`, and if the file cannot be created, synchronised or renamed.
 pub(crate) fn write_atomically(path: &Path, write: impl FnOnce(&mut File) -> Result<(), Error>) -> Result<(), Error> {
+    let file = written_beside(path, write)?;
+    file.persist(path).map_err(|error| Error::Write { path: path.into(), source: error.error })?;
+    Ok(())
+}
+
+/// The same, where there is no file of the name yet.
+///
+/// # Errors
+/// Those of [`write_atomically`], and if there is a file.
+pub(crate) fn create_atomically(path: &Path, write: impl FnOnce(&mut File) -> Result<(), Error>) -> Result<(), Error> {
+    if path.exists() {
+        return Err(Error::Exists { path: path.into() });
+    }
+    let file = written_beside(path, write)?;
+    file.persist_noclobber(path).map_err(|error| match error.error.kind() {
+        io::ErrorKind::AlreadyExists => Error::Exists { path: path.into() },
+        _ => Error::Write { path: path.into(), source: error.error },
+    })?;
+    Ok(())
+}
+
+fn written_beside(
+    path: &Path,
+    write: impl FnOnce(&mut File) -> Result<(), Error>,
+) -> Result<tempfile::NamedTempFile, Error> {
     let failed = |source| Error::Write { path: path.into(), source };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut beside = tempfile::Builder::new();
@@ -122,8 +156,7 @@ pub(crate) fn write_atomically(path: &Path, write: impl FnOnce(&mut File) -> Res
     let mut file = beside.tempfile_in(folder).map_err(failed)?;
     write(file.as_file_mut())?;
     file.as_file().sync_all().map_err(failed)?;
-    file.persist(path).map_err(|error| failed(error.error))?;
-    Ok(())
+    Ok(file)
 }
 
 #[cfg(test)]

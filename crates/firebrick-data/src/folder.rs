@@ -90,9 +90,30 @@ pub fn list(dir: &Path) -> Result<Sources, Error> {
     let root = fs::canonicalize(dir).map_err(|source| Error::Read { path: dir.into(), source })?;
     let mut sources = Sources::default();
     let mut tranches = BTreeMap::new();
-    walk(&root, 0, is_named(&root, "eval"), &mut sources, &mut tranches)?;
+    walk(&root, 0, is_named(&root, "eval"), &mut |entry| add(entry, &mut sources, &mut tranches))?;
     sources.tranches = distinct(tranches)?;
     Ok(sources)
+}
+
+/// The files of a folder and the folders in it that are data by their names, as [`discover`] recognises them and in the same order, and
+/// what is left alone.
+///
+/// # Errors
+/// If a folder cannot be read.
+pub fn files(dir: &Path) -> Result<(Vec<PathBuf>, Vec<Ignored>), Error> {
+    let root = fs::canonicalize(dir).map_err(|source| Error::Read { path: dir.into(), source })?;
+    let (mut files, mut ignored) = (Vec::new(), Vec::new());
+    walk(&root, 0, is_named(&root, "eval"), &mut |entry| {
+        match entry {
+            Entry::File { path, evaluation } => match by_name(&path, evaluation) {
+                Name::Other(reason) => ignored.push(Ignored { path, reason }),
+                Name::HhhTask | Name::Text | Name::Jsonl => files.push(path),
+            },
+            Entry::Ignored(entry) => ignored.push(entry),
+        }
+        Ok(())
+    })?;
+    Ok((files, ignored))
 }
 
 /// Whether a file is JSONL by its name, gzip or not.
@@ -101,43 +122,96 @@ pub(crate) fn is_jsonl(path: &Path) -> bool {
     name.ends_with(".jsonl") || name.ends_with(".jsonl.gz")
 }
 
+/// What is met in a folder.
+enum Entry {
+    /// A file, and whether it is in a folder of evaluation data.
+    File {
+        path: PathBuf,
+        evaluation: bool,
+    },
+    Ignored(Ignored),
+}
+
 fn walk(
     dir: &Path,
     depth: usize,
     evaluation: bool,
-    sources: &mut Sources,
-    tranches: &mut BTreeMap<PathBuf, Tranche>,
+    visit: &mut dyn FnMut(Entry) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let failed = |source| Error::Read { path: dir.into(), source };
     let entries = fs::read_dir(dir).map_err(failed)?.collect::<Result<Vec<_>, _>>().map_err(failed)?;
     let mut paths: Vec<PathBuf> = entries.iter().map(fs::DirEntry::path).collect();
     paths.sort();
     for path in paths {
-        let ignored = |reason| Ignored { path: path.clone(), reason };
+        let ignored = |reason| Entry::Ignored(Ignored { path: path.clone(), reason });
         if name(&path).starts_with('.') {
-            sources.ignored.push(ignored("hidden"));
+            visit(ignored("hidden"))?;
         } else if path.is_dir() && path.is_symlink() {
-            sources.ignored.push(ignored("a link to a folder"));
+            visit(ignored("a link to a folder"))?;
         } else if path.is_dir() && depth == MAX_DEPTH {
-            sources.ignored.push(ignored("too deep"));
+            visit(ignored("too deep"))?;
         } else if path.is_dir() {
-            walk(&path, depth + 1, evaluation || is_named(&path, "eval"), sources, tranches)?;
+            walk(&path, depth + 1, evaluation || is_named(&path, "eval"), visit)?;
         } else {
-            match kind(&path, evaluation)? {
-                Kind::Train | Kind::Test if tranches.get(dir).is_some_and(|tranche| tranche.has(&path)) => {
-                    sources.ignored.push(ignored("there both plain and compressed"));
-                }
-                Kind::Train => tranches.entry(dir.into()).or_default().train = Some(path),
-                Kind::Test => tranches.entry(dir.into()).or_default().test = Some(path),
-                Kind::Threads => sources.threads.push(path),
-                Kind::Text => sources.texts.push(path),
-                Kind::HhhTask => sources.hhh_tasks.push(path),
-                Kind::Known(layout) => sources.others.push((path, layout)),
-                Kind::Other(reason) => sources.ignored.push(ignored(reason)),
-            }
+            visit(Entry::File { path, evaluation })?;
         }
     }
     Ok(())
+}
+
+/// Puts what is met where it belongs.
+fn add(entry: Entry, sources: &mut Sources, tranches: &mut BTreeMap<PathBuf, Tranche>) -> Result<(), Error> {
+    let (path, evaluation) = match entry {
+        Entry::File { path, evaluation } => (path, evaluation),
+        Entry::Ignored(ignored) => {
+            sources.ignored.push(ignored);
+            return Ok(());
+        }
+    };
+    let dir = path.parent().unwrap_or(&path).to_owned();
+    match kind(&path, evaluation)? {
+        Kind::Train | Kind::Test if tranches.get(&dir).is_some_and(|tranche| tranche.has(&path)) => {
+            sources.ignored.push(Ignored { path, reason: "there both plain and compressed" });
+        }
+        Kind::Train => tranches.entry(dir).or_default().train = Some(path),
+        Kind::Test => tranches.entry(dir).or_default().test = Some(path),
+        Kind::Threads => sources.threads.push(path),
+        Kind::Text => sources.texts.push(path),
+        Kind::HhhTask => sources.hhh_tasks.push(path),
+        Kind::Known(layout) => sources.others.push((path, layout)),
+        Kind::Other(reason) => sources.ignored.push(Ignored { path, reason }),
+    }
+    Ok(())
+}
+
+/// What a file is by its name.
+enum Name {
+    HhhTask,
+    Text,
+    Jsonl,
+    Other(&'static str),
+}
+
+fn by_name(path: &Path, evaluation: bool) -> Name {
+    let name = name(path);
+    let tasks = path.parent().and_then(Path::parent);
+    if name == "task.json" && tasks.is_some_and(|tasks| is_named(tasks, "hhh_alignment")) {
+        return Name::HhhTask;
+    }
+    if evaluation {
+        return Name::Other("evaluation data, never trained on");
+    }
+    if !path.is_file() {
+        return Name::Other("not a file");
+    }
+    let stem = name.strip_suffix(".gz").unwrap_or(&name);
+    match stem.strip_suffix(".txt").map(str::to_lowercase).as_deref() {
+        Some("readme" | "license" | "licence" | "notice") => Name::Other("about the data"),
+        Some("merges" | "vocab") => Name::Other("part of a tokenizer"),
+        Some(_) => Name::Text,
+        None if is_jsonl(path) => Name::Jsonl,
+        None => Name::Other("no known format"),
+    }
 }
 
 enum Kind {
@@ -152,29 +226,13 @@ enum Kind {
 
 /// What a file is, by its name and its first row.
 fn kind(path: &Path, evaluation: bool) -> Result<Kind, Error> {
-    let name = name(path);
-    let tasks = path.parent().and_then(Path::parent);
-    if name == "task.json" && tasks.is_some_and(|tasks| is_named(tasks, "hhh_alignment")) {
-        return Ok(Kind::HhhTask);
+    match by_name(path, evaluation) {
+        Name::HhhTask => return Ok(Kind::HhhTask),
+        Name::Text => return Ok(Kind::Text),
+        Name::Other(reason) => return Ok(Kind::Other(reason)),
+        Name::Jsonl => {}
     }
-    if evaluation {
-        return Ok(Kind::Other("evaluation data, never trained on"));
-    }
-    if !path.is_file() {
-        return Ok(Kind::Other("not a file"));
-    }
-    let stem = name.strip_suffix(".gz").unwrap_or(&name);
-    if let Some(stem) = stem.strip_suffix(".txt") {
-        return Ok(match stem.to_lowercase().as_str() {
-            "readme" | "license" | "licence" | "notice" => Kind::Other("about the data"),
-            "merges" | "vocab" => Kind::Other("part of a tokenizer"),
-            _ => Kind::Text,
-        });
-    }
-    if !is_jsonl(path) {
-        return Ok(Kind::Other("no known format"));
-    }
-    let split = match stem {
+    let split = match name(path).trim_end_matches(".gz") {
         "train.jsonl" => Some(Kind::Train),
         "test.jsonl" => Some(Kind::Test),
         _ => None,

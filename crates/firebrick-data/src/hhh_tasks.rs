@@ -7,6 +7,7 @@ use firebrick_types::{Dialogue, HhhItem};
 
 use crate::file::read_to_string;
 use crate::jsonl::Record;
+use crate::rows::{Row, Rows, kept};
 use crate::{Error, Place};
 
 const SHAPE: &str = r#"{"examples": [{"input": …, "target_scores": {better: 1, worse: 0}}]}"#;
@@ -16,27 +17,35 @@ const SHAPE: &str = r#"{"examples": [{"input": …, "target_scores": {better: 1,
 /// An input holds the person's turn, or a whole dialogue whose first turn has no marker.
 ///
 /// # Errors
-/// If the file cannot be read or an example has not one answer of score 1 and one of score 0, or ends with the
-/// assistant.
+/// If the file cannot be read or one of its [`rows`] is an error.
 pub fn read(path: &Path) -> Result<Vec<HhhItem>, Error> {
-    let category = path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy();
+    kept(rows(path)?)
+}
+
+/// The items of a task one by one, as [`read`].
+///
+/// # Errors
+/// If the file cannot be read. An example is an error that has not one answer of score 1 and one of score 0, or ends with the assistant.
+pub fn rows(path: &Path) -> Result<Rows<'_, HhhItem>, Error> {
+    let category = path.parent().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
     let place = Place { path: path.into(), line: None };
     let task = Record::parse(place, &read_to_string(path)?, SHAPE)?;
-    let item = |example: &Record| {
+    let item = move |(number, example): (u64, Record)| {
         let scores = example.record("target_scores")?;
         let scored = |wanted: i64| scores.fields().iter().filter(move |(_, score)| score.as_i64() == Some(wanted));
         let (Some((chosen, _)), Some((rejected, _)), 2) = (scored(1).next(), scored(0).next(), scores.fields().len())
         else {
             return Err(example.wrong("target_scores", "one answer of score 1 and one of score 0"));
         };
-        Ok(HhhItem {
-            category: category.clone().into_owned(),
-            prompt: prompt(example)?,
+        let item = HhhItem {
+            category: category.clone(),
+            prompt: prompt(&example)?,
             chosen: chosen.trim().to_owned(),
             rejected: rejected.trim().to_owned(),
-        })
+        };
+        Ok(Row { number, content: Ok(item) })
     };
-    task.records("examples")?.iter().map(item).collect()
+    Ok(Box::new((1..).zip(task.records("examples")?).map(item)))
 }
 
 fn prompt(example: &Record) -> Result<Dialogue, Error> {

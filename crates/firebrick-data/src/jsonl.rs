@@ -50,6 +50,11 @@ impl Record {
         self.place.clone()
     }
 
+    /// The line of the row.
+    pub(crate) fn number(&self) -> u64 {
+        self.place.line.unwrap_or(1)
+    }
+
     /// The value of a field, whatever its type.
     pub(crate) fn value(&self, field: &str) -> Option<&Value> {
         self.fields.get(field)

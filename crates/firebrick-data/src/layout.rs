@@ -5,9 +5,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::Error;
 use crate::folder::is_jsonl;
 use crate::jsonl::{Record, rows};
+use crate::{Error, store};
 
 /// What the rows of a file are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,26 +40,33 @@ impl fmt::Display for Layout {
 }
 
 /// What a row may look like.
-const SHAPES: &str = "an object with `chosen` and `rejected`; `messages` or `conversations`; `prompt` and `completion`; \
+pub(crate) const SHAPES: &str = "an object with `chosen` and `rejected`; `messages` or `conversations`; `prompt` and `completion`; \
                       `instruction` and `output`; `prompt`; `question` or `title` with `answers`; or `text`";
 
 impl Layout {
-    /// The layout of a file, gzip or not.
+    /// The layout of a file, gzip or not; of a table what [`store`] says.
     ///
     /// # Errors
     /// If the file cannot be read, its first row is no JSON object, or has none of the known fields.
     pub fn of(path: &Path) -> Result<Self, Error> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name == "task.json" {
-            return Ok(Self::HhhTask);
-        }
-        if !is_jsonl(path) {
-            return Ok(Self::Text);
+        if let Some(layout) = Self::of_name(path)? {
+            return Ok(layout);
         }
         let Some(first) = rows(path, SHAPES)?.next().transpose()? else {
             return Err(Error::Empty { path: path.into() });
         };
-        Self::of_row(&first).ok_or_else(|| first.wrong("chosen", "one of the known layouts"))
+        Self::of_row(&first).ok_or_else(|| unknown(&first))
+    }
+
+    /// The layout of a file that is no JSONL.
+    pub(crate) fn of_name(path: &Path) -> Result<Option<Self>, Error> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        Ok(match () {
+            () if name == "task.json" => Some(Self::HhhTask),
+            () if store::is_table(path) => Some(store::layout(path)?),
+            () if is_jsonl(path) => None,
+            () => Some(Self::Text),
+        })
     }
 
     /// The layout of a row, if it has one.
@@ -76,6 +83,11 @@ impl Layout {
             () => return None,
         })
     }
+}
+
+/// The error that a row has none of the known layouts.
+pub(crate) fn unknown(row: &Record) -> Error {
+    row.wrong("chosen", "one of the known layouts")
 }
 
 #[cfg(test)]

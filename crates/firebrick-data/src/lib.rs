@@ -1,7 +1,9 @@
 #![doc = include_str!("../README.md")]
 
+pub mod check;
 pub mod comparisons;
 pub mod conversations;
+pub mod convert;
 mod error;
 mod file;
 pub mod folder;
@@ -12,6 +14,7 @@ pub mod hub;
 mod jsonl;
 pub mod layout;
 pub mod pmp;
+pub mod rows;
 pub mod split;
 pub mod store;
 pub mod text;

@@ -55,6 +55,11 @@ pub fn ranked_pairs(threads: &[Thread], seed: Seed) -> Vec<RankedPair> {
     threads.iter().enumerate().filter_map(pair).collect()
 }
 
+/// Whether two answers of a thread have distinct scores, so that it gives one of the [`ranked_pairs`].
+pub fn has_pair(thread: &Thread) -> bool {
+    !distinct_pairs(&thread.answers).is_empty()
+}
+
 /// All pairs of answers with distinct scores, the higher one first.
 fn distinct_pairs(answers: &[ThreadAnswer]) -> Vec<(&ThreadAnswer, &ThreadAnswer)> {
     let score = |answer: &ThreadAnswer| stackexchange_score(answer.score, answer.accepted);

@@ -12,7 +12,7 @@ use arrow_array::types::{Float64Type, Int64Type};
 use arrow_array::{Array, ArrayRef, Float64Array, Int64Array, LargeStringArray, ListArray, RecordBatch, StructArray};
 use arrow_buffer::OffsetBuffer;
 use arrow_schema::{DataType, Field, Fields, Schema};
-use firebrick_types::{Comparison, Dialogue, Label, LabelledComparison, Message, Role};
+use firebrick_types::{Comparison, Dialogue, Example, Label, LabelledComparison, Message, Role};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::Compression;
@@ -21,8 +21,10 @@ use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use parquet::file::properties::WriterProperties;
 
 use crate::Error;
-use crate::file::{MAX_FILE_BYTES, write_atomically};
+use crate::file::{MAX_FILE_BYTES, create_atomically, write_atomically};
+use crate::layout::Layout;
 use crate::pmp::RankedPair;
+use crate::rows::{Row, Rows};
 
 /// Where the metadata says what the rows are.
 const KEY: &str = "firebrick.schema";
@@ -66,6 +68,18 @@ pub struct BadCell {
 /// # Errors
 /// If the file cannot be written.
 pub fn write<T: Table>(path: &Path, rows: &[T]) -> Result<(), Error> {
+    write_atomically(path, |file| write_into(file, path, rows))
+}
+
+/// The same, where there is no file of the name yet.
+///
+/// # Errors
+/// If there is one, or it cannot be written.
+pub fn create<T: Table>(path: &Path, rows: &[T]) -> Result<(), Error> {
+    create_atomically(path, |file| write_into(file, path, rows))
+}
+
+fn write_into<T: Table>(file: &mut File, path: &Path, rows: &[T]) -> Result<(), Error> {
     let parquet = |source| Error::Parquet { path: path.into(), source };
     let schema = Arc::new(Schema::new(T::fields()));
     let properties = WriterProperties::builder()
@@ -74,16 +88,46 @@ pub fn write<T: Table>(path: &Path, rows: &[T]) -> Result<(), Error> {
         .set_created_by("firebrick".to_owned())
         .set_key_value_metadata(Some(vec![KeyValue::new(KEY.to_owned(), T::SCHEMA.to_owned())]))
         .build();
-    write_atomically(path, |file| {
-        let mut writer = ArrowWriter::try_new(file, schema.clone(), Some(properties)).map_err(parquet)?;
-        for rows in rows.chunks(BATCH) {
-            let batch = RecordBatch::try_new(schema.clone(), T::columns(rows))
-                .expect("the columns of a kind have its types and one length");
-            writer.write(&batch).map_err(parquet)?;
-        }
-        writer.close().map_err(parquet)?;
-        Ok(())
-    })
+    let mut writer = ArrowWriter::try_new(file, schema.clone(), Some(properties)).map_err(parquet)?;
+    for rows in rows.chunks(BATCH) {
+        let batch = RecordBatch::try_new(schema.clone(), T::columns(rows))
+            .expect("the columns of a kind have its types and one length");
+        writer.write(&batch).map_err(parquet)?;
+    }
+    writer.close().map_err(parquet)?;
+    Ok(())
+}
+
+/// Whether a file is Parquet by its name.
+pub(crate) fn is_table(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending == "parquet")
+}
+
+/// The rows of a table, as those of other files.
+pub(crate) fn rows<T: Table + 'static>(path: &Path) -> Result<Rows<'static, T>, Error> {
+    let rows = read::<T>(path)?;
+    Ok(Box::new((1..).zip(rows).map(|(number, row)| Ok(Row { number, content: Ok(row) }))))
+}
+
+/// What the rows of a table are.
+///
+/// # Errors
+/// If the file cannot be read, is no whole Parquet file, or none of these tables.
+pub(crate) fn layout(path: &Path) -> Result<Layout, Error> {
+    let file = File::open(path).map_err(|source| Error::Read { path: path.into(), source })?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+        .map_err(|source| Error::Parquet { path: path.into(), source })?;
+    match schema_name(reader.metadata()) {
+        Some(LabelledComparison::SCHEMA) => Ok(Layout::Comparisons),
+        Some(Example::SCHEMA) => Ok(Layout::Conversations),
+        Some(Dialogue::SCHEMA) => Ok(Layout::Prompts),
+        Some(String::SCHEMA) => Ok(Layout::Text),
+        found => Err(Error::Schema {
+            path: path.into(),
+            expected: "comparisons/2, conversations/1, dialogues/1 or texts/1",
+            found: found.map_or_else(|| format!("no `{KEY}` in its metadata"), str::to_owned),
+        }),
+    }
 }
 
 /// The rows of a Parquet file that [`write()`] wrote.
@@ -204,6 +248,38 @@ impl Table for Dialogue {
 
     fn rows(columns: &[ArrayRef]) -> Result<Vec<Self>, BadCell> {
         (0..columns[0].len()).map(|row| dialogue(columns, 0, "dialogue", row)).collect()
+    }
+}
+
+/// Conversations to finetune on.
+impl Table for Example {
+    const SCHEMA: &'static str = "conversations/1";
+
+    fn fields() -> Vec<Field> {
+        vec![dialogue_field("dialogue"), Field::new("text", DataType::LargeUtf8, true)]
+    }
+
+    fn columns(rows: &[Self]) -> Vec<ArrayRef> {
+        fn said(row: &Example) -> &Dialogue {
+            static NOTHING: Dialogue = Dialogue { messages: Vec::new() };
+            match row {
+                Example::Conversation(dialogue) => dialogue,
+                Example::Text(_) => &NOTHING,
+            }
+        }
+        let text = |row: &Self| match row {
+            Self::Conversation(_) => None,
+            Self::Text(text) => Some(text.clone()),
+        };
+        vec![dialogues(rows.iter().map(said)), Arc::new(rows.iter().map(text).collect::<LargeStringArray>())]
+    }
+
+    fn rows(columns: &[ArrayRef]) -> Result<Vec<Self>, BadCell> {
+        let row = |row| match columns[1].is_valid(row) {
+            true => Ok(Self::Text(text(columns, 1, row))),
+            false => dialogue(columns, 0, "dialogue", row).map(Self::Conversation),
+        };
+        (0..columns[0].len()).map(row).collect()
     }
 }
 
@@ -347,6 +423,8 @@ mod tests {
         round_trip::<LabelledComparison>(&[]);
         round_trip(&rows.iter().map(|row| row.prompt().clone()).collect::<Vec<_>>());
         round_trip(&[RankedPair { context: "c".into(), chosen: "b".into(), rejected: "w".into() }]);
+        let said = Dialogue::new(vec![Message::human("q"), Message::assistant("a")]);
+        round_trip(&[Example::Conversation(said), Example::Text("t".into()), Example::Text(String::new())]);
         round_trip(&["one".to_owned(), String::new(), "x".repeat(100_000)]);
     }
 

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use crate::Error;
 use crate::file::read_to_string;
 use crate::folder::is_jsonl;
-use crate::jsonl::rows;
+use crate::jsonl::{self, Record};
+use crate::rows::{Dropped, Row, Rows, kept};
+use crate::{Error, store};
 
 const SHAPE: &str = r#"{"text": …}"#;
 
@@ -15,19 +16,42 @@ const SHAPE: &str = r#"{"text": …}"#;
 /// is one text. See [`documents`] for how a text is cut.
 ///
 /// # Errors
-/// If the file cannot be read, is not UTF-8, or a row is no JSON object with a `text`.
+/// If the file cannot be read, is not UTF-8, or one of its [`rows`] is an error.
 ///
 /// # Panics
 /// If `max_characters` is zero.
 pub fn read(path: &Path, max_characters: usize) -> Result<Vec<String>, Error> {
+    kept(rows(path, max_characters)?)
+}
+
+/// The documents of a file one by one, as [`read`]; those of one row have its number. A row without text is dropped.
+///
+/// # Errors
+/// If the file cannot be read or is not UTF-8. A row is an error that is no JSON object with a `text`.
+///
+/// # Panics
+/// If `max_characters` is zero.
+pub fn rows(path: &Path, max_characters: usize) -> Result<Rows<'_, String>, Error> {
+    if store::is_table(path) {
+        return store::rows(path);
+    }
     if !is_jsonl(path) {
-        return Ok(documents(&read_to_string(path)?, max_characters));
+        let documents = documents(&read_to_string(path)?, max_characters);
+        return Ok(Box::new((1..).zip(documents).map(|(number, document)| Ok(Row { number, content: Ok(document) }))));
     }
-    let mut all = Vec::new();
-    for row in rows(path, SHAPE)? {
-        all.extend(documents(row?.text("text")?, max_characters));
-    }
-    Ok(all)
+    let of_row = move |row: Result<Record, Error>| -> Result<Vec<_>, Error> {
+        let row = row?;
+        let number = row.number();
+        let documents = documents(row.text("text")?, max_characters);
+        if documents.is_empty() {
+            return Ok(vec![Row { number, content: Err(Dropped::NoText) }]);
+        }
+        Ok(documents.into_iter().map(|document| Row { number, content: Ok(document) }).collect())
+    };
+    Ok(Box::new(jsonl::rows(path, SHAPE)?.flat_map(move |row| match of_row(row) {
+        Ok(rows) => rows.into_iter().map(Ok).collect(),
+        Err(error) => vec![Err(error)],
+    })))
 }
 
 /// A text cut into documents of at most `max_characters`, without surrounding white space and none empty.

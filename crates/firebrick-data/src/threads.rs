@@ -2,19 +2,28 @@
 
 use std::path::Path;
 
-use crate::jsonl::rows;
 use firebrick_types::{Thread, ThreadAnswer};
 
 use crate::Error;
+use crate::jsonl::{self, Record};
+use crate::rows::{Row, Rows, kept};
 
 const SHAPE: &str = r#"{"title": …, "body": …, "answers": [{"score": …, "accepted": …, "body": …}]}"#;
 
 /// The threads of a JSONL file, gzip or not: one question a row, other fields passed over. Spec: A-26.
 ///
 /// # Errors
-/// If the file cannot be read, or a row is no JSON object, lacks a field or has one of the wrong type.
+/// If the file cannot be read or one of its [`rows`] is an error.
 pub fn read(path: &Path) -> Result<Vec<Thread>, Error> {
-    let thread = |row: Result<crate::jsonl::Record, Error>| {
+    kept(rows(path)?)
+}
+
+/// The threads of a file one by one, as [`read`].
+///
+/// # Errors
+/// If the file cannot be read. A row is an error that is no JSON object, lacks a field or has one of the wrong type.
+pub fn rows(path: &Path) -> Result<Rows<'_, Thread>, Error> {
+    let thread = |row: Result<Record, Error>| {
         let row = row?;
         let mut answers = Vec::new();
         for answer in row.records("answers")? {
@@ -24,9 +33,10 @@ pub fn read(path: &Path) -> Result<Vec<Thread>, Error> {
                 body: answer.text("body")?.to_owned(),
             });
         }
-        Ok(Thread { title: row.text("title")?.to_owned(), body: row.text("body")?.to_owned(), answers })
+        let thread = Thread { title: row.text("title")?.to_owned(), body: row.text("body")?.to_owned(), answers };
+        Ok(Row { number: row.number(), content: Ok(thread) })
     };
-    rows(path, SHAPE)?.map(thread).collect()
+    Ok(Box::new(jsonl::rows(path, SHAPE)?.map(thread)))
 }
 
 #[cfg(test)]

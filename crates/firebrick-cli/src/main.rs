@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod chat;
+mod data;
 mod device;
 mod generate;
 mod infer;
@@ -35,6 +36,9 @@ enum Command {
     /// Look at a checkpoint, convert it, or score text with it.
     #[command(subcommand)]
     Model(model::Command),
+    /// Look at one's own data, find what is wrong with it, or convert it.
+    #[command(subcommand)]
+    Data(data::Command),
     /// Score comparisons, conversations or text with a reward model.
     #[command(after_help = score::EXAMPLES)]
     Score(score::Score),
@@ -67,6 +71,7 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Pipeline(command) => pipeline::execute(command),
         Command::Model(command) => model::execute(command),
+        Command::Data(command) => data::execute(&command),
         Command::Score(command) => score::execute(&command),
         Command::Generate(command) => generate::execute(&command),
         Command::Chat(command) => chat::execute(&command),

@@ -90,11 +90,11 @@ pub enum Error {
         /// The row.
         place: Place,
         /// The field's path in the row.
-        field: String,
+        field: Box<str>,
         /// What it should be.
-        expected: &'static str,
+        expected: Box<str>,
         /// What it is.
-        found: String,
+        found: Box<str>,
         /// What a row looks like.
         shape: &'static str,
     },

@@ -104,7 +104,7 @@ impl Record {
     }
 
     /// The error that a field is not what it should be.
-    pub(crate) fn wrong(&self, field: &str, expected: &'static str) -> Error {
+    pub(crate) fn wrong(&self, field: &str, expected: &str) -> Error {
         let found = match self.value(field) {
             Some(value) => describe(value),
             None if self.fields.is_empty() => "no field at all".to_owned(),
@@ -116,8 +116,9 @@ impl Record {
         self.error(field.to_owned(), expected, found)
     }
 
-    fn error(&self, field: String, expected: &'static str, found: String) -> Error {
-        Error::Field { place: self.place(), field: self.prefix.clone() + &field, expected, found, shape: self.shape }
+    fn error(&self, field: String, expected: &str, found: String) -> Error {
+        let field = (self.prefix.clone() + &field).into();
+        Error::Field { place: self.place(), field, expected: expected.into(), found: found.into(), shape: self.shape }
     }
 }
 

@@ -333,7 +333,7 @@ impl Told<'_> {
     fn prompt(&self, place: &str, prompt: &Dialogue) -> Result<()> {
         let tokens = self.renderer.prompt(prompt)?;
         say(format_args!("{place}: a prompt of {} tokens, where a response begins", tokens.len()));
-        self.say(&Masked { counted: vec![false; tokens.len()], tokens });
+        self.say(&Masked { counted: vec![false; tokens.len()], tokens, left_out: 0 });
         Ok(())
     }
 
@@ -345,16 +345,16 @@ impl Told<'_> {
             "{place}: {what}, its prompt of {} tokens, behind which each response stands",
             tokens.prompt.len()
         ));
-        self.say(&Masked { counted: vec![false; tokens.prompt.len()], tokens: tokens.prompt });
+        self.say(&Masked { counted: vec![false; tokens.prompt.len()], tokens: tokens.prompt, left_out: 0 });
         for (name, tokens) in [("chosen", tokens.chosen), ("rejected", tokens.rejected)] {
             let end = tokens.last().map(|&end| format!("{} ({end})", self.text(&[end]))).unwrap_or_default();
             say(format_args!("{name}, {} tokens, its score read on the last, {end}:", tokens.len()));
-            self.say(&Masked { counted: vec![true; tokens.len()], tokens });
+            self.say(&Masked { counted: vec![true; tokens.len()], tokens, left_out: 0 });
         }
         Ok(())
     }
 
-    fn say(&self, Masked { tokens, counted }: &Masked) {
+    fn say(&self, Masked { tokens, counted, .. }: &Masked) {
         if self.ids {
             for (token, &counted) in tokens.iter().zip(counted) {
                 let text = format!("{:?}", self.renderer.tokenizer().token_text(*token));

@@ -88,10 +88,10 @@ impl Compare {
             }
         }
         if kept.is_empty() && all > 0 {
+            let response = self.recipe.max_response_tokens;
             return Err(anyhow!(
-                "none of the {all} held-out prompts leaves room for `evaluate.max_response_tokens` = {} in the context; raise \
-                 `model.context` or lower it",
-                self.recipe.max_response_tokens
+                "none of the {all} held-out prompts leaves room for `evaluate.max_response_tokens` = {response} in the context of \
+                 every model; lower it, or raise the context"
             ));
         }
         Ok(kept)

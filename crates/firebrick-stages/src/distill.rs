@@ -95,7 +95,7 @@ impl Stage<Env> for Teach {
         if needed > self.context {
             return Err(anyhow!(
                 "the prompt of {} tokens and a text of `distill.max_tokens` = {} do not fit `model.context` = {}; raise it to \
-                 at least {needed}, or lower `distill.max_tokens`, or give a shorter prompt (`data.prompt_conversations`)",
+                 at least {needed}, or lower `distill.max_tokens`, or take a shorter prompt",
                 prompt.len(),
                 self.max_tokens,
                 self.context

@@ -104,6 +104,14 @@ impl Base {
         Ok(Self { source: source.to_owned(), checkpoint })
     }
 
+    /// Tokens that it reads at most: as many as are wanted, if it was made for so many.
+    ///
+    /// # Errors
+    /// If its shape cannot be read.
+    pub(crate) fn context(&self, wanted: usize) -> Result<usize> {
+        Ok(wanted.min(self.checkpoint.config()?.context))
+    }
+
     /// Where it is.
     pub(crate) fn checkpoint(&self) -> &Checkpoint {
         &self.checkpoint
@@ -289,6 +297,7 @@ impl Start<'_> {
         Ok(match self.base.checkpoint() {
             Some(source) => {
                 let base = Base::of(source)?;
+                let context = base.context(context)?;
                 let tokenizer = p.add("tokenizer", TakeTokenizer(base.clone()), ());
                 (tokenizer, p.add("base", TakeModel { base, context, precision }, ()))
             }

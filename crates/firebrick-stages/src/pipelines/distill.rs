@@ -99,11 +99,16 @@ impl super::Recipe for Recipe {
         let rows = Rows { seed, input: "data", wanted, recipe: self.data };
         let data = p.add("data", rows, ());
         let base = Base::of(&self.base.model)?;
+        let context = base.context(context)?;
         let tokenizer = p.add("tokenizer", TakeTokenizer(base.clone()), ());
         let student = p.add("base", TakeModel { base, context, precision }, ());
         let teacher = match self.teacher.as_str() {
             "" => student,
-            model => p.add("teacher", TakeModel { base: Base::of(model)?, context, precision }, ()),
+            model => {
+                let base = Base::of(model)?;
+                let context = base.context(context)?;
+                p.add("teacher", TakeModel { base, context, precision }, ())
+            }
         };
         let DistillRecipe { texts, max_tokens, top_k, train } = self.distill;
         let teach = Teach { seed, context, texts, max_tokens, top_k, micro_batch_size: train.micro_batch_size };

@@ -96,6 +96,7 @@ impl super::Recipe for Recipe {
         let (mut vocabularies, mut models, mut policies) = (Vec::new(), Vec::new(), Vec::new());
         for (index, source) in std::iter::once(&self.model).chain(&self.compare).enumerate() {
             let base = Base::of(source)?;
+            let context = base.context(context)?;
             let name = if index == 0 { "model".to_owned() } else { format!("compare-{index}") };
             vocabularies.push(p.add(format!("{name}-tokenizer"), TakeTokenizer(base.clone()), ()));
             models.push(p.add(name.clone(), TakeModel { base, context, precision }, ()));

@@ -85,6 +85,7 @@ impl super::Recipe for Recipe {
         let data = p.add("data", Rows { seed, input: "data", wanted: Wanted::Threads, recipe: self.data }, ());
         let start = Start { seed, base: &self.base, tokenizer: &self.tokenizer, model, pretrain: self.pretrain };
         let (tokenizer, base) = start.add(&mut p, data)?;
+        let model = Shape { context: start.config()?.context, ..model };
         let pmp = Pmp { seed, model, lora: self.base.lora(), recipe: self.pmp.clone() };
         let trained = p.add("pmp", pmp, (data, tokenizer, base));
         let judge = JudgeRanked { binarize: self.pmp.binarize, context: model.context, recipe: self.evaluate };

@@ -98,6 +98,7 @@ impl super::Recipe for Recipe {
         let rows = |input, wanted| Rows { seed, input, wanted, recipe: self.data };
         let data = p.add("data", rows("data", Wanted::Comparisons), ());
         let start = Start { seed, base: &self.base, tokenizer: &self.tokenizer, model, pretrain: self.pretrain };
+        let model = Shape { context: start.config()?.context, ..model };
         let mut corpora = vec![data];
         let (mut trained, mut models) = (vec!["reward"], Vec::new());
         let with_pmp = env.input("pmp").is_some();

@@ -105,6 +105,8 @@ impl super::Recipe for Recipe {
         let ContextRecipe { context, precision } = self.model;
         let mut p = Pipeline::new(Self::NAME);
         let base = Base::of(&self.base.model)?;
+        let context = base.context(context)?;
+        super::validate_ppo(&self.ppo, context)?;
         let reward = Base::reward_model("--reward", &self.reward.model)?;
         let test_reward = match self.reward.test_model.as_str() {
             "" => None,
@@ -131,9 +133,10 @@ impl super::Recipe for Recipe {
     }
 
     fn derived(&self) -> Result<Vec<String>> {
-        let (ppo, context) = (&self.ppo, self.model.context);
+        let ppo = &self.ppo;
         let shape = |source: &str| -> Result<_> { Ok(located(source)?.config()?) };
         let (policy, reward) = (shape(&self.base.model)?, shape(&self.reward.model)?);
+        let context = self.model.context.min(policy.context);
         let [per_iteration, workers] = [ppo.samples_per_iteration(), Workers::default().count()];
         let samples = per_iteration * ppo.iterations;
         let (trained, frozen) = (Load::trained(&policy, self.base.lora()), Load::frozen(&policy));

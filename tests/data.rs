@@ -23,7 +23,7 @@ fn folder(files: &[(&str, &str)]) -> TempDir {
 
 /// A small GGUF file with a tokenizer, without a chat template.
 fn model() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../firebrick-models/tests/tokenizers/spm.gguf")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../firebrick-models/tests/tokenizers/qwen2.gguf")
 }
 
 fn run(dir: &Path, args: &[&str]) -> Output {
@@ -47,7 +47,7 @@ fn check_lists_every_broken_row_and_goes_on() {
         TRANSCRIPTS,
         "{",
         TRANSCRIPTS,
-        r#"{"chosen": 3, "rejected": ""}"#,
+        r#"{"score": 2, "chosen": 3, "rejected": ""}"#,
         r#"{"chosen": "Hi", "rejected": ""}"#,
         r#"{"chosen": "\n\nHuman: q\n\nAssistant: a", "rejected": "\n\nHuman: q\n\nAssistant: a"}"#,
     ];
@@ -55,12 +55,13 @@ fn check_lists_every_broken_row_and_goes_on() {
     let (told, _) = printed(dir.path(), &["check", "train.jsonl"], 2);
     for expected in [
         "train.jsonl: comparisons, for `reward`; also `sft`, `rl` and `evaluate`\n",
-        "  6 rows: 1 can be used, 2 are dropped, 3 are broken\n",
+        "  6 rows: 1 usable, 2 dropped, 3 broken\n",
         "  dropped for identical answers: 1 (line 6)\n",
         "  dropped for a duplicate: 1 (line 3)\n",
-        "  broken: line 2, column 1: not a JSON object",
+        "  broken: line 2, column 1: not a JSON object: EOF while parsing an object\n",
         "  broken: line 4, field `chosen`: expected text, found the number 3\n",
         "  broken: line 5, field `chosen`: expected a transcript that begins with \"\\n\\nHuman:\", found \"Hi\"\n",
+        "  not read: the fields `score`\n",
         "  a row is {\"chosen\": …, \"rejected\": …}",
     ] {
         assert!(told.contains(expected), "{told}\nexpected {expected}");
@@ -90,7 +91,7 @@ fn check_names_the_pipeline_of_each_layout() {
     ] {
         let dir = folder(&[(name, row)]);
         let (told, _) = printed(dir.path(), &["check", name], 0);
-        assert!(told.contains(expected) && told.contains("  1 rows: 1 can be used, 0 are dropped"), "{told}");
+        assert!(told.contains(expected) && told.contains("  1 row: 1 usable, 0 dropped, 0 broken"), "{told}");
     }
 }
 
@@ -114,7 +115,7 @@ fn check_goes_through_a_folder_and_says_what_it_leaves_alone() {
         "  broken: it is empty; give a file with at least one row\n",
         "table.csv: left alone, no known format\n",
         "eval/book.txt: left alone, evaluation data, never trained on\n",
-        "2 of 4 files can be used as they are\n",
+        "2 of 4 files are usable as they are\n",
     ] {
         assert!(told.contains(expected), "{told}\nexpected {expected}");
     }
@@ -141,8 +142,8 @@ fn show_tells_a_row_as_a_conversation() {
     assert!(stderr.contains("hh.jsonl: --row 2: its last row is line 1; give one up to that"), "{stderr}");
 }
 
-/// The model's end of turn is `</s>` (2), its beginning of text `<s>` (1); it has no chat template, so that conversations are dialogues of
-/// which each turn of the assistant is learnt from that the tokens of the whole leave as it was.
+/// The model's texts begin and end with `<|end|>` (421), and its conversations are dialogues. Learnt from are " An oak.", " A pine." and the
+/// end: 7, 7 and 1 tokens, of which the first is a space by itself.
 #[test]
 fn show_marks_the_tokens_that_are_learnt_from() {
     let dir = folder(&[
@@ -156,7 +157,7 @@ fn show_marks_the_tokens_that_are_learnt_from() {
     let (head, text) = told.split_once('\n').expect("it has lines");
     assert!(head.starts_with("chat.jsonl, line 1: a conversation of "), "{told}");
     assert!(
-        text.contains("What is it?\n\nAssistant:[ An oak.]\n\nHuman: And that?\n\nAssistant:[ A pine.</s>]\n"),
+        text.contains("What is it?\n\nAssistant:[ An oak.]\n\nHuman: And that?\n\nAssistant:[ A pine.<|end|>]\n"),
         "{told}"
     );
 
@@ -168,12 +169,13 @@ fn show_marks_the_tokens_that_are_learnt_from() {
     };
     assert_eq!(of(&told, " tokens"), told.lines().count() - 1, "{told}");
     assert_eq!(of(&told, " of which are learnt from"), counted, "{told}");
-    assert!(told.ends_with("       2 [\"</s>\"]\n"), "{told}");
+    assert_eq!(counted, 15, "{told}");
+    assert!(told.ends_with("     421 [\"<|end|>\"]\n"), "{told}");
 
     let (told, _) = printed(dir.path(), &["show", "hh.jsonl", "--model", model], 0);
-    assert!(told.contains("<s>") && told.contains("\n\nAssistant:\nchosen, "), "{told}");
-    assert!(told.contains("its score read on the last, </s> (2):\n[ An oak.</s>]\nrejected, "), "{told}");
-    assert!(told.ends_with("[ No.</s>]\n"), "{told}");
+    assert!(told.contains("\n<|end|>\n\nHuman: What is it?") && told.contains("\n\nAssistant:\nchosen, "), "{told}");
+    assert!(told.contains("its score read on the last, <|end|> (421):\n[ An oak.<|end|>]\nrejected, "), "{told}");
+    assert!(told.ends_with("[ No.<|end|>]\n"), "{told}");
 
     let (told, _) = printed(dir.path(), &["show", "text.jsonl"], 0);
     assert_eq!(told, "text.jsonl, line 1: a text\nAn\\u{1b}[2J oak.\n");

@@ -197,7 +197,7 @@ fn bad_words_are_answered_with_the_fix() {
         (&["--set", "model.context=40"], "leaves no room for a prompt in `model.context` = 40"),
         (&["--set", "pm.train.batch_size=100000"], "`pm.train.batch_size` = 100000 is larger than its data"),
         (&["--set", "model.context=100"], "do not fit `model.context` = 100; raise it to at least"),
-        (&["--data", "no/such/folder"], "there is no such folder"),
+        (&["--data", "no/such/folder"], "there is no such file or folder"),
         (&["--set", "data.documents=1"], "nothing is left of the held-out text"),
         (&["--set", "evaluate.documents=0"], "`evaluate.documents` is 0; it must be at least 1"),
         (&["--until", "pp"], "ppo"),

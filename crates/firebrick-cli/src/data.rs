@@ -16,7 +16,7 @@ use firebrick_data::{Error, folder};
 use firebrick_stages::BadInput;
 use firebrick_stages::checkpoint::located;
 use firebrick_text::{Counted, Masked, Renderer};
-use firebrick_types::{Dialogue, Example, LabelledComparison, Message, Role, Thread, TokenId};
+use firebrick_types::{Dialogue, LabelledComparison, TokenId};
 
 use crate::say::{remark, say};
 
@@ -128,20 +128,24 @@ fn check_all(Check { data, limit }: &Check) -> Result<ExitCode> {
         say(format_args!("{}: left alone, {reason}", path.display()));
     }
     if data.is_dir() {
-        say(format_args!("{usable} of {} files can be used as they are", files.len()));
+        say(format_args!("{usable} of {} files are usable as they are", files.len()));
     }
     Ok(if usable == files.len() && usable > 0 { ExitCode::SUCCESS } else { ExitCode::from(2) })
 }
 
-fn say_report(file: &Path, Report { layout, rows, kept, dropped, faulty }: &Report, limit: usize) {
+fn say_report(file: &Path, Report { layout, rows, kept, dropped, unread, faulty }: &Report, limit: usize) {
     match layout {
         Some(layout) => say(format_args!("{}: {layout}, for {}", file.display(), takers(*layout))),
         None => say(format_args!("{}: no known layout", file.display())),
     }
     let count: usize = dropped.values().map(Vec::len).sum();
-    say(format_args!("  {rows} rows: {kept} can be used, {count} are dropped, {} are broken", faulty.len()));
+    let plural = if *rows == 1 { "" } else { "s" };
+    say(format_args!("  {rows} row{plural}: {kept} usable, {count} dropped, {} broken", faulty.len()));
     for (reason, rows) in dropped {
         say(format_args!("  dropped for {reason}: {} ({})", rows.len(), numbers(rows, unit(file), limit)));
+    }
+    for what in unread {
+        say(format_args!("  not read: {}", plain(what)));
     }
     let name = file.display().to_string();
     for error in faulty.iter().take(limit) {
@@ -216,7 +220,7 @@ fn show(Show { file, model, row: first, count, ids }: &Show) -> Result<ExitCode>
             }
             Ok(Row { content: Err(dropped), .. }) => say(format_args!("{place}: dropped for {dropped}")),
             Ok(Row { content: Ok(content), .. }) => match &renderer {
-                None => say_row(&place, &content),
+                None => say(format_args!("{place}: {}\n{}", content.name(), plain(&content.to_string()))),
                 Some(renderer) => {
                     let told = Told { renderer, has_colour, ids: *ids };
                     told.row(&place, &content).with_context(|| place.clone())?;
@@ -241,63 +245,6 @@ fn renderer(source: &str) -> Result<Renderer> {
     Ok(text.ok_or_else(missing)?.renderer)
 }
 
-fn say_row(place: &str, content: &Content) {
-    match content {
-        Content::Comparison(one) => {
-            say(format_args!("{place}: a comparison"));
-            say_turns(&one.prompt().messages);
-            let Some((chosen, rejected)) = one.chosen_and_rejected() else {
-                return say("  (a tie)");
-            };
-            say_two(chosen, rejected);
-        }
-        Content::HhhItem(item) => {
-            say(format_args!("{place}: an item of `{}`", item.category));
-            say_turns(&item.prompt.messages);
-            say_two(&item.chosen, &item.rejected);
-        }
-        Content::Example(Example::Conversation(dialogue)) => {
-            say(format_args!("{place}: a conversation"));
-            say_turns(&dialogue.messages);
-        }
-        Content::Example(Example::Text(text)) => {
-            say(format_args!("{place}: a text"));
-            say(plain(text));
-        }
-        Content::Prompt(dialogue) => {
-            say(format_args!("{place}: a prompt"));
-            say_turns(&dialogue.messages);
-        }
-        Content::Thread(thread) => say_thread(place, thread),
-    }
-}
-
-fn say_turns(messages: &[Message]) {
-    for Message { role, text } in messages {
-        let name = match role {
-            Role::System => "system",
-            Role::Human => "user",
-            Role::Assistant => "assistant",
-            Role::Tool => "tool",
-        };
-        say(format_args!("{name}: {}", plain(text)));
-    }
-}
-
-fn say_two(chosen: &str, rejected: &str) {
-    say(format_args!("chosen: {}", plain(chosen)));
-    say(format_args!("rejected: {}", plain(rejected)));
-}
-
-fn say_thread(place: &str, Thread { title, body, answers }: &Thread) {
-    say(format_args!("{place}: a question with scored answers"));
-    say(format_args!("question: {}", plain([title.trim(), body.trim()].join("\n\n").trim())));
-    for answer in answers {
-        let accepted = if answer.accepted { ", accepted" } else { "" };
-        say(format_args!("answer ({} votes{accepted}): {}", answer.score, plain(&answer.body)));
-    }
-}
-
 /// How tokens are shown.
 struct Told<'a> {
     renderer: &'a Renderer,
@@ -308,13 +255,13 @@ struct Told<'a> {
 impl Told<'_> {
     fn row(&self, place: &str, content: &Content) -> Result<()> {
         match content {
-            Content::Comparison(one) => self.comparison(place, "a comparison", one)?,
+            Content::Comparison(one) => self.comparison(place, content.name(), one)?,
             Content::HhhItem(item) => {
                 let one = LabelledComparison::of_chosen(item.prompt.clone(), &item.chosen, &item.rejected, "");
-                self.comparison(place, &format!("an item of `{}`", item.category), &one)?;
+                self.comparison(place, content.name(), &one)?;
             }
             Content::Example(example) => {
-                let what = if matches!(example, Example::Text(_)) { "a text" } else { "a conversation" };
+                let what = content.name();
                 let masked = self.renderer.example(example, Counted::Assistant)?;
                 let counted = masked.counted.iter().filter(|&&counted| counted).count();
                 say(format_args!(
@@ -325,7 +272,7 @@ impl Told<'_> {
             }
             Content::Prompt(prompt) => self.prompt(place, prompt)?,
             // Which two answers are compared is drawn in a run.
-            Content::Thread(thread) => say_thread(place, thread),
+            Content::Thread(_) => say(format_args!("{place}: {}\n{}", content.name(), plain(&content.to_string()))),
         }
         Ok(())
     }

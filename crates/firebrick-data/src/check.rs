@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::convert::unread;
 use crate::jsonl;
 use crate::layout::{Layout, SHAPES, unknown};
 use crate::rows::{self, Content, Dropped, Row};
@@ -19,6 +20,8 @@ pub struct Report {
     pub kept: usize,
     /// The numbers of the rows that are dropped, by the reason.
     pub dropped: BTreeMap<Dropped, Vec<u64>>,
+    /// What the rows hold beside what is read, of comparisons, conversations and prompts.
+    pub unread: Vec<String>,
     /// The rows that cannot be understood, or what ended the reading of the file.
     pub faulty: Vec<Error>,
 }
@@ -74,7 +77,11 @@ fn fill(path: &Path, report: &mut Report) -> Result<(), Error> {
             },
         }
     }
-    if report.rows == 0 { Err(Error::Empty { path: path.into() }) } else { Ok(()) }
+    if report.rows == 0 {
+        return Err(Error::Empty { path: path.into() });
+    }
+    report.unread = unread(path, layout)?;
+    Ok(())
 }
 
 /// The layout of the first row that has one.
@@ -117,12 +124,13 @@ mod tests {
         let place = bytes.iter().position(|&byte| byte == 0x7f).unwrap();
         bytes[place] = 0xff;
         let (_dir, path) = file_of("x.jsonl", &bytes);
-        let Report { layout, rows, kept, dropped, faulty } = check(&path);
+        let Report { layout, rows, kept, dropped, faulty, unread } = check(&path);
+        assert_eq!(unread, ["the fields `other`"]);
         assert_eq!((layout, rows, kept), (Some(Layout::Comparisons), 9, 2));
         assert_eq!(dropped, BTreeMap::from([(Dropped::Identical, vec![6]), (Dropped::Duplicate, vec![9])]));
         let found = faulty.iter().map(Error::fault).collect::<Vec<_>>();
         let expected = [
-            "line 1, column 1: not a JSON object: EOF while parsing an object",
+            "line 1, column 1: not a JSON object: EOF while parsing an object\n",
             "line 2, field `chosen`: expected text, found no such field among `other`",
             "line 4, field `rejected`: expected text, found the number 3",
             "line 7: two transcripts, but the first row has a prompt with two completions; keep one layout a file",
@@ -130,7 +138,7 @@ mod tests {
         ];
         assert_eq!(found.len(), expected.len(), "{found:?}");
         for (found, expected) in found.iter().zip(expected) {
-            assert!(found.split_once("x.jsonl, ").unwrap().1.starts_with(expected), "{found}");
+            assert!(format!("{found}\n").split_once("x.jsonl, ").unwrap().1.starts_with(expected), "{found}");
         }
     }
 

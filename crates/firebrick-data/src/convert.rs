@@ -15,7 +15,7 @@ use crate::file::create_atomically;
 use crate::folder::is_jsonl;
 use crate::jsonl::{self, Record};
 use crate::layout::Layout;
-use crate::rows::{Dropped, Row, Rows};
+use crate::rows::{Dropped, Row, Rows, role_name};
 use crate::{Error, comparisons, store};
 
 /// How a row is written.
@@ -233,23 +233,16 @@ fn learnt(row: &Example, form: Form) -> Value {
 }
 
 fn messages(messages: &[Message]) -> Value {
-    let role = |role| match role {
-        Role::System => "system",
-        Role::Human => "user",
-        Role::Assistant => "assistant",
-        Role::Tool => "tool",
-    };
-    messages.iter().map(|message| json!({"role": role(message.role), "content": message.text})).collect()
+    messages.iter().map(|message| json!({"role": role_name(message.role), "content": message.text})).collect()
 }
 
-/// What the rows of a JSONL file hold that no reader takes.
-fn unread(path: &Path, layout: Layout) -> Result<Vec<String>, Error> {
-    if !is_jsonl(path) {
+/// What the rows of a JSONL file of comparisons, conversations or prompts hold that no reader takes; rows that are broken are passed over.
+pub(crate) fn unread(path: &Path, layout: Layout) -> Result<Vec<String>, Error> {
+    if !is_jsonl(path) || Form::of(layout).is_empty() {
         return Ok(Vec::new());
     }
     let (mut fields, mut cut) = (BTreeSet::new(), 0);
-    for row in jsonl::rows(path, "")? {
-        let row = row?;
+    for row in jsonl::rows(path, "")?.flatten() {
         let taken = taken(&row, layout);
         for (name, value) in row.fields() {
             if !taken.contains(&name.as_str()) {
@@ -261,19 +254,19 @@ fn unread(path: &Path, layout: Layout) -> Result<Vec<String>, Error> {
             fields.extend(others.map(|key| format!("{name}[].{key}")));
         }
         if layout == Layout::Conversations {
-            let messages = conversation(&row)?.messages;
-            cut += usize::from(messages.last().is_some_and(|message| message.role != Role::Assistant));
+            let last = conversation(&row).ok().and_then(|mut dialogue| dialogue.messages.pop());
+            cut += usize::from(last.is_some_and(|message| message.role != Role::Assistant));
         }
     }
-    let mut lost = Vec::new();
+    let mut unread = Vec::new();
     if !fields.is_empty() {
         let names = fields.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>();
-        lost.push(format!("the fields {}", names.join(", ")));
+        unread.push(format!("the fields {}", names.join(", ")));
     }
     if cut > 0 {
-        lost.push(format!("what follows the assistant's last turn, in {cut} rows"));
+        unread.push(format!("what follows the assistant's last turn, in {cut} rows"));
     }
-    Ok(lost)
+    Ok(unread)
 }
 
 /// The fields of a row that are read.
@@ -284,7 +277,8 @@ fn taken(row: &Record, layout: Layout) -> &'static [&'static str] {
         Layout::Conversations if row.has("conversations") => &["conversations", "system"],
         Layout::Conversations if row.has("instruction") => &["instruction", "input", "output"],
         Layout::Conversations => &["prompt", "completion"],
-        Layout::Prompts | Layout::Threads | Layout::Text | Layout::HhhTask => &["prompt"],
+        Layout::Prompts => &["prompt"],
+        Layout::Threads | Layout::Text | Layout::HhhTask => &[],
     }
 }
 

@@ -340,9 +340,16 @@ impl Error {
     pub fn fault(&self) -> String {
         let whole = self.to_string();
         let told = self.shape().and_then(|shape| whole.strip_suffix(&format!("; a row is {shape}")));
-        match std::error::Error::source(self) {
-            Some(cause) if !whole.contains(&cause.to_string()) => format!("{}: {cause}", told.unwrap_or(&whole)),
-            _ => told.unwrap_or(&whole).to_owned(),
+        let told = told.unwrap_or(&whole);
+        match (self, std::error::Error::source(self)) {
+            // The place in the row stands before it.
+            (Self::NotJson { source, .. }, _) => {
+                let cause = source.to_string();
+                let place = format!(" at line {} column {}", source.line(), source.column());
+                format!("{told}: {}", cause.strip_suffix(&place).unwrap_or(&cause))
+            }
+            (_, Some(cause)) if !whole.contains(&cause.to_string()) => format!("{told}: {cause}"),
+            _ => told.to_owned(),
         }
     }
 }

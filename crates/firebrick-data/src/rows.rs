@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use firebrick_types::{Dialogue, Example, HhhItem, LabelledComparison, Thread};
+use firebrick_types::{Dialogue, Example, HhhItem, LabelledComparison, Message, Role, Thread, ThreadAnswer};
 
 use crate::layout::Layout;
 use crate::{Error, comparisons, conversations, hhh_tasks, threads};
@@ -73,6 +73,63 @@ pub enum Content {
     Thread(Thread),
     /// An item of an evaluation task.
     HhhItem(HhhItem),
+}
+
+impl Content {
+    /// What it is called.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Comparison(_) => "a comparison",
+            Self::Example(Example::Conversation(_)) => "a conversation",
+            Self::Example(Example::Text(_)) => "a text",
+            Self::Prompt(_) => "a prompt",
+            Self::Thread(_) => "a question with scored answers",
+            Self::HhhItem(_) => "an evaluation item",
+        }
+    }
+}
+
+/// For people: each turn on a line of its own, behind the name of who speaks.
+impl fmt::Display for Content {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let turns = |dialogue: &Dialogue| {
+            let turn = |message: &Message| format!("{}: {}", role_name(message.role), message.text);
+            dialogue.messages.iter().map(turn).collect::<Vec<_>>()
+        };
+        let lines = match self {
+            Self::Comparison(one) => {
+                let responses = match one.chosen_and_rejected() {
+                    Some((chosen, rejected)) => [format!("chosen: {chosen}"), format!("rejected: {rejected}")],
+                    None => [&one.comparison.a, &one.comparison.b].map(|response| format!("in a tie: {response}")),
+                };
+                [&turns(one.prompt())[..], &responses].concat()
+            }
+            Self::HhhItem(HhhItem { prompt, chosen, rejected, .. }) => {
+                [&turns(prompt)[..], &[format!("chosen: {chosen}"), format!("rejected: {rejected}")]].concat()
+            }
+            Self::Example(Example::Conversation(dialogue)) | Self::Prompt(dialogue) => turns(dialogue),
+            Self::Example(Example::Text(text)) => vec![text.clone()],
+            Self::Thread(Thread { title, body, answers }) => {
+                let question = [title.trim(), body.trim()].join("\n\n");
+                let answer = |answer: &ThreadAnswer| {
+                    let accepted = if answer.accepted { ", accepted" } else { "" };
+                    format!("answer ({} votes{accepted}): {}", answer.score, answer.body)
+                };
+                std::iter::once(format!("question: {}", question.trim())).chain(answers.iter().map(answer)).collect()
+            }
+        };
+        formatter.write_str(&lines.join("\n"))
+    }
+}
+
+/// What messages call who speaks.
+pub(crate) fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::System => "system",
+        Role::Human => "user",
+        Role::Assistant => "assistant",
+        Role::Tool => "tool",
+    }
 }
 
 /// The rows of a file of this layout; texts are cut into documents of at most `max_characters`, which have the number of their row.

@@ -66,8 +66,9 @@ fn fill(path: &Path, report: &mut Report) -> Result<(), Error> {
         }
         return if report.rows == 0 { Err(Error::Empty { path: path.into() }) } else { Ok(()) };
     };
+    let rows = rows::read(path, layout, usize::MAX)?;
     report.layout = Some(layout);
-    for row in rows::read(path, layout, usize::MAX)? {
+    for row in rows {
         report.rows += 1;
         match row {
             Err(error) => report.faulty.push(error),
@@ -162,6 +163,8 @@ mod tests {
             let report = check(&path);
             assert!(!report.is_usable() && report.faulty[0].to_string().contains(expected), "{report:?}");
         }
+        let report = check(Path::new("no/such/book.txt"));
+        assert!(report.layout.is_none() && report.faulty[0].to_string().contains("cannot be read"), "{report:?}");
     }
 
     #[test]

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::Error;
 use crate::jsonl::rows;
 use crate::layout::Layout;
+use crate::{Error, store};
 
 /// How many folders below the first are looked into.
 const MAX_DEPTH: usize = 8;
@@ -210,6 +210,7 @@ fn by_name(path: &Path, evaluation: bool) -> Name {
         Some("merges" | "vocab") => Name::Other("part of a tokenizer"),
         Some(_) => Name::Text,
         None if is_jsonl(path) => Name::Jsonl,
+        None if store::is_table(path) => Name::Other("a table, read where it is named itself"),
         None => Name::Other("no known format"),
     }
 }
@@ -330,6 +331,7 @@ mod tests {
             ("README.txt", b"about"),
             ("merges.txt", b"a b"),
             ("table.csv", b"1,2"),
+            ("table.parquet", b"PAR1"),
             ("empty.jsonl", b""),
             ("broken.jsonl", b"{"),
             (".cache/book.txt", b"text"),
@@ -359,6 +361,7 @@ mod tests {
             ("train.jsonl.gz", "there both plain and compressed"),
             ("merges.txt", "part of a tokenizer"),
             ("table.csv", "no known format"),
+            ("table.parquet", "a table, read where it is named itself"),
         ];
         assert_eq!(ignored, expected.map(|(name, reason)| (name.to_owned(), reason)));
         let others = sources.others.iter().map(|(path, layout)| (name(path), *layout)).collect::<Vec<_>>();

@@ -334,6 +334,13 @@ impl Stage<Env> for Compare {
             found.metrics.extend(of.metrics);
             found.tables.extend(of.tables);
         }
+        let wins = found.metrics.iter().filter(|one| one.name.starts_with("win_rate/"));
+        let remarks = wins.map(|one| {
+            let name = one.name.trim_start_matches("win_rate/");
+            let verdict = if one.beats_chance() { "above" } else { "NOT clearly above" };
+            format!("{name} is preferred to {} on {} of prompts, {verdict} chance.", self.policies[0], one.show(3))
+        });
+        found.remarks = remarks.collect();
         if found.metrics.is_empty() {
             let reason = "the data has no prompts, text, HHH items or comparisons (with --reward) to measure on";
             return Err(anyhow!("{reason}; give a file or folder that has").into());

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
 use firebrick_report::metrics::Metrics;
-use firebrick_report::page::{self, Align, Answer, Block, Column, DialoguePair, Figure, Page, Row, Section, Tone};
+use firebrick_report::page::{self, Align, Answer, Block, Column, DialoguePair, Figure, Page, Row, Section};
 use firebrick_report::plot::{Calibration as CalibrationPlot, CalibrationBin, Histograms, Line, LineChart, Sample};
 use firebrick_types::Measured;
 use serde::Serialize;
@@ -131,10 +131,8 @@ fn results(measurements: &Measurements) -> Section {
         let chance = one.chance.map_or(String::new(), |chance| chance.to_string());
         row(vec![one.name.clone(), one.show(4), one.unit.clone(), chance], false)
     };
-    let remark = |remark: &String| Block::Callout(Tone::Warn, remark.clone());
     let rows = measurements.metrics.iter().map(measured).collect();
-    let mut blocks = measurements.remarks.iter().map(remark).collect::<Vec<_>>();
-    blocks.push(table("", &["metric", "value", "unit", "chance"], rows));
+    let mut blocks = vec![table("", &["metric", "value", "unit", "chance"], rows)];
     let grouped = |Table { caption, columns, rows }: &Table| {
         let columns = columns.iter().map(String::as_str).collect::<Vec<_>>();
         let rows = rows.iter().map(|cells| row(cells.clone(), false)).collect();

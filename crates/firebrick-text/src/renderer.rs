@@ -186,7 +186,8 @@ impl Renderer {
     /// # Errors
     /// If a token was added to the tokenizer, and not to the network.
     pub fn response(&self, response: &str) -> Result<Vec<TokenId>, Error> {
-        match self.template.is_dialogue() {
+        // In a dialogue a space stands before it; some tokenizers put it there themselves.
+        match self.template.is_dialogue() && !self.tokenizer.begins_with_space() {
             true => self.document(&format!(" {}", response.trim())),
             false => self.document(response.trim()),
         }

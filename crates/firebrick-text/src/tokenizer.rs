@@ -215,6 +215,11 @@ impl Tokenizer {
         text
     }
 
+    /// Whether every text is given a space to begin with, as SentencePiece does.
+    pub(crate) fn begins_with_space(&self) -> bool {
+        matches!(self.spelling, Spelling::Characters { spaces } if spaces > 0)
+    }
+
     /// Text that grows with its tokens.
     pub fn stream(&self) -> TextStream {
         let spaces = match self.spelling {

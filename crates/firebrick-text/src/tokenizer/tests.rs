@@ -1,9 +1,11 @@
 //! What tokenizers keep, refuse and stream.
 
 use firebrick_testkit::data_dir;
+use firebrick_types::{Dialogue, Message};
 use proptest::prelude::*;
 
 use super::*;
+use crate::Renderer;
 
 /// A file of these bytes in a folder that goes when the first value is dropped.
 fn file_of(bytes: &[u8]) -> (tempfile::TempDir, std::path::PathBuf) {
@@ -158,6 +160,19 @@ fn characters_with_bytes_to_fall_back_on_are_encoded_and_decoded() {
     let mut stream = tokenizer.stream();
     let pushed = [5, 202, 176, 202, 3].map(|token| stream.push(token));
     assert_eq!(pushed, ["a", "", "é", "", "\u{fffd}a"]);
+}
+
+#[test]
+fn in_a_dialogue_one_space_stands_before_a_response_whoever_puts_it_there() {
+    let dialogue = |turns: &[Message]| Dialogue::new(turns.to_vec());
+    let turns = [Message::human("b"), Message::assistant("a b"), Message::human("b")];
+    for tokenizer in [characters(), Tokenizer::train([TEXT], 300).unwrap()] {
+        let renderer = Renderer::dialogues(tokenizer);
+        let said = [renderer.prompt(&dialogue(&turns[..1])).unwrap(), renderer.response("a b").unwrap()].concat();
+        // What is sampled behind a prompt is how the turn stands in the next prompt.
+        assert!(renderer.prompt(&dialogue(&turns)).unwrap().starts_with(&said));
+    }
+    assert_eq!(Renderer::dialogues(characters()).response(" a b").unwrap(), [5, 2, 4]);
 }
 
 proptest! {

@@ -139,8 +139,7 @@ fn one(entry: &Entry) -> clap::Command {
             .required(required)
             .action(action)
     };
-    let width = entry.examples.iter().map(|(line, _)| line.len()).max().unwrap_or_default();
-    let example = |(line, what): &(&str, &str)| format!("  firebrick pipeline {line:width$}  {what}\n");
+    let example = |(line, what): &(&str, &str)| format!("  # {what}\n  firebrick pipeline {line}\n");
     let examples = entry.examples.iter().map(example).collect::<String>();
     let command = clap::Command::new(entry.name).args(entry.inputs.iter().map(input));
     let recipes = names(entry.built_in);

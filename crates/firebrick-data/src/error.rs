@@ -134,6 +134,12 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// A file is of no known format by its name.
+    #[error("{}: no known format; give rows as .jsonl, or text as .txt, each also as .gz, or a .parquet table of ours", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file's name does not tell how it is to be written.
     #[error("{}: expected a name that ends in .jsonl, .jsonl.gz or .parquet", path.display())]
     Ending {

@@ -65,7 +65,8 @@ impl Layout {
             () if name == "task.json" => Some(Self::HhhTask),
             () if store::is_table(path) => Some(store::layout(path)?),
             () if is_jsonl(path) => None,
-            () => Some(Self::Text),
+            () if is_text(&name) => Some(Self::Text),
+            () => return Err(Error::Format { path: path.into() }),
         })
     }
 
@@ -83,6 +84,13 @@ impl Layout {
             () => return None,
         })
     }
+}
+
+/// Whether a file is prose by its name: `.txt`, `.text` or `.md`, gzip or not, or without an ending.
+fn is_text(name: &str) -> bool {
+    let name = name.to_lowercase();
+    let stem = name.strip_suffix(".gz").unwrap_or(&name);
+    !stem.contains('.') || [".txt", ".text", ".md"].iter().any(|ending| stem.ends_with(ending))
 }
 
 /// The error that a row has none of the known layouts.
@@ -113,6 +121,21 @@ mod tests {
             (r#"{"text": "a"}"#, Layout::Text),
         ] {
             assert_eq!(of(row).unwrap(), layout, "{row}");
+        }
+    }
+
+    #[test]
+    fn what_is_neither_rows_nor_prose_by_its_name_is_refused() {
+        let of = |name: &str| {
+            let (_dir, path) = file_of(name, b"1,2");
+            Layout::of(&path)
+        };
+        for name in ["book.txt", "README.md", "notes", "book.TXT"] {
+            assert_eq!(of(name).unwrap(), Layout::Text, "{name}");
+        }
+        for name in ["table.csv", "rows.json", "page.html"] {
+            let message = of(name).unwrap_err().to_string();
+            assert!(message.contains("no known format") && message.contains(".jsonl"), "{message}");
         }
     }
 

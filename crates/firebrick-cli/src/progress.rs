@@ -42,7 +42,9 @@ impl Progress {
         if due {
             self.told = Instant::now();
             let rate = self.units as f64 / self.began.elapsed().as_secs_f64();
-            let line = format!("  {}: step {done} of {}, {rate:.0} {}/s, {summary}", self.stage, self.steps, self.unit);
+            let comma = if summary.is_empty() { "" } else { ", " };
+            let Self { stage, steps, unit, .. } = self;
+            let line = format!("  {stage}: step {done} of {steps}, {rate:.0} {unit}/s{comma}{summary}");
             match &self.bar {
                 Some(bar) => bar.println(line),
                 None => remark(line),
@@ -66,7 +68,9 @@ impl Observer for Progress {
             }
             Event::Step { done, units, values, .. } => {
                 self.units += units;
-                let shown = ["loss", "accuracy", "objective/scores", "objective/kl", "response_length"];
+                let training = ["loss", "accuracy", "objective/scores", "objective/kl", "response_length"];
+                let held_out = ["eval_loss", "eval_accuracy", "eval/scores", "eval/test_scores"];
+                let shown = [&training[..], &held_out[..]].concat();
                 let summary = values
                     .iter()
                     .filter(|(name, _)| shown.contains(&name.as_str()))

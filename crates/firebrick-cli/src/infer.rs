@@ -20,9 +20,6 @@ use crate::picture;
 use crate::say::{remark, say};
 use firebrick_stages::vision::{Pictures, all};
 
-/// Brightness from which on a rendered pixel belongs to its instance.
-const INK: f64 = 0.3;
-
 pub(crate) const EXAMPLES: &str = "Examples:
   firebrick infer complete  --model runs/vision-mnist --image in.png --mask mask.png --out done.png
   firebrick infer complete  --model runs/vision-mnist --image in.png --out done.png   what lies over it is found
@@ -103,6 +100,9 @@ pub(crate) struct Explain {
     /// The class to look for; the likeliest where it is left out.
     #[arg(long)]
     label: Option<usize>,
+    /// Brightness from which on a rendered pixel belongs to its instance, 0 to 1.
+    #[arg(long, value_name = "BRIGHTNESS", default_value_t = 0.3)]
+    ink: f64,
     /// The folder that the pictures go to.
     #[arg(long, value_name = "DIR", default_value = "explained")]
     out: PathBuf,
@@ -122,6 +122,9 @@ pub(crate) struct Separate {
     /// How the two make the picture together.
     #[arg(long, default_value = "max")]
     compose: CompositionArg,
+    /// Brightness from which on a rendered pixel belongs to its instance, 0 to 1.
+    #[arg(long, value_name = "BRIGHTNESS", default_value_t = 0.3)]
+    ink: f64,
     /// The folder that the pictures go to.
     #[arg(long, value_name = "DIR", default_value = "separated")]
     out: PathBuf,
@@ -160,6 +163,15 @@ pub(crate) struct Attribute {
     /// The class; the classifier's own answer where it is left out.
     #[arg(long)]
     label: Option<usize>,
+    /// Points on the way from black, for integrated gradients.
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    nodes: usize,
+    /// Side of the square that is moved over the picture, in pixels, for occlusion.
+    #[arg(long, value_name = "PIXELS", default_value_t = 5)]
+    square: usize,
+    /// Pixels from one place of it to the next.
+    #[arg(long, value_name = "PIXELS", default_value_t = 2)]
+    stride: usize,
     /// Where the map goes: red speaks for the class, blue against it.
     #[arg(long, value_name = "FILE", default_value = "attribution.png")]
     out: PathBuf,
@@ -328,7 +340,7 @@ fn explain(command: &Explain) -> Result<()> {
     command.subject.remark_on(composited);
     folder(&command.out)?;
     let rendered = found.rendered.clamp(0.0, 1.0);
-    let mask = rendered.clone().mean_dim(3).greater_elem(INK).float();
+    let mask = rendered.clone().mean_dim(3).greater_elem(command.ink).float();
     wrote(&command.out.join("instance.png"), evidence.images * mask.clone())?;
     wrote(&command.out.join("mask.png"), mask)?;
     wrote(&command.out.join("rendered.png"), rendered)
@@ -363,15 +375,12 @@ fn separate(command: &Separate) -> Result<()> {
     for (instance, label) in labels.into_iter().enumerate() {
         let name = |what: &str| command.out.join(format!("{}-class-{label}{what}.png", instance + 1));
         wrote(&name(""), found.rendered[instance].clone())?;
-        wrote(&name("-mask"), found.mask(instance, INK))?;
+        wrote(&name("-mask"), found.mask(instance, command.ink))?;
     }
     Ok(())
 }
 
 fn attribute(command: &Attribute) -> Result<()> {
-    /// Points on the way from black, and the square that is moved over the picture.
-    const NODES: usize = 32;
-    const SQUARE: [usize; 2] = [5, 2];
     let Subject { model, evidence, composited } = command.subject.open()?;
     let network = model.network();
     let (cnn, images, [height, width, _]) = (network.cnn(), evidence.images, network.image());
@@ -385,7 +394,7 @@ fn attribute(command: &Attribute) -> Result<()> {
     let map = match command.method {
         Method::Gradient => attribution::gradient(cnn, images, &classes),
         Method::GradientTimesInput => attribution::gradient_times_input(cnn, images, &classes),
-        Method::IntegratedGradients => attribution::integrated_gradients(cnn, images, &classes, NODES),
+        Method::IntegratedGradients => attribution::integrated_gradients(cnn, images, &classes, command.nodes.max(1)),
         Method::Deconvnet => attribution::deconvnet(cnn, images, &classes),
         Method::GuidedBackprop => attribution::guided_backprop(cnn, images, &classes),
         Method::Excitation => attribution::excitation_backprop(cnn, images, &classes),
@@ -398,7 +407,7 @@ fn attribute(command: &Attribute) -> Result<()> {
             picture::stretched(attribution::grad_cam(cnn, images, &classes, layer), [height, width])
         }
         Method::Occlusion => {
-            let [size, stride] = SQUARE;
+            let [size, stride] = [command.square, command.stride].map(|pixels| pixels.max(1));
             attribution::occlusion(cnn, images, &classes, size.min(height).min(width), stride)
         }
     };

@@ -173,9 +173,6 @@ impl Sources {
     }
 }
 
-/// Longest document, in characters; longer ones are cut at paragraphs.
-const DOCUMENT_CHARACTERS: usize = 2000;
-
 impl Rows {
     /// The file or folder of the input.
     fn place<'a>(&self, env: &'a Env) -> Result<&'a Path> {
@@ -236,7 +233,9 @@ impl Rows {
             if source.test { &mut held_out } else { &mut train }.extend(rows);
         }
         if self.wanted == Wanted::Anything {
-            held_out.append(&mut train);
+            // Nothing is learnt: without a test set all is measured on, with one that alone.
+            let others = std::mem::take(&mut train);
+            held_out = if held_out.is_empty() { others } else { held_out };
         } else if held_out.is_empty() {
             let is_held_out = |row: &T| split::bucket(&key(row)) < self.recipe.held_out;
             (held_out, train) = train.into_iter().partition(is_held_out);
@@ -267,7 +266,7 @@ impl Rows {
 
     fn texts(&self, sources: &[Source]) -> Result<Parts<String>> {
         let read = |source: &Source| {
-            let rows = text::read(&source.path, DOCUMENT_CHARACTERS)?;
+            let rows = text::read(&source.path, self.recipe.document_characters)?;
             let note = format!("{} documents", rows.len());
             Ok((rows, note))
         };
@@ -285,7 +284,7 @@ impl Rows {
 
     fn examples(&self, sources: &[Source]) -> Result<Parts<Example>> {
         let read = |source: &Source| {
-            let (rows, kept) = conversations::read(&source.path, DOCUMENT_CHARACTERS)?;
+            let (rows, kept) = conversations::read(&source.path, self.recipe.document_characters)?;
             Ok((rows, kept.to_string()))
         };
         self.parts(sources, read, |row| row.opening().to_owned())
@@ -458,6 +457,7 @@ impl Rows {
             add(&mut counts, parts.counts());
             notes.extend(parts.notes);
         }
+        notes.iter().for_each(|note| tracing::info!("{note}"));
         self.check(counts)?;
         if self.wanted.with_prompt() {
             let path = env.input("prompt").context("nothing is given as `--prompt`")?;

@@ -98,6 +98,8 @@ pub struct RowsRecipe {
     pub rows: usize,
     /// Rows to measure on, at most.
     pub held_out_rows: usize,
+    /// Longest document, in characters; longer ones are cut at paragraphs.
+    pub document_characters: usize,
 }
 
 impl RowsRecipe {
@@ -106,7 +108,12 @@ impl RowsRecipe {
     /// # Errors
     /// With the key and the fix.
     pub fn validate(&self) -> Result<()> {
-        positive(&[("data.rows", self.rows), ("data.held_out_rows", self.held_out_rows)])?;
+        let counts = [
+            ("data.rows", self.rows),
+            ("data.held_out_rows", self.held_out_rows),
+            ("data.document_characters", self.document_characters),
+        ];
+        positive(&counts)?;
         share("data.held_out", self.held_out)
     }
 }

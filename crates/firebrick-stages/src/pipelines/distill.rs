@@ -1,20 +1,17 @@
 //! Context distillation: one's own prompt becomes part of one's own model.
 
-use std::path::Path;
-
 use anyhow::{Result, bail};
 use firebrick_data::hub;
-use firebrick_pipeline::{Pipeline, open};
+use firebrick_pipeline::Pipeline;
 use firebrick_tensor::Workers;
 use serde::{Deserialize, Serialize};
 
-use super::{Goes, Input, Made, Results};
+use super::{Goes, Input, Made};
 use crate::Env;
 use crate::checkpoint::located;
 use crate::distill::{CompareDistilled, Distill, Teach};
 use crate::estimate::{Load, Work};
 use crate::language::{Base, TakeModel, TakeTokenizer};
-use crate::measurements::Measurements;
 use crate::recipe::{BaseRecipe, ContextRecipe, DistillRecipe, DistilledRecipe, RowsRecipe};
 use crate::report::WritePage;
 use crate::rows::{Rows, Wanted};
@@ -132,10 +129,5 @@ impl super::Recipe for Recipe {
         let workers = Workers::default().count();
         let learning = Work::training(&load, texts * train.passes, max_tokens, train.micro_batch_size, workers);
         Ok(Work::reading(&Load::frozen(&teacher), texts, context).then(learning).lines("reading and training"))
-    }
-
-    fn results(run: &Path) -> Result<Results> {
-        let measurements: Measurements = open(run, "evaluate")?;
-        Ok(Results { summary: measurements.summary(), metrics: measurements.metrics })
     }
 }

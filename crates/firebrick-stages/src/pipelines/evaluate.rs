@@ -1,17 +1,14 @@
 //! One's own models measured side by side.
 
-use std::path::Path;
-
 use anyhow::{Result, bail};
 use firebrick_data::hub;
-use firebrick_pipeline::{Pipeline, open};
+use firebrick_pipeline::Pipeline;
 use serde::{Deserialize, Serialize};
 
-use super::{Goes, Input, Results};
+use super::{Goes, Input};
 use crate::Env;
 use crate::compare::Compare;
 use crate::language::{Base, TakeModel, TakeTokenizer};
-use crate::measurements::Measurements;
 use crate::recipe::{CompareRecipe, ContextRecipe, RowsRecipe};
 use crate::report::WritePage;
 use crate::reward_model::TakeRewardModel;
@@ -113,10 +110,5 @@ impl super::Recipe for Recipe {
         let page = WritePage { title: "Evaluation".to_owned(), trained: Vec::new(), recipe: self.clone() };
         p.add("report", page, (vec![data], Vec::new(), Vec::new(), measurements));
         Ok(p)
-    }
-
-    fn results(run: &Path) -> Result<Results> {
-        let measurements: Measurements = open(run, "evaluate")?;
-        Ok(Results { summary: measurements.summary(), metrics: measurements.metrics })
     }
 }

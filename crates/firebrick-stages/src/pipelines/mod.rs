@@ -14,12 +14,13 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 use firebrick_data::hub;
-use firebrick_pipeline::Pipeline;
+use firebrick_pipeline::{Pipeline, open};
 use firebrick_rl::ppo::PpoConfig;
 use firebrick_types::Measured;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::measurements::Measurements;
 use crate::{BadInput, Env, recipe};
 
 pub use export::export;
@@ -62,11 +63,14 @@ pub trait Recipe: Serialize + DeserializeOwned + 'static {
         Ok(Vec::new())
     }
 
-    /// What a finished run found.
+    /// What a finished run found: usually the measurements of its stage `evaluate`.
     ///
     /// # Errors
     /// If the run is not finished.
-    fn results(run: &Path) -> Result<Results>;
+    fn results(run: &Path) -> Result<Results> {
+        let measurements: Measurements = open(run, "evaluate")?;
+        Ok(Results { summary: measurements.summary(), metrics: measurements.metrics })
+    }
 
     /// The stage whose model is the run's, if it makes one.
     const MADE: Option<Made> = None;

@@ -1,19 +1,16 @@
 //! Preference-model pretraining on questions with scored answers.
 
-use std::path::Path;
-
 use anyhow::Result;
 use firebrick_data::hub;
-use firebrick_pipeline::{Pipeline, open};
+use firebrick_pipeline::Pipeline;
 use firebrick_tensor::Workers;
 use serde::{Deserialize, Serialize};
 
-use super::{Goes, Input, Made, Results};
+use super::{Goes, Input, Made};
 use crate::Env;
 use crate::estimate::{Load, Work};
 use crate::judge::JudgeRanked;
 use crate::language::Start;
-use crate::measurements::Measurements;
 use crate::recipe::{BaseRecipe, JudgeRecipe, PmpRecipe, RowsRecipe, Shape, TokenizerRecipe, TrainRecipe};
 use crate::report::WritePage;
 use crate::reward_model::Pmp;
@@ -104,10 +101,5 @@ impl super::Recipe for Recipe {
         let load = Load::trained(&config, self.base.lora());
         let work = Work::training(&load, 2 * pairs, config.context, 2 * train.micro_batch_size, workers);
         Ok(start.work(self.data.rows)?.then(work).lines("training"))
-    }
-
-    fn results(run: &Path) -> Result<Results> {
-        let measurements: Measurements = open(run, "evaluate")?;
-        Ok(Results { summary: measurements.summary(), metrics: measurements.metrics })
     }
 }

@@ -1,20 +1,17 @@
 //! A preference model (reward model) from one's own comparisons (B-09).
 
-use std::path::Path;
-
 use anyhow::Result;
 use firebrick_data::hub;
-use firebrick_pipeline::{Pipeline, open};
+use firebrick_pipeline::Pipeline;
 use firebrick_tensor::Workers;
 use serde::{Deserialize, Serialize};
 
-use super::{Goes, Input, Made, Results};
+use super::{Goes, Input, Made};
 use crate::Env;
 use crate::error::BadInput;
 use crate::estimate::{Load, Work};
 use crate::judge::Judge;
 use crate::language::{Base, Start, TakeTokenizer};
-use crate::measurements::Measurements;
 use crate::recipe::{BaseRecipe, JudgeRecipe, PairRecipe, PmpRecipe, RowsRecipe, Shape, TokenizerRecipe, TrainRecipe};
 use crate::report::WritePage;
 use crate::reward_model::{AddHead, Pmp, RewardModel, TakeRewardModel};
@@ -146,10 +143,5 @@ impl super::Recipe for Recipe {
         let load = Load::trained(&config, self.base.lora());
         let work = Work::training(&load, rows, config.context, micro_batch, workers);
         Ok(start.work(self.data.rows)?.then(work).lines("training"))
-    }
-
-    fn results(run: &Path) -> Result<Results> {
-        let measurements: Measurements = open(run, "evaluate")?;
-        Ok(Results { summary: measurements.summary(), metrics: measurements.metrics })
     }
 }

@@ -1,21 +1,18 @@
 //! PPO of one's own policy against one's own reward model (B-24 to B-26).
 
-use std::path::Path;
-
 use anyhow::{Result, bail};
 use firebrick_data::hub;
-use firebrick_pipeline::{Pipeline, open};
+use firebrick_pipeline::Pipeline;
 use firebrick_rl::ppo::PpoConfig;
 use firebrick_tensor::Workers;
 use serde::{Deserialize, Serialize};
 
-use super::{Goes, Input, Made, Results};
+use super::{Goes, Input, Made};
 use crate::Env;
 use crate::checkpoint::located;
 use crate::compare::Compare;
 use crate::estimate::{Load, Work};
 use crate::language::{Base, TakeModel, TakeTokenizer};
-use crate::measurements::Measurements;
 use crate::ppo::Ppo;
 use crate::recipe::{BaseRecipe, CompareRecipe, ContextRecipe, ProbeRecipe, RowsRecipe};
 use crate::report::WritePage;
@@ -148,11 +145,6 @@ impl super::Recipe for Recipe {
         let mut lines = vec![format!("derived: {per_iteration} samples an iteration, {samples} in all")];
         lines.extend(work.lines("PPO"));
         Ok(lines)
-    }
-
-    fn results(run: &Path) -> Result<Results> {
-        let measurements: Measurements = open(run, "evaluate")?;
-        Ok(Results { summary: measurements.summary(), metrics: measurements.metrics })
     }
 }
 

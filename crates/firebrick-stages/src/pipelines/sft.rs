@@ -1,18 +1,15 @@
 //! Supervised finetuning on one's own rows.
 
-use std::path::Path;
-
 use anyhow::Result;
 use firebrick_data::hub;
-use firebrick_pipeline::{Pipeline, open};
+use firebrick_pipeline::Pipeline;
 use firebrick_tensor::Workers;
 use serde::{Deserialize, Serialize};
 
-use super::{Goes, Input, Made, Results};
+use super::{Goes, Input, Made};
 use crate::Env;
 use crate::estimate::{Load, Work};
 use crate::language::Start;
-use crate::measurements::Measurements;
 use crate::recipe::{BaseRecipe, RowsRecipe, SftEvaluateRecipe, SftRecipe, Shape, TokenizerRecipe, TrainRecipe};
 use crate::report::WritePage;
 use crate::rows::{Rows, Wanted};
@@ -105,10 +102,5 @@ impl super::Recipe for Recipe {
         let load = Load::trained(&config, self.base.lora());
         let work = Work::training(&load, rows, config.context, micro_batch, workers);
         Ok(start.work(self.data.rows)?.then(work).lines("training"))
-    }
-
-    fn results(run: &Path) -> Result<Results> {
-        let measurements: Measurements = open(run, "evaluate")?;
-        Ok(Results { summary: measurements.summary(), metrics: measurements.metrics })
     }
 }

@@ -19,7 +19,7 @@ use crate::error::BadInput;
 use crate::measurements::{Measurements, Plot, Table};
 use crate::metrics::measured;
 use crate::recipe::JudgeRecipe;
-use crate::reward_model::{pair, pair_scores, ranked_tokens, softplus};
+use crate::reward_model::{mean_ranked_loss, pair, pair_scores, ranked_tokens};
 
 /// Measures a preference model (reward model) on held-out comparisons (B-09, B-12, T-33).
 #[derive(Clone, Debug, Serialize)]
@@ -76,11 +76,10 @@ impl<'a> Judged<'a> {
         let named = |name: &str, [estimate, low, high]: [f64; 3]| measured(name, estimate).interval(low, high);
         let all = (0..right.len()).collect::<Vec<_>>();
         let (model, length) = (share(&right, &all)?, share(&self.by_length, &all)?);
-        let loss = differences.iter().map(|difference| softplus(-difference)).sum::<f64>() / all.len() as f64;
         let mut metrics = vec![
             named("pm/accuracy", model),
             named("pm/length_baseline", length),
-            measured("pm/loss", loss),
+            measured("pm/loss", mean_ranked_loss(&self.scores)),
             measured("pm/brier", brier_score(&differences)?),
             measured("pm/ece", expected_calibration_error(&differences, recipe.calibration_bins)?),
         ];
@@ -191,11 +190,9 @@ impl Stage<Env> for JudgeRanked {
         let right = accuracy(&scores);
         let hits = right.iter().sum::<f64>().round() as u64;
         let interval = wilson(hits, right.len() as u64, self.recipe.confidence)?;
-        let loss =
-            scores.iter().map(|(chosen, rejected)| softplus(rejected - chosen)).sum::<f64>() / scores.len() as f64;
         let all = measured("pmp/accuracy", interval.estimate).interval(interval.low, interval.high);
         let is_above = all.beats_chance();
-        let metrics = vec![all, measured("pmp/loss", loss)];
+        let metrics = vec![all, measured("pmp/loss", mean_ranked_loss(&scores))];
         let remark = if is_above {
             "The held-out accuracy is above chance: its interval excludes ½."
         } else {

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use burn::module::Module;
+use burn::tensor::{Device, Tensor};
 use firebrick_data::pmp::{RankedPair, TextPair, binarize, ranked};
 use firebrick_data::split;
 use firebrick_eval::accuracy;
 use firebrick_models::checkpoint::Text;
 use firebrick_models::{DecoderConfig, LoraConfig, ScoredDecoder, save_scored};
 use firebrick_pipeline::{BoxError, Output, Stage, StageContext};
-use firebrick_preference::Pair;
 use firebrick_preference::reward_model::{RewardModelConfig, train};
+use firebrick_preference::{Pair, ranked_loss};
 use firebrick_tensor::{SequenceScorer, Workers, scores};
 use firebrick_text::{ComparisonTokens, Renderer};
 use firebrick_train::Values;
@@ -76,15 +77,18 @@ fn eval_metrics(model: &ScoredDecoder, pairs: &[Pair], micro_batch_size: usize, 
     let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
     let values = [
         ("eval_accuracy", mean(accuracy(&scores))),
-        ("eval_loss", mean(scores.iter().map(|(chosen, rejected)| softplus(rejected - chosen)).collect())),
+        ("eval_loss", mean_ranked_loss(&scores)),
         ("eval_margin", mean(scores.iter().map(|(chosen, rejected)| chosen - rejected).collect())),
     ];
     values.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
-/// ln(1 + eˣ): the ranked loss of a pair whose rejected score is greater by x.
-pub(crate) fn softplus(x: f64) -> f64 {
-    x.max(0.0) + (-x.abs()).exp().ln_1p()
+/// The mean ranked loss of pairs with these scores, in nats a pair.
+pub(crate) fn mean_ranked_loss(scores: &[(f64, f64)]) -> f64 {
+    let (chosen, rejected): (Vec<f32>, Vec<f32>) = scores.iter().map(|&(a, b)| (a as f32, b as f32)).unzip();
+    let [chosen, rejected] =
+        [chosen, rejected].map(|scores| Tensor::<1>::from_floats(scores.as_slice(), &Device::flex()));
+    f64::from(ranked_loss(chosen, rejected).mean().into_scalar::<f32>())
 }
 
 fn keep(model: &ScoredDecoder, config: &DecoderConfig, ctx: &StageContext) -> Result<()> {

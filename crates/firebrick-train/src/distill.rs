@@ -157,11 +157,6 @@ impl Targets {
         &self.texts
     }
 
-    /// The tokens of the vocabulary that the teacher chose from.
-    pub fn vocab(&self) -> usize {
-        self.vocab
-    }
-
     /// What the teacher said of some texts.
     fn top(&self, texts: &[usize], device: &Device) -> TeacherTop {
         let (k, vocab) = (self.k, self.vocab);
